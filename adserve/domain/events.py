@@ -1,0 +1,62 @@
+"""What happened to an ad that was placed, and what became of the report of it."""
+
+from datetime import date
+from enum import StrEnum
+from typing import NamedTuple
+
+from adserve.domain.ids import EventId
+from adserve.domain.money import Money
+from adserve.domain.tickets import Ticket
+
+
+class EventKind(StrEnum):
+    IMPRESSION = "impression"
+    VIEW = "view"
+    CLICK = "click"
+    HIDE = "hide"
+    REPORT = "report"
+    COMPLETE = "complete"
+
+
+CONFIRMING = frozenset({EventKind.IMPRESSION, EventKind.VIEW})
+"""The kinds that confirm a reservation: the first of them decides whether a ticket counts against caps."""
+
+
+class Outcome(StrEnum):
+    """In the order of the contract: the first that holds decides. All but `refused` are stored."""
+
+    REFUSED = "refused"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    OVER_CAP = "over_cap"
+    INVALID_TRAFFIC = "invalid_traffic"
+    UNBILLED_KIND = "unbilled_kind"
+    OVER_BUDGET = "over_budget"
+    RECORDED = "recorded"
+    ACCEPTED = "accepted"
+
+
+class Event(NamedTuple):
+    """An event as the recorder takes it: opened, confirmed, not yet settled.
+
+    `outcome` is what is known before the ledger speaks: `late`, `over_cap`, `unbilled_kind`, or `recorded`
+    when it is to be billed. The ledger may turn it into `duplicate` or `over_budget`.
+    """
+
+    event: EventId
+    kind: EventKind
+    ticket: Ticket
+    outcome: Outcome
+    received_at_ms: int
+    occurred_at_ms: int | None
+    view_ms: int | None
+    issued_day: date
+    budget_day: date
+
+
+class Settled(NamedTuple):
+    """What the ledger made of an event. `event` is the first one's id for a duplicate."""
+
+    event: EventId
+    outcome: Outcome
+    billed: Money | None
