@@ -1,0 +1,300 @@
+"""The frequency counters of one process, in memory: the arbiter of every cap, separation, minimum time and hide.
+
+An entry is one ticket of one viewer. Reserved, it counts in every window until its ticket has expired and a grace
+has passed; confirmed, at its moment; refused, nowhere (it is kept so that a later event of the ticket gets the
+same answer). Nothing here awaits, so every method is atomic.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from msgspec import Struct, msgpack
+
+from adserve.domain.tickets import Ticket
+from adserve.limits.rules import ALL, PACE, RETENTION_MS, Rule, hide_key, keys_counted
+
+GRACE_MS = 60_000
+"""How much longer than its ticket a reservation counts: an event received in time may be confirmed later."""
+
+RESERVED, CONFIRMED, REFUSED = "reserved", "confirmed", "refused"
+
+_PART_VIEWERS = 20_000
+_FORMAT = b"\x01"
+
+
+class Candidate(NamedTuple):
+    """What the counters need to know of a ranked ad."""
+
+    advertiser: int
+    tier: int
+    keys: tuple[str, ...]
+    rules: tuple[Rule, ...]
+
+
+class Reservation(NamedTuple):
+    """A ranked list and the tickets that wait for the open positions, in feed order.
+
+    `memo` is given back with the grant when the same `request` of the viewer comes again.
+    """
+
+    decision: UUID
+    candidates: Sequence[Candidate]
+    tickets: Sequence[UUID]
+    expires_at_ms: int
+    request: str | None = None
+    digest: bytes = b""
+    memo: Any = None
+
+
+class Grant(NamedTuple):
+    """Indexes into the ranked list: `reserved` in position order, `runner_up` the next admissible ad of another
+    advertiser in the last reserved one's tier, `capped` those that a rule forbade, with that rule."""
+
+    reserved: tuple[int, ...]
+    runner_up: int | None
+    capped: tuple[tuple[int, Rule], ...]
+
+
+class Earlier(NamedTuple):
+    """The answer that this viewer's `request` got before."""
+
+    digest: bytes
+    grant: Grant
+    memo: Any
+
+
+class Past(NamedTuple):
+    """What a decision may know of a viewer: confirmed impressions by key, and an earlier answer to its request."""
+
+    exposures: dict[str, int]
+    earlier: Earlier | None
+
+
+class _Entry(Struct, array_like=True):
+    ticket: UUID
+    decision: UUID
+    state: str
+    at_ms: int
+    expires_at_ms: int
+    keys: tuple[str, ...]
+
+    def lapsed(self, now_ms: int) -> bool:
+        if self.state == CONFIRMED:
+            return now_ms - self.at_ms >= RETENTION_MS
+        return now_ms > self.expires_at_ms + GRACE_MS
+
+
+class _Hide(Struct, array_like=True):
+    key: str
+    at_ms: int
+
+
+class _Viewer(Struct, array_like=True):
+    entries: dict[UUID, _Entry]
+    hides: list[_Hide]
+
+    def prune(self, now_ms: int) -> None:
+        for ticket in [ticket for ticket, entry in self.entries.items() if entry.lapsed(now_ms)]:
+            del self.entries[ticket]
+        self.hides = [hide for hide in self.hides if now_ms - hide.at_ms < RETENTION_MS]
+
+
+class MemoryCounters:
+    """Caps for one process. Replicas that share viewers need counters that they share too."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self._viewers: dict[bytes, _Viewer] = {}
+        self._requests: dict[tuple[bytes, str], tuple[int, Earlier]] = {}
+
+    async def recall(self, viewer: bytes, request: str | None, now_ms: int) -> Past:
+        earlier = None
+        if request is not None:
+            remembered = self._requests.get((viewer, request))
+            if remembered is not None and remembered[0] >= now_ms:
+                earlier = remembered[1]
+        known = self._viewers.get(viewer)
+        if known is None:
+            return Past({}, earlier)
+        exposures: dict[str, int] = {}
+        for entry in known.entries.values():
+            if entry.state == CONFIRMED:
+                for key in entry.keys:
+                    exposures[key] = exposures.get(key, 0) + 1
+        return Past(exposures, earlier)
+
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int) -> Grant:
+        """Walks the ranked list once and reserves the first admissible ad for each ticket."""
+        known = self._viewers.get(viewer)
+        tally = _Tally(known, now_ms)
+        reserved: list[int] = []
+        capped: list[tuple[int, Rule]] = []
+        runner_up = None
+        for index, candidate in enumerate(ask.candidates):
+            if len(reserved) == len(ask.tickets) and not _competes(candidate, ask.candidates[reserved[-1]]):
+                continue
+            broken = tally.broken_rule(candidate.rules)
+            if broken is not None:
+                capped.append((index, broken))
+            elif len(reserved) < len(ask.tickets):
+                tally.add(candidate.keys)
+                reserved.append(index)
+            else:
+                runner_up = index
+                break
+        grant = Grant(tuple(reserved), runner_up, tuple(capped))
+        if reserved:
+            if known is None:
+                known = self._viewers[viewer] = _Viewer({}, [])
+            for index, ticket in zip(reserved, ask.tickets, strict=False):
+                keys = ask.candidates[index].keys
+                known.entries[ticket] = _Entry(ticket, ask.decision, RESERVED, now_ms, ask.expires_at_ms, keys)
+            if ask.request is not None:
+                earlier = Earlier(ask.digest, grant, ask.memo)
+                self._requests[viewer, ask.request] = (ask.expires_at_ms, earlier)
+        return grant
+
+    async def confirm(self, ticket: Ticket, at_ms: int) -> bool:
+        """Whether the impression counts. The ticket's first confirmation decides; later ones repeat it.
+
+        A reservation moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
+        (released, or from before a crash) must fit every window that contains `at_ms`.
+        """
+        known = self._viewers.setdefault(ticket.viewer_cap, _Viewer({}, []))
+        entry = known.entries.get(ticket.ticket)
+        if entry is None or entry.lapsed(at_ms) and entry.state == RESERVED:
+            entry = self._entry_of(ticket, at_ms)
+            rules = [Rule(*rule) for rule in ticket.rules]
+            entry.state = CONFIRMED if _fits_around(known, entry, rules, at_ms) else REFUSED
+            known.entries[ticket.ticket] = entry
+        elif entry.state == RESERVED:
+            entry.state, entry.at_ms = CONFIRMED, at_ms
+        return entry.state == CONFIRMED
+
+    async def release(self, ticket: Ticket, now_ms: int) -> bool:
+        """Gives back a reservation; false when there is none (already shown, released or lapsed)."""
+        known = self._viewers.get(ticket.viewer_cap)
+        if known is None or ticket.ticket not in known.entries:
+            return False
+        if known.entries[ticket.ticket].state != RESERVED:
+            return False
+        del known.entries[ticket.ticket]
+        return True
+
+    async def hide(self, ticket: Ticket, at_ms: int) -> None:
+        """The viewer does not want this advertiser: its ads are withheld for as long as entries are kept."""
+        self.restore_hide(ticket.viewer_cap, ticket.advertiser, at_ms)
+
+    def sweep(self, now_ms: int) -> None:
+        """Forgets what no window can contain any more."""
+        for viewer, known in list(self._viewers.items()):
+            known.prune(now_ms)
+            if not known.entries and not known.hides:
+                del self._viewers[viewer]
+        for request in [key for key, (until_ms, _) in self._requests.items() if until_ms < now_ms]:
+            del self._requests[request]
+
+    def restore(self, viewer: bytes, ticket: UUID, counted: bool, at_ms: int, expires_at_ms: int, keys: tuple[str, ...]) -> None:
+        """Puts back an impression or view that the event log holds; the log's word is final."""
+        known = self._viewers.setdefault(viewer, _Viewer({}, []))
+        entry = known.entries.get(ticket)
+        if entry is None or entry.state == RESERVED:
+            state = CONFIRMED if counted else REFUSED
+            known.entries[ticket] = _Entry(ticket, ticket, state, at_ms, expires_at_ms, keys)
+
+    def restore_hide(self, viewer: bytes, advertiser: int, at_ms: int) -> None:
+        known = self._viewers.setdefault(viewer, _Viewer({}, []))
+        known.hides.append(_Hide(hide_key(advertiser), at_ms))
+
+    def dump(self) -> Iterator[bytes]:
+        """The entries and hides as versioned parts of bounded size, for a checkpoint."""
+        viewers = list(self._viewers.items())
+        for start in range(0, len(viewers), _PART_VIEWERS):
+            part = [(key, list(known.entries.values()), known.hides) for key, known in viewers[start : start + _PART_VIEWERS]]
+            yield _FORMAT + msgpack.encode(part)
+
+    def load(self, parts: Iterable[bytes]) -> None:
+        for part in parts:
+            if part[:1] != _FORMAT:
+                raise ValueError(f"a checkpoint of format {part[:1]!r} cannot be read")
+            for viewer, entries, hides in _DECODER.decode(part[1:]):
+                self._viewers[viewer] = _Viewer({entry.ticket: entry for entry in entries}, hides)
+
+    def __len__(self) -> int:
+        return len(self._viewers)
+
+    @staticmethod
+    def _entry_of(ticket: Ticket, at_ms: int) -> _Entry:
+        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+        return _Entry(ticket.ticket, ticket.decision, RESERVED, at_ms, ticket.expires_at_ms, keys)
+
+
+_DECODER = msgpack.Decoder(list[tuple[bytes, list[_Entry], list[_Hide]]])
+
+
+class _Tally:
+    """A viewer's moments by key, for one walk. A reservation counts in every window: its moment is now."""
+
+    def __init__(self, known: _Viewer | None, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._moments: dict[str, list[int]] = {}
+        self._paced: list[int] = []
+        if known is None:
+            return
+        for entry in known.entries.values():
+            if entry.state == REFUSED or entry.lapsed(now_ms):
+                continue
+            at_ms = entry.at_ms if entry.state == CONFIRMED else now_ms
+            self._paced.append(entry.at_ms)
+            self._count(entry.keys, at_ms)
+        for hide in known.hides:
+            self._moments.setdefault(hide.key, []).append(hide.at_ms)
+
+    def add(self, keys: Iterable[str]) -> None:
+        self._count(keys, self._now_ms)
+
+    def _count(self, keys: Iterable[str], at_ms: int) -> None:
+        self._moments.setdefault(ALL, []).append(at_ms)
+        for key in keys:
+            self._moments.setdefault(key, []).append(at_ms)
+
+    def broken_rule(self, rules: Iterable[Rule]) -> Rule | None:
+        for rule in rules:
+            moments = self._paced if rule.key == PACE else self._moments.get(rule.key)
+            if moments:
+                after_ms = self._now_ms - rule.window_ms
+                if sum(moment > after_ms for moment in moments) >= rule.count:
+                    return rule
+        return None
+
+
+def _competes(candidate: Candidate, last: Candidate) -> bool:
+    return candidate.tier == last.tier and candidate.advertiser != last.advertiser
+
+
+def _fits_around(known: _Viewer, new: _Entry, rules: Iterable[Rule], now_ms: int) -> bool:
+    """Whether one more entry at `new.at_ms` keeps every window that contains it within its rule.
+
+    Separation and minimum time were kept when the placement was made and are not asked again; neither are hides.
+    """
+    others = [entry for entry in known.entries.values() if entry.state != REFUSED and not entry.lapsed(now_ms)]
+    for rule in rules:
+        if rule.key[0] in "tlh":
+            continue
+        counted = [entry for entry in others if rule.key == ALL or rule.key in entry.keys]
+        reserved = sum(entry.state == RESERVED for entry in counted)
+        near = sorted(
+            entry.at_ms
+            for entry in counted
+            if entry.state == CONFIRMED and abs(entry.at_ms - new.at_ms) < rule.window_ms
+        )
+        if reserved + _most_together(near, new.at_ms, rule.window_ms) > rule.count:
+            return False
+    return True
+
+
+def _most_together(moments: list[int], at_ms: int, window_ms: int) -> int:
+    """The most entries in any half-open window that contains `at_ms`, itself included."""
+    starts = [moment for moment in moments if moment <= at_ms] + [at_ms]
+    return max(1 + sum(start <= moment < start + window_ms for moment in moments) for start in starts)

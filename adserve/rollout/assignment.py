@@ -1,0 +1,26 @@
+"""Places viewers in buckets of a hundredth of a percent.
+
+Whole percents admit exactly the viewers that the public Unleash gradual-rollout rule admits
+(normalised murmur3, https://docs.getunleash.io/reference/activation-strategies), and a ramp can start at 0.01 %.
+"""
+
+import mmh3
+
+from adserve.domain.rollouts import SurfaceRollout
+
+BUCKETS = 10_000
+HOLDOUT_SALT = "holdout"
+
+
+def bucket_of(group: str, viewer: str) -> int:
+    """The viewer's bucket in [0, 10,000): in when it is below the percent in basis points."""
+    hashed = mmh3.hash(f"{group}:{viewer}", signed=False)
+    return (hashed % 100) * 100 + hashed // 100 % 100
+
+
+def in_rollout(rollout: SurfaceRollout, group: str, viewer: str, country: str | None) -> bool:
+    return bucket_of(group, viewer) < rollout.percent_bp_for(country)
+
+
+def in_holdout(rollout: SurfaceRollout, group: str, viewer: str) -> bool:
+    return rollout.holdout_bp > 0 and bucket_of(f"{group}:{HOLDOUT_SALT}", viewer) < rollout.holdout_bp
