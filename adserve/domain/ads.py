@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Meta, Struct
 
-from adserve.domain.targeting import Targeting
 from adserve.domain.ids import AdId, AdvertiserId, CampaignId, CreativeId
+from adserve.domain.targeting import Targeting
 
 CAP_WINDOW_MAX_S = 180 * 86_400
 

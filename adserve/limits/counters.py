@@ -149,24 +149,27 @@ class MemoryCounters:
                 known = self._viewers[viewer] = _Viewer({}, [])
             for index, ticket in zip(reserved, ask.tickets, strict=False):
                 keys = ask.candidates[index].keys
-                known.entries[ticket] = _Entry(ticket, ask.decision, RESERVED, now_ms, ask.expires_at_ms, keys)
+                known.entries[ticket] = _Entry(
+                    ticket, ask.decision, RESERVED, now_ms, ask.expires_at_ms, keys
+                )
             if ask.request is not None:
                 earlier = Earlier(ask.digest, grant, ask.memo)
                 self._requests[viewer, ask.request] = (ask.expires_at_ms, earlier)
         return grant
 
-    async def confirm(self, ticket: Ticket, at_ms: int) -> bool:
-        """Whether the impression counts. The ticket's first confirmation decides; later ones repeat it.
+    async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+        """Whether the impression received at `at_ms` counts. The ticket's first confirmation decides; later ones
+        repeat it.
 
         A reservation moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
-        (released, or from before a crash) must fit every window that contains `at_ms`.
+        (released, lapsed, or from before a crash) must fit every window that contains `at_ms`.
         """
         known = self._viewers.setdefault(ticket.viewer_cap, _Viewer({}, []))
         entry = known.entries.get(ticket.ticket)
-        if entry is None or entry.lapsed(at_ms) and entry.state == RESERVED:
-            entry = self._entry_of(ticket, at_ms)
-            rules = [Rule(*rule) for rule in ticket.rules]
-            entry.state = CONFIRMED if _fits_around(known, entry, rules, at_ms) else REFUSED
+        if entry is None or (entry.state == RESERVED and entry.lapsed(now_ms)):
+            entry = _entry_of(ticket, at_ms)
+            fits = _fits_around(known, entry, [Rule(*rule) for rule in ticket.rules], now_ms)
+            entry.state = CONFIRMED if fits else REFUSED
             known.entries[ticket.ticket] = entry
         elif entry.state == RESERVED:
             entry.state, entry.at_ms = CONFIRMED, at_ms
@@ -195,7 +198,15 @@ class MemoryCounters:
         for request in [key for key, (until_ms, _) in self._requests.items() if until_ms < now_ms]:
             del self._requests[request]
 
-    def restore(self, viewer: bytes, ticket: UUID, counted: bool, at_ms: int, expires_at_ms: int, keys: tuple[str, ...]) -> None:
+    def restore(
+        self,
+        viewer: bytes,
+        ticket: UUID,
+        counted: bool,
+        at_ms: int,
+        expires_at_ms: int,
+        keys: tuple[str, ...],
+    ) -> None:
         """Puts back an impression or view that the event log holds; the log's word is final."""
         known = self._viewers.setdefault(viewer, _Viewer({}, []))
         entry = known.entries.get(ticket)
@@ -211,7 +222,10 @@ class MemoryCounters:
         """The entries and hides as versioned parts of bounded size, for a checkpoint."""
         viewers = list(self._viewers.items())
         for start in range(0, len(viewers), _PART_VIEWERS):
-            part = [(key, list(known.entries.values()), known.hides) for key, known in viewers[start : start + _PART_VIEWERS]]
+            part = [
+                (key, list(known.entries.values()), known.hides)
+                for key, known in viewers[start : start + _PART_VIEWERS]
+            ]
             yield _FORMAT + msgpack.encode(part)
 
     def load(self, parts: Iterable[bytes]) -> None:
@@ -224,11 +238,6 @@ class MemoryCounters:
     def __len__(self) -> int:
         return len(self._viewers)
 
-    @staticmethod
-    def _entry_of(ticket: Ticket, at_ms: int) -> _Entry:
-        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
-        return _Entry(ticket.ticket, ticket.decision, RESERVED, at_ms, ticket.expires_at_ms, keys)
-
 
 _DECODER = msgpack.Decoder(list[tuple[bytes, list[_Entry], list[_Hide]]])
 
@@ -239,34 +248,34 @@ class _Tally:
     def __init__(self, known: _Viewer | None, now_ms: int) -> None:
         self._now_ms = now_ms
         self._moments: dict[str, list[int]] = {}
-        self._paced: list[int] = []
         if known is None:
             return
         for entry in known.entries.values():
-            if entry.state == REFUSED or entry.lapsed(now_ms):
-                continue
-            at_ms = entry.at_ms if entry.state == CONFIRMED else now_ms
-            self._paced.append(entry.at_ms)
-            self._count(entry.keys, at_ms)
+            if entry.state != REFUSED and not entry.lapsed(now_ms):
+                self._count((ALL, PACE, *entry.keys), entry.at_ms if entry.state == CONFIRMED else now_ms)
         for hide in known.hides:
-            self._moments.setdefault(hide.key, []).append(hide.at_ms)
+            self._count((hide.key,), hide.at_ms)
 
     def add(self, keys: Iterable[str]) -> None:
-        self._count(keys, self._now_ms)
+        self._count((ALL, *keys), self._now_ms)
 
     def _count(self, keys: Iterable[str], at_ms: int) -> None:
-        self._moments.setdefault(ALL, []).append(at_ms)
         for key in keys:
             self._moments.setdefault(key, []).append(at_ms)
 
     def broken_rule(self, rules: Iterable[Rule]) -> Rule | None:
         for rule in rules:
-            moments = self._paced if rule.key == PACE else self._moments.get(rule.key)
+            moments = self._moments.get(rule.key)
             if moments:
                 after_ms = self._now_ms - rule.window_ms
-                if sum(moment > after_ms for moment in moments) >= rule.count:
+                if sum(moment > after_ms for moment in moments) >= rule.most:
                     return rule
         return None
+
+
+def _entry_of(ticket: Ticket, at_ms: int) -> _Entry:
+    keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+    return _Entry(ticket.ticket, ticket.decision, RESERVED, at_ms, ticket.expires_at_ms, keys)
 
 
 def _competes(candidate: Candidate, last: Candidate) -> bool:
@@ -274,14 +283,11 @@ def _competes(candidate: Candidate, last: Candidate) -> bool:
 
 
 def _fits_around(known: _Viewer, new: _Entry, rules: Iterable[Rule], now_ms: int) -> bool:
-    """Whether one more entry at `new.at_ms` keeps every window that contains it within its rule.
-
-    Separation and minimum time were kept when the placement was made and are not asked again; neither are hides.
-    """
-    others = [entry for entry in known.entries.values() if entry.state != REFUSED and not entry.lapsed(now_ms)]
+    """Whether one more entry at `new.at_ms` keeps every window that contains it within its rule."""
+    others = [
+        entry for entry in known.entries.values() if entry.state != REFUSED and not entry.lapsed(now_ms)
+    ]
     for rule in rules:
-        if rule.key[0] in "tlh":
-            continue
         counted = [entry for entry in others if rule.key == ALL or rule.key in entry.keys]
         reserved = sum(entry.state == RESERVED for entry in counted)
         near = sorted(
@@ -289,7 +295,7 @@ def _fits_around(known: _Viewer, new: _Entry, rules: Iterable[Rule], now_ms: int
             for entry in counted
             if entry.state == CONFIRMED and abs(entry.at_ms - new.at_ms) < rule.window_ms
         )
-        if reserved + _most_together(near, new.at_ms, rule.window_ms) > rule.count:
+        if reserved + _most_together(near, new.at_ms, rule.window_ms) > rule.most:
             return False
     return True
 

@@ -10,7 +10,7 @@ from adserve.domain.time import DAY_MS
 
 ALL = "*"
 PACE = "t"
-"""Counts like ALL, but ignores entries of the same decision: the minimum time between feeds with ads."""
+"""Counts like ALL, but not within a decision: the minimum time between ads of different requests."""
 
 RETENTION_MS = 200 * DAY_MS
 """How long a hide holds and an entry is kept; longer than the longest cap."""
@@ -19,10 +19,10 @@ assert RETENTION_MS > CAP_WINDOW_MAX_S * 1_000  # noqa: S101 - a contradiction b
 
 
 class Rule(NamedTuple):
-    """At most `count` entries of `key` in any `window_ms`."""
+    """At most `most` entries of `key` in any `window_ms`."""
 
     key: str
-    count: int
+    most: int
     window_ms: int
 
 
@@ -51,9 +51,14 @@ def keys_counted(ad: int, campaign: int, advertiser: int, labels: tuple[str, ...
     return (ad_key(ad), campaign_key(campaign), advertiser_key(advertiser), *map(label_key, labels))
 
 
-def rules_of(ad: Ad, *, separation_ms: int, min_time_ms: int) -> tuple[Rule, ...]:
-    """All rules that a placement of this ad must satisfy for a viewer, on a surface with these times."""
-    rules = [_cap_rule(ad, cap) for cap in ad.campaign.caps]
+def cap_rules(ad: Ad) -> tuple[Rule, ...]:
+    """The rules that hold for every impression, also one that comes after its reservation is gone."""
+    return tuple(_cap_rule(ad, cap) for cap in ad.campaign.caps)
+
+
+def placement_rules(ad: Ad, *, separation_ms: int, min_time_ms: int) -> tuple[Rule, ...]:
+    """All rules that a new placement of this ad must satisfy for a viewer, on a surface with these times."""
+    rules = list(cap_rules(ad))
     if separation_ms:
         rules += [Rule(label_key(label), 1, separation_ms) for label in ad.campaign.separation]
     if min_time_ms:

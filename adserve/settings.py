@@ -1,0 +1,107 @@
+"""Every setting, read once: the environment over the file over the default.
+
+`ADSERVE_CONFIG` names a TOML file. A top-level setting `x` is `ADSERVE_X` in the environment; surfaces come from
+the file only, as tables `[surfaces.status]`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+_PREFIX = "ADSERVE_"
+
+Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value that it cannot have; the message names it."""
+
+
+class Surface(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where ads may stand in a feed.
+
+    `group` seeds the rollout and never changes while ads run. The first ad comes after `first_ad_after` organic
+    items, `min_gap` of them lie between two ads, a feed has at most `max_per_feed` ads and none below
+    `min_feed_length` items. `min_time_s` lies between two ads of different requests and `separation_s` between
+    two that share a separation label; 0 switches either off.
+    """
+
+    currency: Currency = "USD"
+    group: str = "status"
+    first_ad_after: Positive = 3
+    min_gap: Positive = 4
+    max_per_feed: Positive = 5
+    min_feed_length: Positive = 5
+    min_time_s: NotNegative = 0
+    separation_s: NotNegative = 0
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One process's settings; docs/settings.md says what each is for."""
+
+    data_home: Path = Path("~/.local/share/adserve")
+    database_url: str | None = None
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    public_url: str | None = None
+    upstream_url: str | None = None
+    upstream_timeout_ms: Positive = 5_000
+    feed_body_max_bytes: Positive = 2_000_000
+    body_max_bytes: Positive = 1_000_000
+    feed_items_max: Positive = 1_000
+    decision_deadline_max_ms: Positive = 1_000
+    concurrent_slots_max: Positive = 512
+    candidates_max: Annotated[int, Meta(ge=1, le=128)] = 32
+    events_queued_max: Positive = 20_000
+    recorder_writers: Annotated[int, Meta(ge=1, le=8)] = 3
+    batch_rows_max: Annotated[int, Meta(ge=1, le=1_000)] = 200
+    checkpoint_interval_s: Positive = 60
+    click_hold_factor: Annotated[float, Meta(gt=0)] = 2.0
+    model_path: Path | None = None
+    partitions_ahead_days: Positive = 7
+    log_level: str = "INFO"
+    surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
+
+    @property
+    def base_url(self) -> str:
+        """What the URLs in our answers begin with."""
+        return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def load(environment: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
+    """The settings of this process. `overrides` (from the command line) win over everything."""
+    values: dict[str, Any] = {}
+    path = environment.get(f"{_PREFIX}CONFIG")
+    if path:
+        values |= _read_file(Path(path))
+    names = {name for name in Settings.__struct_fields__ if name != "surfaces"}
+    values |= {
+        name: environment[variable] for name in names if (variable := _PREFIX + name.upper()) in environment
+    }
+    values |= overrides
+    try:
+        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"settings: {error}") from error
+    return msgspec.structs.replace(settings, data_home=settings.data_home.expanduser().absolute())
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{_PREFIX}CONFIG={path}: {error}") from error
+
+
+def _decode(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise NotImplementedError
