@@ -1,5 +1,6 @@
 """Whom a campaign wants to reach. An empty part asks for nothing; values inside a part are alternatives."""
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -7,7 +8,7 @@ from msgspec import Meta, Struct
 
 Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
 Language = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="BCP 47")]
-Version = Annotated[str, Meta(pattern="^[0-9]{1,5}(\\.[0-9]{1,5}){0,3}$")]
+Version = Annotated[str, Meta(pattern="^[0-9]{1,3}(\\.[0-9]{1,5}){0,3}$")]
 Word = Annotated[str, Meta(pattern="^[^\\x00-\\x1f,]{1,64}$")]
 Age = Annotated[int, Meta(ge=0, le=130)]
 Hour = Annotated[int, Meta(ge=0, le=23)]
@@ -53,7 +54,18 @@ class Targeting(Exclusion, frozen=True, forbid_unknown_fields=True, omit_default
     exclude: Exclusion = msgspec.field(default_factory=Exclusion)
 
 
-def version_number(version: str) -> int:
-    """Orders dotted versions of up to four parts: `2.26.1` < `2.26.10`; missing parts are 0."""
-    parts = [int(part) for part in version.split(".")] + [0, 0, 0]
-    return ((parts[0] * 100_000 + parts[1]) * 100_000 + parts[2]) * 1_000 + min(parts[3], 999)
+def parse_version(version: str) -> int | None:
+    """A number that orders dotted versions of up to four parts: `2.26.1` < `2.26.10`; missing parts are 0.
+
+    Whatever follows the numbers ("-beta") is passed over; None when there are none.
+    """
+    found = _VERSION.match(version)
+    if found is None:
+        return None
+    number = 0
+    for part in found.groups(default="0"):
+        number = number * 100_000 + int(part)
+    return number
+
+
+_VERSION = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,5}))?(?:\.([0-9]{1,5}))?(?:\.([0-9]{1,5}))?", re.ASCII)

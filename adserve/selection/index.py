@@ -6,62 +6,19 @@ kept: the same cell answers from memory until the snapshot changes or a campaign
 
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from datetime import datetime
-from typing import NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adserve.domain.ads import Ad
-from adserve.domain.slots import Context
-from adserve.domain.targeting import Exclusion, version_number
-from adserve.domain.time import from_ms
+from adserve.domain.facts import ViewerFacts
+from adserve.domain.targeting import Exclusion, parse_version
 
 CELLS_MAX = 4_096
 
 Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Cell = tuple[Hashable, ...]
-
-
-class Facts(NamedTuple):
-    """What targeting may use of a viewer; without consent, interests and age are empty."""
-
-    country: str | None
-    languages: tuple[str, ...]
-    platform: str | None
-    version: int | None
-    age: int | None
-    interests: tuple[str, ...]
-    weekday: int | None
-    hour: int | None
-    custom: tuple[tuple[str, str], ...]
-
-
-def facts_of(context: Context, personalised: bool, now_ms: int) -> Facts:
-    local = _local_time(context.time_zone, now_ms)
-    language = context.language.lower() if context.language else None
-    return Facts(
-        country=context.country,
-        languages=() if language is None else (language, language.split("-", 1)[0]),
-        platform=context.platform,
-        version=version_number(context.app_version) if context.app_version else None,
-        age=context.age if personalised else None,
-        interests=context.interests if personalised else (),
-        weekday=local.isoweekday() if local else None,
-        hour=local.hour if local else None,
-        custom=tuple(sorted(context.custom.items())) if personalised else (),
-    )
-
-
-def _local_time(zone: str | None, now_ms: int) -> datetime | None:
-    if zone is None:
-        return None
-    try:
-        return from_ms(now_ms).astimezone(ZoneInfo(zone))
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
 
 
 class TargetingIndex:
@@ -87,7 +44,7 @@ class TargetingIndex:
         self._boundaries = sorted({*self._starts.tolist(), *self._ends.tolist()})
         self._cells: dict[Cell, Rows] = {}
 
-    def match(self, facts: Facts, now_ms: int) -> Rows:
+    def match(self, facts: ViewerFacts, now_ms: int) -> Rows:
         """The rows of all ads that are live at `now_ms` and whose targeting the viewer satisfies, ascending."""
         cell = self._cell(facts, now_ms)
         rows = self._cells.get(cell)
@@ -97,7 +54,7 @@ class TargetingIndex:
             rows = self._cells[cell] = self._search(facts, now_ms)
         return rows
 
-    def _cell(self, facts: Facts, now_ms: int) -> Cell:
+    def _cell(self, facts: ViewerFacts, now_ms: int) -> Cell:
         return (
             bisect_right(self._boundaries, now_ms),
             *(
@@ -113,7 +70,7 @@ class TargetingIndex:
             else (),
         )
 
-    def _search(self, facts: Facts, now_ms: int) -> Rows:
+    def _search(self, facts: ViewerFacts, now_ms: int) -> Rows:
         matches: Mask = (self._starts <= now_ms) & (now_ms < self._ends)
         for wanted, excluded, values in zip(self._wanted, self._excluded, _sets_of(facts), strict=True):
             matches &= wanted.untargeted_or(values) & ~excluded.any_of(values)
@@ -125,7 +82,7 @@ class TargetingIndex:
         return np.flatnonzero(matches).astype(np.int32)
 
 
-def _sets_of(facts: Facts) -> tuple[tuple[Hashable, ...], ...]:
+def _sets_of(facts: ViewerFacts) -> tuple[tuple[Hashable, ...], ...]:
     """In the order of `_VALUES`."""
     return (
         () if facts.country is None else (facts.country,),
@@ -219,4 +176,4 @@ def _version_range(part: Exclusion) -> Range:
     if part.app_version is None:
         return None
     low, high = part.app_version.min, part.app_version.max
-    return (None if low is None else version_number(low), None if high is None else version_number(high))
+    return (None if low is None else parse_version(low), None if high is None else parse_version(high))

@@ -1,0 +1,51 @@
+"""What is known of a viewer for choosing an ad, as far as the viewer's consent allows."""
+
+from datetime import datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from adserve.domain.slots import Context
+from adserve.domain.targeting import parse_version
+from adserve.domain.time import from_ms
+
+
+class ViewerFacts(NamedTuple):
+    """Without consent, age, interests and custom values are empty. `languages` goes from exact to general.
+
+    `weekday` (ISO 8601, Monday is 1) and `hour` are the viewer's own; None without a known time zone.
+    """
+
+    country: str | None = None
+    languages: tuple[str, ...] = ()
+    platform: str | None = None
+    version: int | None = None
+    age: int | None = None
+    interests: tuple[str, ...] = ()
+    weekday: int | None = None
+    hour: int | None = None
+    custom: tuple[tuple[str, str], ...] = ()
+
+
+def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
+    local = _local_time(context.time_zone, now_ms)
+    language = context.language.lower() if context.language else None
+    return ViewerFacts(
+        country=context.country,
+        languages=() if language is None else (language, language.split("-", 1)[0]),
+        platform=context.platform,
+        version=parse_version(context.app_version) if context.app_version else None,
+        age=context.age if personalised else None,
+        interests=context.interests if personalised else (),
+        weekday=local.isoweekday() if local else None,
+        hour=local.hour if local else None,
+        custom=tuple(sorted(context.custom.items())) if personalised else (),
+    )
+
+
+def _local_time(zone: str | None, now_ms: int) -> datetime | None:
+    if zone is None:
+        return None
+    try:
+        return from_ms(now_ms).astimezone(ZoneInfo(zone))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return None

@@ -1,0 +1,48 @@
+"""The steps before any ad is looked at. Each answers why there will be no ads, or nothing."""
+
+from collections.abc import Callable
+
+from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
+from adserve.domain.rollouts import SurfaceRollout
+from adserve.domain.slots import Ask, NoFill
+from adserve.rollout.assignment import in_holdout, in_rollout
+from adserve.selection.state import View
+
+_NO_ROLLOUT = SurfaceRollout()
+
+Gate = Callable[[Ask, View, int], NoFill | None]
+
+
+def not_paused(_ask: Ask, view: View, _now_ms: int) -> NoFill | None:
+    return NoFill.ROLLOUT_PAUSED if view.paused else None
+
+
+def snapshot_is_fresh(_ask: Ask, view: View, now_ms: int) -> NoFill | None:
+    return NoFill.DEGRADED if now_ms - view.fresh_at_ms > SNAPSHOT_MAX_AGE_MS else None
+
+
+def wants_ads(ask: Ask, _view: View, _now_ms: int) -> NoFill | None:
+    return None if ask.ads_allowed else NoFill.OPTED_OUT
+
+
+def viewer_in_rollout(ask: Ask, view: View, _now_ms: int) -> NoFill | None:
+    rollout = view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
+    group = view.surfaces[ask.surface].settings.group
+    return None if in_rollout(rollout, group, ask.viewer.raw, ask.context.country) else NoFill.NOT_IN_ROLLOUT
+
+
+def viewer_not_held_out(ask: Ask, view: View, _now_ms: int) -> NoFill | None:
+    rollout = view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
+    group = view.surfaces[ask.surface].settings.group
+    return NoFill.HOLDOUT if in_holdout(rollout, group, ask.viewer.raw) else None
+
+
+GATES: tuple[Gate, ...] = (not_paused, snapshot_is_fresh, viewer_in_rollout, viewer_not_held_out, wants_ads)
+
+
+def first_closed(ask: Ask, view: View, now_ms: int) -> NoFill | None:
+    for gate in GATES:
+        reason = gate(ask, view, now_ms)
+        if reason is not None:
+            return reason
+    return None

@@ -1,0 +1,39 @@
+"""What a placement costs: second price against the runner-up of another advertiser in the same tier."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+from adserve.domain.ads import Ad, Tier
+
+
+class Contender(NamedTuple):
+    """A ranked ad. `value_micros` is that of 1,000 impressions, `event_rate` billable events per impression."""
+
+    row: int
+    ad: Ad
+    value_micros: float
+    event_rate: float
+    click_rate: float
+
+    @property
+    def tier(self) -> Tier:
+        return self.ad.campaign.tier
+
+
+def clearing_micros(winner: Contender, behind: Sequence[Contender], floor_micros: int) -> int:
+    """Whole micros per billable event: rounded up, at least 1, never above the bid.
+
+    `behind` are the contenders ranked after the winner, best first. A guaranteed ad pays its own price.
+    """
+    bid = winner.ad.campaign.event_bid_micros
+    if winner.tier is Tier.GUARANTEED:
+        return bid
+    runner_up_micros = next((other.value_micros for other in behind if _rivals(winner, other)), 0.0)
+    to_beat_micros = max(float(floor_micros), runner_up_micros)
+    events_per_thousand = 1_000.0 * winner.event_rate
+    return min(bid, max(1, ceil(to_beat_micros / events_per_thousand)))
+
+
+def _rivals(winner: Contender, other: Contender) -> bool:
+    return other.tier is winner.tier and other.ad.advertiser != winner.ad.advertiser

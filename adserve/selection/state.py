@@ -1,0 +1,92 @@
+"""What one decision reads: a snapshot compiled for each surface, and the operator's switch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adserve.catalogue.snapshot import Snapshot
+from adserve.domain.ads import Ad, Tier
+from adserve.domain.facts import ViewerFacts
+from adserve.limits.rules import Rule, cap_rules, keys_counted, placement_rules
+from adserve.selection.index import Rows, TargetingIndex
+from adserve.selection.placement import PlacementRules
+
+VIEW_RATE = 0.7
+"""The share of impressions that become viewable, for bids that are paid by the view."""
+
+Numbers = NDArray[np.float64]
+
+
+class Rates(Protocol):
+    """The probability of a click: a trained model or a prior."""
+
+    name: str
+
+    def prepare(self, ads: Sequence[Ad]) -> Any:
+        """What can be computed once for a catalogue: passed back to every `click`."""
+        ...
+
+    def click(self, prepared: Any, rows: Rows, viewer: ViewerFacts, exposures: NDArray[np.int64]) -> Numbers:
+        """P(click | impression) for each row; `exposures` counts what the viewer saw of that row's campaign."""
+        ...
+
+
+class SurfaceSettings(PlacementRules, Protocol):
+    currency: str
+    group: str
+    min_time_s: int
+    separation_s: int
+
+
+class CompiledAd(NamedTuple):
+    """An ad with what the counters ask of it."""
+
+    ad: Ad
+    keys: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    sealed_rules: tuple[tuple[str, int, int], ...]
+
+
+class CompiledSurface:
+    """One surface's ads as columns; row i of every column is `ads[i]`."""
+
+    def __init__(self, settings: SurfaceSettings, ads: Sequence[Ad], rates: Rates) -> None:
+        eligible = [ad for ad in ads if ad.campaign.currency == settings.currency]
+        self.settings = settings
+        self.ads = [_compiled(ad, settings) for ad in eligible]
+        self.index = TargetingIndex(eligible)
+        self.prepared = rates.prepare(eligible)
+        self.ad_ids = np.array([ad.id for ad in eligible], dtype=np.uint64)
+        self.tiers = np.array([ad.campaign.tier for ad in eligible], dtype=np.int8)
+        self.event_bids = np.array([ad.campaign.event_bid_micros for ad in eligible], dtype=np.float64)
+        self.paid_by_click = np.array([ad.campaign.billable == "click" for ad in eligible], dtype=np.bool_)
+        rates_of = {"impression": 1.0, "view": VIEW_RATE, "click": 0.0}
+        self.fixed_rates = np.array([rates_of[ad.campaign.billable] for ad in eligible], dtype=np.float64)
+        self.has_guaranteed = bool((self.tiers == Tier.GUARANTEED).any())
+
+
+def _compiled(ad: Ad, settings: SurfaceSettings) -> CompiledAd:
+    rules = placement_rules(
+        ad, separation_ms=settings.separation_s * 1_000, min_time_ms=settings.min_time_s * 1_000
+    )
+    keys = keys_counted(ad.id, ad.campaign.id, ad.advertiser, ad.campaign.separation)
+    return CompiledAd(ad, keys, rules, tuple((rule.key, rule.most, rule.window_ms) for rule in cap_rules(ad)))
+
+
+class View(NamedTuple):
+    """Swapped whole at every change. `fresh_at_ms` is when the snapshot was last known to be the newest."""
+
+    snapshot: Snapshot
+    surfaces: Mapping[str, CompiledSurface]
+    rates: Rates
+    paused: bool
+    fresh_at_ms: int
+
+
+def compile_view(
+    snapshot: Snapshot, surfaces: Mapping[str, SurfaceSettings], rates: Rates, *, paused: bool, now_ms: int
+) -> View:
+    compiled = {name: CompiledSurface(settings, snapshot.ads, rates) for name, settings in surfaces.items()}
+    return View(snapshot, compiled, rates, paused, now_ms)
