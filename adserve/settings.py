@@ -17,7 +17,7 @@ _PREFIX = "ADSERVE_"
 
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[int, Meta(ge=0)]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", max_length=3)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", description="ISO 3166-1 alpha-2")]
+Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", max_length=2, description="ISO 3166-1 alpha-2")]
 Language = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="BCP 47")]
 Version = Annotated[str, Meta(pattern="^[0-9]{1,3}(\\.[0-9]{1,5}){0,3}$")]
 Word = Annotated[str, Meta(pattern="^[^\\x00-\\x1f,]{1,64}$")]

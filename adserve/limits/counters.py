@@ -157,6 +157,11 @@ class MemoryCounters:
                 self._requests[viewer, ask.request] = (ask.expires_at_ms, earlier)
         return grant
 
+    async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:
+        """How many entries each (key, window_ms) holds now, reservations included."""
+        tally = _Tally(self._viewers.get(viewer), now_ms)
+        return [tally.count(key, window_ms) for key, window_ms in keys_windows]
+
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         """Whether the impression received at `at_ms` counts. The ticket's first confirmation decides; later ones
         repeat it.
@@ -263,13 +268,14 @@ class _Tally:
         for key in keys:
             self._moments.setdefault(key, []).append(at_ms)
 
+    def count(self, key: str, window_ms: int) -> int:
+        after_ms = self._now_ms - window_ms
+        return sum(moment > after_ms for moment in self._moments.get(key, ()))
+
     def broken_rule(self, rules: Iterable[Rule]) -> Rule | None:
         for rule in rules:
-            moments = self._moments.get(rule.key)
-            if moments:
-                after_ms = self._now_ms - rule.window_ms
-                if sum(moment > after_ms for moment in moments) >= rule.most:
-                    return rule
+            if rule.key in self._moments and self.count(rule.key, rule.window_ms) >= rule.most:
+                return rule
         return None
 
 

@@ -5,16 +5,20 @@ from math import ceil
 from typing import NamedTuple
 
 from adserve.domain.ads import Ad, Tier
+from adserve.selection.state import CompiledAd
 
 
 class Contender(NamedTuple):
     """A ranked ad. `value_micros` is that of 1,000 impressions, `event_rate` billable events per impression."""
 
-    row: int
-    ad: Ad
+    compiled: CompiledAd
     value_micros: float
     event_rate: float
     click_rate: float
+
+    @property
+    def ad(self) -> Ad:
+        return self.compiled.ad
 
     @property
     def tier(self) -> Tier:

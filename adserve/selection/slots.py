@@ -1,0 +1,210 @@
+"""The way of a slot request: recall, plan, hold, reserve, award."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from adserve.domain.ids import DecisionId, derived_uuid7
+from adserve.domain.slots import Ask, NoFill
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import Clock
+from adserve.limits.counters import Candidate, Grant, Past, Reservation
+from adserve.limits.leases import Hold, LeaseBook
+from adserve.selection.decide import (
+    Award,
+    Offer,
+    Plan,
+    award,
+    expected_click_micros,
+    hold_micros,
+    plan,
+    ticket_ids,
+)
+from adserve.selection.decision import Decision, Placement, RequestReused
+from adserve.selection.explain import explain
+from adserve.selection.pricing import Contender
+from adserve.selection.state import View
+
+_log = logging.getLogger(__name__)
+
+RANKED_PER_CANDIDATE = 4
+"""How many more ads are ranked than become candidates: some will have no budget left to hold."""
+
+
+class Counters(Protocol):
+    epoch: int
+
+    async def recall(self, viewer: bytes, request: str | None, now_ms: int) -> Past: ...
+
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int) -> Grant: ...
+
+    async def release(self, ticket: Ticket, now_ms: int) -> bool: ...
+
+    async def usage(
+        self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int
+    ) -> list[int]: ...
+
+
+class Sealer(Protocol):
+    def seal(self, ticket: Ticket) -> str: ...
+
+
+class Slots:
+    """Answers slot requests. `view` gives the newest snapshot, `draw` 128 bits of chance a decision."""
+
+    def __init__(
+        self,
+        view: Callable[[], View],
+        counters: Counters,
+        leases: LeaseBook,
+        sealer: Sealer,
+        clock: Clock,
+        draw: Callable[[], int],
+        *,
+        candidates_max: int,
+        click_hold_factor: float,
+    ) -> None:
+        self._view = view
+        self._counters = counters
+        self._leases = leases
+        self._sealer = sealer
+        self._clock = clock
+        self._draw = draw
+        self._candidates_max = candidates_max
+        self._click_hold_factor = click_hold_factor
+
+    async def answer(self, ask: Ask) -> Decision:
+        """Decides within the deadline. Any fault of ours is a decision without ads.
+
+        Raises RequestReused when the caller's `request` came before with another body, and nothing else.
+        """
+        now_ms, seed = self._clock(), self._draw()
+        decision = DecisionId(derived_uuid7(now_ms, seed, 0))
+        try:
+            async with asyncio.timeout(ask.deadline_ms / 1_000):
+                return await self._decide(ask, decision, now_ms, seed)
+        except RequestReused:
+            raise
+        except TimeoutError:
+            return Decision(decision, (), NoFill.DEADLINE)
+        except Exception:
+            _log.exception("decision failed", extra={"decision": str(decision)})
+            return Decision(decision, (), NoFill.DEGRADED)
+
+    async def release(self, tickets: Sequence[Ticket]) -> int:
+        """Gives back the caps and budgets of placements that will not be shown; answers how many were held."""
+        released = 0
+        for ticket in tickets:
+            if await self._counters.release(ticket, self._clock()):
+                self._leases.release(ticket.ticket)
+                released += 1
+        return released
+
+    async def _decide(self, ask: Ask, decision: DecisionId, now_ms: int, seed: int) -> Decision:
+        view = self._view()
+        past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms)
+        if past.earlier is not None:
+            return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
+        planned = plan(ask, view, past, self._candidates_max * RANKED_PER_CANDIDATE, now_ms, seed)
+        if planned.no_fill is not None:
+            return self._without_ads(decision, planned.no_fill, ask, planned)
+        contenders, holds = self._hold(planned.contenders, now_ms)
+        if not contenders:
+            return self._without_ads(decision, NoFill.BUDGET_SPENT, ask, planned)
+        offer = Offer(
+            decision=decision,
+            ask=ask,
+            positions=planned.positions,
+            contenders=contenders,
+            holds=holds,
+            tickets=ticket_ids(now_ms, seed, len(planned.positions)),
+            model=view.rates.name,
+            catalogue_version=view.snapshot.version,
+            epoch=self._counters.epoch,
+            issued_at_ms=now_ms,
+            expires_at_ms=now_ms + ask.ticket_ttl_s * 1_000,
+        )
+        kept: set[int] = set()
+        try:
+            grant = await self._counters.reserve(ask.viewer.cap, _reservation(offer), now_ms)
+            awards = award(offer, grant)
+            for given in awards:
+                self._keep(offer, given)
+                kept.add(given.index)
+        finally:
+            for index, hold in enumerate(holds):
+                if index not in kept:
+                    self._leases.give_back(hold)
+        no_fill = None if awards else NoFill.FREQUENCY_CAPPED
+        explanation = await self._explain(ask, planned, offer, grant, awards, now_ms) if ask.explain else None
+        return Decision(decision, self._seal(offer, awards), no_fill, explanation)
+
+    def _hold(
+        self, ranked: Sequence[Contender], now_ms: int
+    ) -> tuple[tuple[Contender, ...], tuple[Hold, ...]]:
+        """The first contenders, as many as may be candidates, whose campaigns have room for their price."""
+        contenders: list[Contender] = []
+        holds: list[Hold] = []
+        for contender in ranked:
+            amount = hold_micros(contender, self._click_hold_factor)
+            hold = self._leases.hold(contender.ad.campaign.id, amount, now_ms)
+            if hold is not None:
+                contenders.append(contender)
+                holds.append(hold)
+                if len(contenders) == self._candidates_max:
+                    break
+        return tuple(contenders), tuple(holds)
+
+    def _keep(self, offer: Offer, given: Award) -> None:
+        ticket, winner = given.ticket, offer.contenders[given.index]
+        amount = ticket.price_micros
+        if ticket.billable == "click":
+            amount = expected_click_micros(amount, winner.click_rate, self._click_hold_factor)
+        self._leases.keep(offer.holds[given.index], ticket.ticket, amount, ticket.expires_at_ms)
+
+    def _repeat(self, digest: bytes, offer: Offer, grant: Grant, ask: Ask) -> Decision:
+        if digest != ask.digest:
+            raise RequestReused
+        return Decision(DecisionId(offer.decision), self._seal(offer, award(offer, grant)), None)
+
+    def _seal(self, offer: Offer, awards: Sequence[Award]) -> tuple[Placement, ...]:
+        return tuple(
+            Placement(
+                given.position,
+                offer.contenders[given.index].ad,
+                given.ticket,
+                self._sealer.seal(given.ticket),
+            )
+            for given in awards
+        )
+
+    def _without_ads(self, decision: DecisionId, reason: NoFill, ask: Ask, planned: Plan) -> Decision:
+        explanation = explain(ask, self._view(), planned) if ask.explain else None
+        return Decision(decision, (), reason, explanation)
+
+    async def _explain(
+        self, ask: Ask, planned: Plan, offer: Offer, grant: Grant, awards: Sequence[Award], now_ms: int
+    ) -> dict[str, object]:
+        rules = [rule for given in awards for rule in offer.contenders[given.index].compiled.rules]
+        used = await self._counters.usage(
+            ask.viewer.cap, [(rule.key, rule.window_ms) for rule in rules], now_ms
+        )
+        return explain(ask, self._view(), planned, offer, grant, awards, dict(zip(rules, used, strict=True)))
+
+
+def _reservation(offer: Offer) -> Reservation:
+    return Reservation(
+        decision=offer.decision,
+        candidates=[
+            Candidate(
+                contender.ad.advertiser, contender.tier, contender.compiled.keys, contender.compiled.rules
+            )
+            for contender in offer.contenders
+        ],
+        tickets=offer.tickets,
+        expires_at_ms=offer.expires_at_ms,
+        request=offer.ask.request,
+        digest=offer.ask.digest,
+        memo=offer,
+    )
