@@ -1,0 +1,73 @@
+"""Brings a database to the newest schema. Only `adserve migrate` imports this: a service has no use for alembic.
+
+A revision is a few lines in migrations/versions that name the plain SQL file beside them. Each is one transaction
+together with its entry in `adserve.alembic_version`, so a killed migration leaves whole revisions only.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+from alembic import command, context, op
+from alembic.config import Config
+from sqlalchemy import create_engine, pool
+from sqlalchemy.engine import Connection
+
+from adserve.database import statements
+
+MIGRATIONS = Path(__file__).parents[2] / "migrations"
+SQL = statements.load(Path(__file__).parent / "sql" / "migrate.sql")
+LOCK_RETRY_S = 0.1
+
+Progress = Callable[[str], None]
+
+
+def migrate(url: str, progress: Progress) -> None:
+    """Applies what is missing. Several may start at once: one works, the others wait and find nothing left to do."""
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool
+    )
+    with engine.connect() as connection:
+        _wait_for_lock(connection, progress)
+        connection.exec_driver_sql(SQL["create_schema"])
+        connection.exec_driver_sql(SQL["search_path"])
+        connection.commit()
+        config = Config(attributes={"connection": connection, "progress": progress})
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.set_main_option("path_separator", "newline")
+        command.upgrade(config, "head")
+
+
+def run_sql(name: str, *, as_owner: bool = True) -> None:
+    """Executes migrations/<name> inside a revision, as adserve_owner, which shall own whatever it creates."""
+    context.config.attributes["progress"](f"migrating: {name}")
+    # The driver's own cursor: several statements in one string, and `%` and `:` mean themselves.
+    cursor = op.get_bind().connection.cursor()
+    if as_owner:
+        cursor.execute(SQL["become_owner"])
+    cursor.execute((MIGRATIONS / name).read_text(encoding="utf-8"))
+    cursor.close()
+
+
+def run_revisions() -> None:
+    """What migrations/env.py does: walks the missing revisions on the connection that holds the lock."""
+    context.configure(
+        connection=context.config.attributes["connection"],
+        version_table_schema="adserve",
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _wait_for_lock(connection: Connection, progress: Progress) -> None:
+    # Asking again, not waiting inside PostgreSQL: a waiting statement's snapshot would hold up CREATE INDEX CONCURRENTLY.
+    told = False
+    while not connection.exec_driver_sql(SQL["lock"]).scalar():
+        connection.commit()
+        if not told:
+            progress("another migration is running; waiting for it")
+            told = True
+        time.sleep(LOCK_RETRY_S)
+    connection.commit()

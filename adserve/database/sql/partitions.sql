@@ -1,0 +1,4 @@
+-- A row is the answer of the function that migration 0001 made.
+
+-- name: ensure
+SELECT ensure_partitions($1, $2);

@@ -1,0 +1,3 @@
+from adserve.database.migrate import run_revisions
+
+run_revisions()

@@ -1,0 +1,128 @@
+"""One PostgreSQL server for the whole run, one migrated template in it, and a database of its own for each test."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from adserve.database import fresh
+from adserve.database.embedded import Embedded, start
+from adserve.database.migrate import migrate
+from adserve.database.pools import Pools, open_pools
+
+TEST_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+
+
+@dataclass
+class TestClock:
+    """A clock that stands still until it is told to move."""
+
+    __test__ = False
+    now_ms: int = TEST_START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def advance(self, duration_ms: int) -> None:
+        self.now_ms += duration_ms
+
+
+class Template(NamedTuple):
+    """A migrated database that nobody is connected to."""
+
+    server_url: str
+    name: str
+
+
+class Server:
+    """Started on first use, so that a run without database tests does without it."""
+
+    def __init__(self) -> None:
+        self._home: Path | None = None
+        self._embedded: Embedded | None = None
+        self._template: Template | None = None
+
+    def template(self) -> Template:
+        if self._template is None:
+            server_url = os.environ.get("ADSERVE_DATABASE_URL") or self._start()
+            self._template = Template(server_url, f"adserve_test_{secrets.token_hex(6)}")
+            migrate(asyncio.run(fresh.create(*self._template)), lambda _: None)
+        return self._template
+
+    def stop(self) -> None:
+        if self._template is not None:
+            asyncio.run(fresh.drop(*self._template))
+        if self._embedded is not None:
+            asyncio.run(self._embedded.stop())
+        if self._home is not None:
+            shutil.rmtree(self._home)
+
+    def _start(self) -> str:
+        self._home = reachable_folder()
+        self._embedded = asyncio.run(start(self._home, lambda _: None))
+        return self._embedded.url
+
+
+def reachable_folder() -> Path:
+    """A new folder that the server's user can enter when we are root; pytest's own are closed."""
+    folder = Path(tempfile.mkdtemp(prefix="adserve-test-"))
+    folder.chmod(0o711)
+    return folder
+
+
+_server = pytest.StashKey[Server]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_server] = Server()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_server].stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Every xdist worker copies the template of the process that started them, which outlives them all."""
+    node.workerinput["template"] = tuple(node.config.stash[_server].template())
+
+
+@pytest.fixture(scope="session")
+def template(request: pytest.FixtureRequest) -> Template:
+    workerinput: dict[str, Any] = getattr(request.config, "workerinput", {})
+    return Template(*workerinput["template"]) if workerinput else request.config.stash[_server].template()
+
+
+@pytest.fixture
+async def database_url(template: Template) -> AsyncIterator[str]:
+    """A database of this test's own: migrated, empty, on a server that keeps what it acknowledges."""
+    name = f"{template.name}_{secrets.token_hex(4)}"
+    yield await fresh.create(template.server_url, name, template.name)
+    await fresh.drop(template.server_url, name)
+
+
+@pytest.fixture
+async def pools(database_url: str) -> AsyncIterator[Pools]:
+    opened = await open_pools(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    return TestClock()
+
+
+@pytest.fixture
+def data_home() -> Iterator[Path]:
+    """An empty data home for a server of this test's own."""
+    folder = reachable_folder()
+    yield folder
+    shutil.rmtree(folder)

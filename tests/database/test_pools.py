@@ -1,0 +1,54 @@
+"""Every pool is one role, and comes back to it."""
+
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from adserve.database.pools import Pools, Sizes, open_pools
+
+
+@pytest.mark.parametrize("role", Sizes._fields)
+async def test_a_pool_speaks_as_its_role(pools: Pools, role: str) -> None:
+    async with getattr(pools, role).acquire() as connection:
+        assert await connection.fetchval("SELECT current_user") == f"adserve_{role}"
+
+
+async def test_a_connection_given_back_as_another_role_returns_to_its_own(database_url: str) -> None:
+    pools = await open_pools(database_url, sizes=Sizes(tenant=1))
+    async with pools.tenant.acquire() as connection:
+        await connection.execute("SET ROLE adserve_owner; SET search_path = public; SET adserve.tenant = '7'")
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+    async with pools.tenant.acquire() as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") == backend
+        assert await connection.fetchval("SELECT current_user") == "adserve_tenant"
+        assert await connection.fetchval("SHOW search_path") == "adserve"
+        assert not await connection.fetchval("SELECT current_setting('adserve.tenant', true)")
+    await pools.close()
+
+
+async def test_control_the_drivers_own_reset_would_keep_a_role_that_a_request_took(database_url: str) -> None:
+    async with asyncpg.create_pool(
+        database_url, min_size=1, max_size=1, server_settings={"role": "adserve_tenant"}
+    ) as pool:
+        await pool.execute("SET ROLE adserve_owner")
+        assert await pool.fetchval("SELECT current_user") == "adserve_owner"
+
+
+async def test_jsonb_and_uuid_are_python_values(pools: Pools) -> None:
+    value = {"countries": ["ID"], "age": {"min": 18}, "none": None, "text": "ä\u2028"}
+    assert await pools.recorder.fetchval("SELECT $1::jsonb", value) == value
+    assert await pools.recorder.fetchval("SELECT $1::jsonb", None) is None
+    ids = [uuid4() for _ in range(3)]
+    answered = await pools.recorder.fetchval("SELECT $1::uuid[]", ids)
+    assert answered == ids
+    assert {type(value) for value in answered} == {UUID}
+
+
+async def test_a_statement_is_bounded(pools: Pools) -> None:
+    assert await pools.analyst.fetchval("SHOW statement_timeout") == "25s"
+
+
+async def test_no_pools_on_a_database_without_its_roles_or_server() -> None:
+    with pytest.raises(OSError, match="Connect call failed"):
+        await open_pools("postgresql://nobody:x@127.0.0.1:1/adserve?sslmode=disable")
