@@ -1,5 +1,6 @@
 """What one decision reads: a snapshot compiled for each surface, and the operator's switch."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -83,6 +84,33 @@ class View(NamedTuple):
     rates: Rates
     paused: bool
     fresh_at_ms: int
+
+
+class LiveView:
+    """Holds the view that decisions read, and swaps it whole."""
+
+    def __init__(self, surfaces: Mapping[str, SurfaceSettings], rates: Rates) -> None:
+        self._surfaces = surfaces
+        self._rates = rates
+        self._view: View | None = None
+
+    def current(self) -> View:
+        if self._view is None:
+            raise RuntimeError("no snapshot has been published yet")
+        return self._view
+
+    def pause(self) -> None:
+        """Stops ads on this replica alone; the next poll that reaches PostgreSQL decides again."""
+        self._view = self.current()._replace(paused=True)
+
+    async def publish(self, snapshot: Snapshot, paused: bool, confirmed_at_ms: int) -> None:
+        """Compiles a new snapshot off the event loop; a known one is only confirmed."""
+        if self._view is not None and self._view.snapshot is snapshot:
+            self._view = self._view._replace(paused=paused, fresh_at_ms=confirmed_at_ms)
+            return
+        self._view = await asyncio.to_thread(
+            compile_view, snapshot, self._surfaces, self._rates, paused=paused, now_ms=confirmed_at_ms
+        )
 
 
 def compile_view(

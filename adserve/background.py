@@ -1,0 +1,70 @@
+"""Runs the background tasks: each its own loop, with backoff after a failure, and a health that /readyz shows."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+from adserve.domain.time import Clock
+
+_log = logging.getLogger(__name__)
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 5.0
+
+
+class Task(NamedTuple):
+    """`step` runs every `every_s`, and at once when `wake` is set. A step is safe to repeat."""
+
+    name: str
+    step: Callable[[int], Awaitable[object]]
+    every_s: float
+    wake: asyncio.Event | None = None
+
+
+class Background:
+    """The running tasks. `failures` names those whose last step failed, with the reason."""
+
+    def __init__(self, tasks: Sequence[Task], clock: Clock) -> None:
+        self._tasks = tasks
+        self._clock = clock
+        self._loops: list[asyncio.Task[None]] = []
+        self.failures: dict[str, str] = {}
+
+    def start(self) -> None:
+        self._loops = [asyncio.create_task(self._loop(task), name=task.name) for task in self._tasks]
+
+    async def stop(self) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def _loop(self, task: Task) -> None:
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            if task.wake is not None:
+                task.wake.clear()
+            try:
+                await task.step(self._clock())
+            except Exception as error:
+                if task.name not in self.failures:
+                    _log.warning("background task failed", extra={"task": task.name}, exc_info=True)
+                self.failures[task.name] = f"{type(error).__name__}: {error}"[:200]
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+                continue
+            if self.failures.pop(task.name, None) is not None:
+                _log.info("background task recovered", extra={"task": task.name})
+            backoff_s = BACKOFF_FIRST_S
+            await self._pause(task)
+
+    @staticmethod
+    async def _pause(task: Task) -> None:
+        if task.wake is None:
+            await asyncio.sleep(task.every_s)
+            return
+        try:
+            async with asyncio.timeout(task.every_s):
+                await task.wake.wait()
+        except TimeoutError:
+            pass

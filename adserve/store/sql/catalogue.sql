@@ -1,0 +1,34 @@
+-- A row of `ads` here is everything that a decision reads of one ad that may be placed now.
+
+-- name: state
+SELECT c.version AS catalogue_version, s.version AS switch_version, s.paused
+FROM catalogue_version c, rollout_switch s;
+
+-- name: ads
+SELECT
+  a.id, a.advertiser_id, v.name AS advertiser_name,
+  p.id AS campaign_id, p.name AS campaign_name, p.starts_at, p.ends_at, p.time_zone, p.bid_model, p.bid_micros,
+  p.currency, p.billable, p.budget_daily_micros, p.budget_total_micros, p.pacing, p.priority, p.targeting, p.caps,
+  p.separation,
+  c.id AS creative_id, c.revision, c.kind, c.media, m.width, m.height, c.headline, c.body, c.call_to_action,
+  c.landing_url
+FROM ads a
+JOIN advertisers v ON v.id = a.advertiser_id AND v.status = 'active'
+JOIN campaigns p ON p.id = a.campaign_id AND p.status = 'active'
+JOIN creatives c ON c.id = a.creative_id AND c.status = 'active'
+JOIN media m ON m.sha256 = c.media
+WHERE a.status = 'active' AND (p.ends_at IS NULL OR p.ends_at > $1)
+ORDER BY a.id;
+
+-- name: rollouts
+SELECT surface, percent_bp, holdout_bp, countries FROM rollouts;
+
+-- name: landing_url
+SELECT landing_url FROM creative_revisions WHERE creative_id = $1 AND revision = $2;
+
+-- name: beat
+INSERT INTO replicas (id, heartbeat_at, switch_version) VALUES ($1, now(), $2)
+ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), switch_version = EXCLUDED.switch_version;
+
+-- name: leave
+DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
