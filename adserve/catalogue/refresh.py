@@ -25,11 +25,11 @@ class Source(Protocol):
     async def beat(self, switch_version: int) -> None: ...
 
 
-Publish = Callable[[Snapshot, bool, int], Awaitable[None]]
+Publish = Callable[[Snapshot, State, int], Awaitable[None]]
 
 
 class Refresh:
-    """`publish(snapshot, paused, confirmed_at_ms)` is awaited before the replica reports the switch as applied."""
+    """`publish(snapshot, state, confirmed_at_ms)` is awaited before the replica reports the switch as applied."""
 
     def __init__(self, source: Source, publish: Publish) -> None:
         self._source = source
@@ -40,8 +40,8 @@ class Refresh:
         """One poll: loads the catalogue again if it has changed. `now_ms` is when the poll began."""
         state = await self._source.state()
         if self._snapshot is not None:
-            await self._publish(self._snapshot, state.paused, now_ms)  # the switch waits for no catalogue
+            await self._publish(self._snapshot, state, now_ms)  # the switch waits for no catalogue
         if self._snapshot is None or self._snapshot.version != state.catalogue_version:
             self._snapshot = await self._source.load(now_ms)
-            await self._publish(self._snapshot, state.paused, now_ms)
+            await self._publish(self._snapshot, state, now_ms)
         await self._source.beat(state.switch_version)

@@ -86,6 +86,14 @@ class View(NamedTuple):
     fresh_at_ms: int
 
 
+class Switch(Protocol):
+    @property
+    def switch_version(self) -> int: ...
+
+    @property
+    def paused(self) -> bool: ...
+
+
 class LiveView:
     """Holds the view that decisions read, and swaps it whole."""
 
@@ -93,6 +101,8 @@ class LiveView:
         self._surfaces = surfaces
         self._rates = rates
         self._view: View | None = None
+        self._switch_version = 0
+        self._paused_over: int | None = None
 
     def current(self) -> View:
         if self._view is None:
@@ -100,21 +110,24 @@ class LiveView:
         return self._view
 
     def pause(self) -> None:
-        """Stops ads on this replica alone; the next poll that reaches PostgreSQL decides again."""
+        """Stops ads on this replica alone, PostgreSQL or not, until an operator moves the switch again."""
+        self._paused_over = self._switch_version
         self._view = self.current()._replace(paused=True)
 
-    async def publish(self, snapshot: Snapshot, paused: bool, confirmed_at_ms: int) -> None:
+    async def publish(self, snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
         """Compiles a new snapshot off the event loop; a known one is only confirmed."""
-        if self._view is not None and self._view.snapshot is snapshot:
-            self._view = self._view._replace(paused=paused, fresh_at_ms=confirmed_at_ms)
-            return
-        self._view = await asyncio.to_thread(
-            compile_view, snapshot, self._surfaces, self._rates, paused=paused, now_ms=confirmed_at_ms
+        self._switch_version = switch.switch_version
+        view = self._view
+        surfaces = (
+            view.surfaces
+            if view is not None and view.snapshot is snapshot
+            else await asyncio.to_thread(self._compile, snapshot)
         )
+        paused = switch.paused or self._paused_over == switch.switch_version
+        self._view = View(snapshot, surfaces, self._rates, paused, confirmed_at_ms)
 
-
-def compile_view(
-    snapshot: Snapshot, surfaces: Mapping[str, SurfaceSettings], rates: Rates, *, paused: bool, now_ms: int
-) -> View:
-    compiled = {name: CompiledSurface(settings, snapshot.ads, rates) for name, settings in surfaces.items()}
-    return View(snapshot, compiled, rates, paused, now_ms)
+    def _compile(self, snapshot: Snapshot) -> dict[str, CompiledSurface]:
+        return {
+            name: CompiledSurface(settings, snapshot.ads, self._rates)
+            for name, settings in self._surfaces.items()
+        }
