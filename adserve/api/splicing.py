@@ -5,12 +5,10 @@ A feed is a JSON object with one top-level `items` array. Whatever is not exactl
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
-
-ITEMS_MAX = 1_000
 
 Span = tuple[int, int]
 """Begin and end, as offsets in bytes."""
@@ -29,7 +27,7 @@ class _Item(msgspec.Struct):
 
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array = msgspec.json.Decoder(Annotated[list[msgspec.Raw], msgspec.Meta(max_length=ITEMS_MAX)])
+_array = msgspec.json.Decoder(list[msgspec.Raw])
 _item = msgspec.json.Decoder(_Item)
 
 
@@ -40,10 +38,10 @@ class Items(NamedTuple):
     authors: tuple[str | None, ...]
 
 
-def find_items(body: bytes) -> Items | None:
+def find_items(body: bytes, items_max: int) -> Items | None:
     """The one top-level `items` array, or None where that is not what `body` plainly has.
 
-    None also for a key spelled with escapes, more than ITEMS_MAX items, a byte order mark or invalid UTF-8.
+    None also for a key spelled with escapes, more than `items_max` items, a byte order mark or invalid UTF-8.
     """
     try:
         body.decode()
@@ -57,6 +55,8 @@ def find_items(body: bytes) -> Items | None:
             return None
         lengths = [memoryview(item).nbytes for item in _array.decode(value)]
     except (ValueError, RecursionError):
+        return None
+    if len(lengths) > items_max:
         return None
     gaps, authors = [start + 1], []
     for length in lengths:

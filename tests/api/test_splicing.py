@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adserve.api.splicing import ITEMS_MAX, find_items, splice
+from adserve.api.splicing import find_items, splice
 
 RawFeed = Callable[[int], tuple[bytes, tuple[str | None, ...]]]
+ITEMS_MAX = 1_000
 AD = b'{"type":"ad","position":1}'
 
 
@@ -28,7 +29,7 @@ def positions(seed: int, length: int) -> list[int]:
 def test_ten_thousand_feeds_come_back_to_the_byte(raw_feed: RawFeed) -> None:
     for seed in range(10_000):
         body, authors = raw_feed(seed)
-        items = find_items(body)
+        items = find_items(body, ITEMS_MAX)
         assert items is not None, body
         assert items.authors == authors, body
         places = positions(seed, len(authors))
@@ -117,7 +118,7 @@ def test_control_a_round_trip_through_objects_loses_bytes(raw_feed: RawFeed) -> 
     ],
 )
 def test_anything_else_is_no_feed(body: bytes) -> None:
-    assert find_items(body) is None
+    assert find_items(body, ITEMS_MAX) is None
 
 
 def test_as_many_items_as_allowed_are_a_feed() -> None:
@@ -126,7 +127,7 @@ def test_as_many_items_as_allowed_are_a_feed() -> None:
 
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:items \\u0069').map(str.encode))
 def test_no_bytes_raise(body: bytes) -> None:
-    find_items(body)
+    find_items(body, ITEMS_MAX)
 
 
 @given(st.integers(0, 10_000), st.data())
@@ -135,7 +136,7 @@ def test_what_python_refuses_is_no_feed(raw_feed: RawFeed, seed: int, data: st.D
     body = bytearray(raw_feed(seed)[0])
     at = data.draw(st.integers(0, len(body) - 1))
     body[at : at + data.draw(st.integers(0, 1))] = data.draw(st.binary(max_size=1))
-    items = find_items(bytes(body))
+    items = find_items(bytes(body), ITEMS_MAX)
     if items is not None:
         members = json.loads(bytes(body).decode(), object_pairs_hook=list, parse_constant=lambda _: 1 / 0)
         assert [key for key, _ in members].count("items") == 1
@@ -171,10 +172,10 @@ def test_thirty_items_of_twenty_kilobytes_take_no_time() -> None:
     }
     body = orjson.dumps({"version": 1, "items": [item] * 30, "next": None})
     assert len(body) > 20_000
-    assert min(timeit.repeat(lambda: find_items(body), number=20, repeat=20)) / 20 < 400e-6
+    assert min(timeit.repeat(lambda: find_items(body, ITEMS_MAX), number=20, repeat=20)) / 20 < 400e-6
 
 
 def found(body: bytes):
-    items = find_items(body)
+    items = find_items(body, ITEMS_MAX)
     assert items is not None
     return items

@@ -1,0 +1,205 @@
+"""The wrapper: the upstream's feed as it is, with ads spliced in where that is safe.
+
+The upstream's status, headers and bytes pass unchanged whenever anything of ours fails or takes too long.
+"""
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import orjson
+from aiohttp import ClientError, ClientResponse, web
+from multidict import CIMultiDict
+from prometheus_client import Counter
+
+from adserve.api.splicing import find_items, splice
+from adserve.api.upstream import Upstream, end_to_end, pass_back, read_body
+from adserve.domain.slots import Ask, Context, Viewer
+from adserve.selection.decision import Decision, Placement
+
+_UNTRUE_WITH_ADS = (
+    "Accept-Ranges",
+    "CDN-Cache-Control",
+    "Content-Digest",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-MD5",
+    "Digest",
+    "ETag",
+    "Last-Modified",
+    "Repr-Digest",
+    "Signature",
+    "Signature-Input",
+    "Surrogate-Control",
+)
+"""What an upstream says of its own bytes, or would let a cache keep one viewer's ads for another."""
+
+_GRACE_S = 0.02
+"""A decision keeps its own deadline; this much later we no longer believe that it will."""
+
+_GZIP = 16 + zlib.MAX_WBITS
+
+FEEDS = Counter(
+    "adserve_feeds", "Feeds that passed through the wrapper, by what became of them.", ["outcome"]
+)
+
+log = logging.getLogger(__name__)
+
+
+class Untouched(StrEnum):
+    """Why a feed passes as it came."""
+
+    NOT_A_FEED = "not_a_feed"
+    NO_VIEWER = "no_viewer"
+    BAD_CONTEXT = "bad_context"
+    NO_ADS = "no_ads"
+    DEADLINE = "deadline"
+    FAULT = "fault"
+
+
+class Consent(msgspec.Struct, frozen=True):
+    personalised: bool = False
+    ads: bool = True
+
+
+class Bounds(NamedTuple):
+    deadline_ms: int
+    body_max_bytes: int
+    items_max: int
+
+
+class Slots(Protocol):
+    async def answer(self, ask: Ask) -> Decision: ...
+
+
+_context = msgspec.json.Decoder(Context)
+_consent = msgspec.json.Decoder(Consent)
+
+
+class Feed:
+    """`GET` and `HEAD /v1/feed/<path>`.
+
+    `authorise` raises unless the key may read feeds; `viewer` makes the viewer's keys of the raw id; `encode` makes
+    of a placement what POST /v1/slots answers for it.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        slots: Slots,
+        *,
+        authorise: Callable[[str], object],
+        viewer: Callable[[str], Viewer],
+        encode: Callable[[Placement], dict[str, Any]],
+        surface: str,
+        bounds: Bounds,
+    ) -> None:
+        self._upstream = upstream
+        self._slots = slots
+        self._authorise = authorise
+        self._viewer = viewer
+        self._encode = encode
+        self._surface = surface
+        self._bounds = bounds
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        self._authorise(request.headers.get("X-Adserve-Key", ""))
+        try:
+            async with self._upstream.fetch(request) as answer:
+                return await self._answer(request, answer)
+        except TimeoutError as error:
+            raise web.HTTPGatewayTimeout(text="The upstream feed did not answer in time.") from error
+        except ClientError as error:
+            raise web.HTTPBadGateway(text="The upstream feed could not be read.") from error
+
+    async def _answer(self, request: web.Request, answer: ClientResponse) -> web.StreamResponse:
+        if request.method != "GET" or answer.status != 200 or not _is_json(answer):
+            return await pass_back(request, answer)
+        body = await read_body(answer, self._bounds.body_max_bytes)
+        if not body.whole:
+            return await pass_back(request, answer, body.data)
+        result = await self._try_ads(request, answer, body.data)
+        if isinstance(result, Untouched):
+            FEEDS.labels(result).inc()
+            return await pass_back(request, answer, body.data)
+        FEEDS.labels("ads").inc()
+        headers = CIMultiDict(end_to_end(answer.headers))
+        for name in _UNTRUE_WITH_ADS:
+            headers.popall(name, None)
+        headers["Cache-Control"] = "private, no-store"
+        return web.Response(body=result, reason=answer.reason, headers=headers)
+
+    async def _try_ads(self, request: web.Request, answer: ClientResponse, body: bytes) -> bytes | Untouched:
+        try:
+            async with asyncio.timeout(self._bounds.deadline_ms / 1_000 + _GRACE_S):
+                return await self._with_ads(request, answer, body)
+        except TimeoutError:
+            return Untouched.DEADLINE
+        except Exception:
+            log.exception("a feed passes without ads")
+            return Untouched.FAULT
+
+    async def _with_ads(self, request: web.Request, answer: ClientResponse, body: bytes) -> bytes | Untouched:
+        plain = _decoded(body, answer.headers.get("Content-Encoding", ""), self._bounds.body_max_bytes)
+        items = None if plain is None else find_items(plain, self._bounds.items_max)
+        if plain is None or items is None:
+            return Untouched.NOT_A_FEED
+        ask = self._ask(request, items.authors)
+        if isinstance(ask, Untouched):
+            return ask
+        decision = await self._slots.answer(ask)
+        if not decision.placements:
+            return Untouched.NO_ADS
+        ads = [
+            (placement.position, orjson.dumps({"type": "ad"} | self._encode(placement)))
+            for placement in decision.placements
+        ]
+        return splice(plain, items, ads)[0]
+
+    def _ask(self, request: web.Request, authors: tuple[str | None, ...]) -> Ask | Untouched:
+        raw = request.headers.get("X-Adserve-Viewer")
+        if not raw:
+            return Untouched.NO_VIEWER
+        try:
+            context = _context.decode(request.headers.get("X-Adserve-Context", "{}"))
+            consent = _consent.decode(request.headers.get("X-Adserve-Consent", "{}"))
+        except (ValueError, RecursionError):
+            return Untouched.BAD_CONTEXT
+        return Ask(
+            viewer=self._viewer(raw),
+            surface=self._surface,
+            feed_length=len(authors),
+            authors=authors,
+            max_ads=len(authors),
+            context=context,
+            deadline_ms=self._bounds.deadline_ms,
+            personalised=consent.personalised,
+            ads_allowed=consent.ads,
+        )
+
+
+def _is_json(answer: ClientResponse) -> bool:
+    media_type = answer.content_type
+    return (media_type == "application/json" or media_type.endswith("+json")) and (
+        (answer.charset or "utf-8").lower() in {"utf-8", "utf8"}
+    )
+
+
+def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | None:
+    """The body without its content coding; None for a coding that we leave alone, or a bomb."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            return body
+        case "gzip" | "x-gzip":
+            inflater = zlib.decompressobj(_GZIP)
+            try:
+                plain = inflater.decompress(body, max_bytes)
+            except zlib.error:
+                return None
+            return plain if inflater.eof and not inflater.unused_data else None
+        case _:
+            return None
