@@ -137,18 +137,21 @@ CREATE TABLE api_keys (
   CHECK (advertiser_id IS NULL OR scopes <@ ARRAY['advertiser', 'analyst'])
 );
 
--- A row is the first answer to a creating call; the key belongs to the caller's key.
+-- A row is the first answer to a creating call; the key belongs to the caller's key. It is filled in before the
+-- transaction that took the key commits.
 CREATE TABLE idempotent_answers (
-  key_id      bigint NOT NULL,
-  advertiser_id bigint REFERENCES advertisers,
-  key         text NOT NULL CHECK (length(key) BETWEEN 1 AND 200),
-  digest      bytea NOT NULL,
-  status      integer NOT NULL,
-  body        bytea NOT NULL,
-  etag        text,
-  created_at  timestamptz NOT NULL DEFAULT now(),
+  key_id         bigint NOT NULL REFERENCES api_keys,
+  advertiser_id  bigint REFERENCES advertisers,
+  key            text NOT NULL CHECK (length(key) BETWEEN 1 AND 200),
+  digest         bytea NOT NULL,
+  status         integer,
+  body           bytea,
+  etag           text,
+  location       text,
+  created_at     timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (key_id, key)
 );
+CREATE INDEX ON idempotent_answers (created_at);
 
 -- Seals tickets; a key opens for longer than the longest ticket lives.
 CREATE TABLE ticket_keys (
@@ -234,8 +237,10 @@ GRANT SELECT ON advertisers TO adserve_tenant;
 GRANT UPDATE (name, time_zone, version, updated_at) ON advertisers TO adserve_tenant;
 GRANT SELECT, INSERT, UPDATE ON campaigns, creatives, ads TO adserve_tenant;
 GRANT SELECT, INSERT, UPDATE ON advertisers, campaigns, creatives, ads, rollouts, rollout_switch, api_keys, media TO adserve_operator;
+GRANT DELETE ON rollouts TO adserve_operator;
 GRANT SELECT ON media TO adserve_tenant, adserve_catalogue;
-GRANT SELECT, INSERT, DELETE ON idempotent_answers TO adserve_tenant, adserve_operator;
+GRANT SELECT, INSERT, UPDATE ON idempotent_answers TO adserve_tenant;
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotent_answers TO adserve_operator;
 GRANT SELECT ON advertisers, campaigns, creatives, ads TO adserve_analyst;
 GRANT SELECT ON advertisers, campaigns, creatives, creative_revisions, ads, rollouts, rollout_switch, catalogue_version, api_keys TO adserve_catalogue;
 GRANT SELECT, INSERT, UPDATE, DELETE ON replicas TO adserve_catalogue;

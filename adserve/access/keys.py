@@ -1,0 +1,66 @@
+"""API keys: 256 bits of chance behind a prefix that scanners of leaked secrets can recognise."""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
+
+from adserve.domain.ids import AdvertiserId, KeyId
+
+PREFIX = "ads_"
+SECRET_BYTES = 32
+
+
+class Scope(StrEnum):
+    FEED = "feed"
+    ADVERTISER = "advertiser"
+    ANALYST = "analyst"
+    REVIEWER = "reviewer"
+    OPERATOR = "operator"
+
+
+class Key(NamedTuple):
+    """Without an `advertiser` a key is our own staff's or the feed service's."""
+
+    id: KeyId
+    name: str
+    scopes: frozenset[Scope]
+    advertiser: AdvertiserId | None
+
+
+class NewKey(NamedTuple):
+    """`hint` is what a list may show of the secret."""
+
+    secret: str
+    hash: bytes
+    hint: str
+
+
+def new_key(chance: bytes) -> NewKey:
+    """A key of `SECRET_BYTES` random bytes."""
+    if len(chance) != SECRET_BYTES:
+        raise ValueError(f"a key is made of {SECRET_BYTES} bytes, not {len(chance)}")
+    secret = PREFIX + base64.urlsafe_b64encode(chance).decode().rstrip("=")
+    return NewKey(secret, hash_of(secret), secret[: len(PREFIX) + 4])
+
+
+def hash_of(secret: str) -> bytes:
+    """Plain SHA-256: with 256 bits of chance there is nothing for a slow hash to protect."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
+
+
+class KeyRing:
+    """The keys that are valid now, found by hash, so that a comparison leaks no part of a secret by its time."""
+
+    def __init__(self) -> None:
+        self._keys: dict[bytes, Key] = {}
+
+    def find(self, secret: str) -> Key | None:
+        return self._keys.get(hash_of(secret))
+
+    def replace(self, keys: Iterable[tuple[bytes, Key]]) -> None:
+        self._keys = dict(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

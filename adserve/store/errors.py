@@ -1,0 +1,40 @@
+"""What can go wrong between us and the database, as the rooms above speak of it."""
+
+import asyncpg
+
+
+class StoreError(Exception):
+    """A store could not do what it was asked."""
+
+
+class Away(StoreError):
+    """PostgreSQL cannot be reached, or did not answer in time."""
+
+
+class Missing(StoreError):
+    """There is no such thing, or it is another tenant's: nobody may learn which."""
+
+
+class Outdated(StoreError):
+    """The thing has changed since the caller read it."""
+
+
+class UnknownReference(StoreError):
+    """`field` names something that does not exist, or that is another tenant's."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field} does not exist")
+        self.field = field
+
+
+class KeyReused(StoreError):
+    """An idempotency key came before with another request."""
+
+
+AWAY = (
+    OSError,  # TimeoutError included
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)

@@ -1,0 +1,21 @@
+-- A row of `rollouts` is one surface's percents in basis points; `rollout_switch` is one row; a row of `replicas` is a
+-- process that serves.
+
+-- name: read
+SELECT surface, percent_bp, holdout_bp, countries FROM rollouts ORDER BY surface
+
+-- name: clear
+DELETE FROM rollouts
+
+-- name: add
+INSERT INTO rollouts (surface, percent_bp, holdout_bp, countries) VALUES ($1, $2, $3, $4)
+
+-- name: paused
+SELECT paused FROM rollout_switch
+
+-- name: set_paused
+UPDATE rollout_switch SET paused = $1 RETURNING version
+
+-- name: applied
+SELECT count(*) FILTER (WHERE switch_version >= $1), count(*) FROM replicas
+WHERE heartbeat_at > now() - interval '3 seconds'
