@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench lock clean help
+.PHONY: demo test check format bench lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,29 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 
 demo: $(VENV)/runtime.stamp   ## ads in a sample Status feed on 127.0.0.1:8080 (ARGS="--once --json" runs without a person)
 	@$(BIN)/adserve demo $(ARGS)
+
+test: check browser  ## everything that must pass, make check included
+	$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(VENV)/dev.stamp      ## format, lint, types, import rules
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/dev.stamp     ## put the code into shape
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: $(VENV)/dev.stamp      ## slots/s and events/s beside their ceilings, into loadtest/results/latest.json
+	$(BIN)/python -m loadtest $(ARGS)
+
+# The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	  chromium fonts-noto-core fonts-noto-color-emoji >/dev/null; } || echo "chromium is not installed: browser tests will be skipped"
 
 lock:                ## pin every dependency again, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 \

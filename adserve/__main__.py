@@ -1,0 +1,44 @@
+"""Parses the command line and dispatches to one file a command."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from adserve import settings
+
+COMMANDS = {
+    "serve": "answer slot requests and record events",
+    "demo": "ads in a sample Status feed, in the browser or (--once) without a person",
+    "replay": "turn a real log into slot requests under a virtual clock, and report what came of it",
+    "train": "train the relevance model from a log or from recorded events",
+    "reconcile": "derive every balance again from the events; exit 1 on any difference",
+    "keys": "issue, list and revoke API keys",
+    "migrate": "bring the database to the newest schema",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; answers its exit code: 0 done, 1 it did not add up or was refused, 2 a usage error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    named = next((word for word in words if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog="adserve", description="The ad service between a Status feed and its clients.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == named:  # only the command that runs is imported: some bring heavy libraries
+            import_module(f"adserve.commands.{name}").add_arguments(command)
+    parsed = parser.parse_args(words)
+    try:
+        loaded = settings.load()
+        code: int = import_module(f"adserve.commands.{parsed.command}").run(parsed, loaded)
+    except settings.SettingsError as error:
+        print(f"adserve: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks on standard error
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What no other tool checks: sizes, where SQL lives, that every statement is used and every setting documented."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from adserve.settings import Settings, Surface
+
+ROOT = Path(__file__).parents[1]
+CODE = sorted(
+    path for folder in ("adserve", "models", "loadtest", "migrations") for path in (ROOT / folder).rglob("*.py")
+)
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+STATEMENT_FILES = sorted((ROOT / "adserve").glob("*/sql/*.sql"))
+
+FUNCTION_LINES_MAX = 70
+FILE_LINES_MAX = 400
+SQL_TEXT = re.compile(r"\b(SELECT\s.+\sFROM|INSERT\s+INTO|UPDATE\s.+\sSET|DELETE\s+FROM|CREATE\s+TABLE)\b", re.DOTALL)
+
+
+def too_long_functions(source: str) -> list[str]:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, functions) and (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES_MAX
+    ]
+
+
+def sql_literals(source: str) -> list[str]:
+    return [
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SQL_TEXT.search(node.value)
+    ]
+
+
+@pytest.mark.parametrize("path", [*CODE, *TESTS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_fit_on_a_few_screens(path: Path) -> None:
+    source = path.read_text()
+    assert source.count("\n") <= FILE_LINES_MAX
+    assert too_long_functions(source) == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_sql_lives_in_sql_files(path: Path) -> None:
+    assert sql_literals(path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", STATEMENT_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_statement_files_say_what_a_row_is_and_every_statement_is_used(path: Path) -> None:
+    text = path.read_text()
+    assert re.match(r"-- (?!name:)\S", text), "the first line says what a row is"
+    room = "\n".join(module.read_text() for module in path.parents[1].glob("*.py"))
+    names = re.findall(r"^-- name: (\w+)", text, re.MULTILINE)
+    unused = [name for name in names if not re.search(rf"SQL(\.{name}\b|\[\"{name}\"\])", room)]
+    assert names
+    assert unused == []
+
+
+def test_every_setting_is_documented() -> None:
+    documented = (ROOT / "docs" / "settings.md").read_text()
+    names = [*Settings.__struct_fields__, *Surface.__struct_fields__]
+    assert [name for name in names if f"`{name}`" not in documented] == []
+
+
+def test_the_package_root_imports_nothing() -> None:
+    assert (ROOT / "adserve" / "__init__.py").read_text() == ""
+
+
+def test_control_the_checks_can_fail() -> None:
+    assert too_long_functions("def long():\n" + "    pass\n" * FUNCTION_LINES_MAX) == ["long"]
+    assert sql_literals("query = 'SELECT id FROM ads'") == ["SELECT id FROM ads"]
