@@ -53,19 +53,18 @@ class Embedded:
         self._server: subprocess.Popen[bytes] | None = None
 
     async def keep(self) -> None:
-        """A task for as long as the server is needed: starts it again at the same address when it dies, and takes it over
-        when the process that held it goes away. Meanwhile connections fail, as they do in any restart."""
-        while True:
-            await asyncio.sleep(WATCH_S)
-            if self._server is not None:
-                if self._server.poll() is None:
-                    continue
-                self._progress(f"PostgreSQL ended with status {self._server.returncode}; starting it again")
-            elif self._lock is None and (lock := try_lock(self._place.lock)) is not None:
-                self._lock = lock
-                self._progress("the process that held PostgreSQL is gone; taking it over")
-            if self._lock is not None:
-                await self._boot()
+        """To be called every WATCH_S for as long as the server is needed: starts it again at the same address when it has
+        died, and takes it over when the process that held it is gone. Until then connections fail."""
+        if self._server is not None:
+            if self._server.poll() is None:
+                return
+            self._progress(f"PostgreSQL ended with status {self._server.returncode}; starting it again")
+        elif self._lock is None:
+            self._lock = try_lock(self._place.lock)
+            if self._lock is None:
+                return
+            self._progress("the process that held PostgreSQL is gone; taking it over")
+        await self._boot()
 
     async def stop(self) -> None:
         """Stops the server if we hold it: open transactions are rolled back, the rest is written out."""
