@@ -1,0 +1,71 @@
+"""Serves a trained logistic regression by gathering weights: the same sum as scikit-learn's, without it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from adserve.domain.ads import Ad
+from adserve.prediction import features
+from adserve.prediction.features import AdFacts, Hashes, Indexes, Numbers, ViewerFacts
+
+VIEWERS_CACHED_MAX = 16_384
+
+
+class Prepared(NamedTuple):
+    """What the ads of a snapshot contribute whoever looks, one entry an ad."""
+
+    logits: Numbers
+    campaigns: Hashes
+
+
+class _Cell(NamedTuple):
+    logit: float
+    crossed: Hashes
+
+
+class Model:
+    """`weights` has features.BUCKETS entries."""
+
+    def __init__(self, name: str, weights: Numbers, intercept: float) -> None:
+        self.name = name
+        self._weights = weights
+        self._intercept = intercept
+        counts = (
+            *range(features.EXPOSURES_MAX + 1),
+            features.UNKNOWN,
+        )  # UNKNOWN stands last, where -1 finds it
+        self._exposures = np.array([self._sum(features.exposure_indexes(count)) for count in counts])
+        self._cell = lru_cache(VIEWERS_CACHED_MAX)(self._new_cell)
+
+    def prepare(self, ads: Sequence[Ad]) -> Prepared:
+        return self.prepare_facts([features.ad_facts(ad) for ad in ads])
+
+    def prepare_facts(self, ads: Sequence[AdFacts]) -> Prepared:
+        logits = [self._intercept + self._sum(features.ad_indexes(ad)) for ad in ads]
+        campaigns = [features.campaign_hash(ad.campaign) for ad in ads]
+        return Prepared(np.array(logits, np.float64), np.array(campaigns, np.uint64))
+
+    def click(self, prepared: Prepared, rows: Indexes, viewer: ViewerFacts, exposures: Indexes) -> Numbers:
+        """The probability that an impression of each of `rows` (of the prepared ads) is clicked.
+
+        `exposures` counts, for each row, the viewer's impressions of its campaign in the last
+        features.EXPOSURE_WINDOW_MS, or is features.UNKNOWN.
+        """
+        cell = self._cell(viewer)
+        crosses = self._weights.take(features.cross(cell.crossed, prepared.campaigns.take(rows)))
+        logits = np.add.reduce(crosses)
+        logits += prepared.logits.take(rows)
+        logits += cell.logit
+        logits += self._exposures[np.minimum(exposures, features.EXPOSURES_MAX)]
+        # The logistic function, written so that it cannot overflow.
+        probabilities: Numbers = 0.5 + 0.5 * np.tanh(0.5 * logits)
+        return probabilities
+
+    def _new_cell(self, viewer: ViewerFacts) -> _Cell:
+        hashes = features.viewer_hashes(viewer)
+        return _Cell(self._sum(hashes.indexes), hashes.crossed)
+
+    def _sum(self, indexes: Indexes) -> float:
+        return float(self._weights[indexes].sum())

@@ -1,0 +1,34 @@
+"""The click rate of each ad so far, pulled towards that of all: what stands in for a model that cannot be used."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from adserve.domain.ads import Ad
+from adserve.prediction.features import Indexes, Numbers, ViewerFacts
+
+PRIOR_IMPRESSIONS = 200
+"""The weight of the rate of all ads against an ad's own (the beta prior's two parameters add up to it)."""
+FIRST_CLICKS, FIRST_IMPRESSIONS = 1, 100
+"""What is assumed to have been seen before anything was."""
+
+
+class Prior:
+    name = "prior"
+
+    def __init__(self, counts: Mapping[int, tuple[int, int]]) -> None:
+        """`counts`: ad -> (impressions, clicks)."""
+        impressions = FIRST_IMPRESSIONS + sum(shown for shown, _ in counts.values())
+        clicks = FIRST_CLICKS + sum(clicked for _, clicked in counts.values())
+        self._rate = clicks / impressions
+        self._counts = dict(counts)
+
+    def prepare(self, ads: Sequence[Ad]) -> Numbers:
+        return np.array([self.rate(ad.id) for ad in ads], np.float64)
+
+    def click(self, prepared: Numbers, rows: Indexes, _viewer: ViewerFacts, _exposures: Indexes) -> Numbers:
+        return prepared.take(rows)
+
+    def rate(self, ad: int) -> float:
+        impressions, clicks = self._counts.get(ad, (0, 0))
+        return (clicks + PRIOR_IMPRESSIONS * self._rate) / (impressions + PRIOR_IMPRESSIONS)
