@@ -58,7 +58,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     body_max_bytes: Positive = 1_000_000
     feed_items_max: Positive = 1_000
     decision_deadline_max_ms: Positive = 1_000
-    concurrent_slots_max: Positive = 512
     candidates_max: Annotated[int, Meta(ge=1, le=128)] = 32
     events_queued_max: Positive = 20_000
     recorder_writers: Annotated[int, Meta(ge=1, le=8)] = 3

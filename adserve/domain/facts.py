@@ -6,13 +6,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from adserve.domain.slots import Context
 from adserve.domain.targeting import parse_version
-from adserve.domain.time import from_ms
+from adserve.domain.time import DAY_MS, from_ms
+
+EXPOSURE_WINDOW_MS = 7 * DAY_MS
+"""How far back a prediction counts what the viewer has seen."""
+
+EXPOSURES_UNKNOWN = -1
+"""Stands for the count of a viewer whose history may not be used."""
 
 
 class ViewerFacts(NamedTuple):
     """Without consent, age, interests and custom values are empty. `languages` goes from exact to general.
 
-    `weekday` (ISO 8601, Monday is 1) and `hour` are the viewer's own; None without a known time zone.
+    `seen` counts the impressions of any ad in the last EXPOSURE_WINDOW_MS. `weekday` (ISO 8601, Monday is 1) and `hour` are the viewer's own; None without a known time zone.
     """
 
     country: str | None = None
@@ -24,6 +30,8 @@ class ViewerFacts(NamedTuple):
     weekday: int | None = None
     hour: int | None = None
     custom: tuple[tuple[str, str], ...] = ()
+    surface: str | None = None
+    seen: int | None = None
 
 
 def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:

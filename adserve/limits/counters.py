@@ -11,6 +11,7 @@ from uuid import UUID
 
 from msgspec import Struct, msgpack
 
+from adserve.domain.facts import EXPOSURE_WINDOW_MS
 from adserve.domain.tickets import Ticket
 from adserve.limits.rules import ALL, PACE, RETENTION_MS, Rule, hide_key, keys_counted
 
@@ -65,7 +66,8 @@ class Earlier(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What a decision may know of a viewer: confirmed impressions by key, and an earlier answer to its request."""
+    """What a decision may know of a viewer: confirmed impressions of late by key, and an earlier answer to its
+    request."""
 
     exposures: dict[str, int]
     earlier: Earlier | None
@@ -119,8 +121,8 @@ class MemoryCounters:
             return Past({}, earlier)
         exposures: dict[str, int] = {}
         for entry in known.entries.values():
-            if entry.state == CONFIRMED:
-                for key in entry.keys:
+            if entry.state == CONFIRMED and now_ms - entry.at_ms < EXPOSURE_WINDOW_MS:
+                for key in (ALL, *entry.keys):
                     exposures[key] = exposures.get(key, 0) + 1
         return Past(exposures, earlier)
 

@@ -10,13 +10,13 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from adserve.domain.facts import ViewerFacts, facts_of
+from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts, facts_of
 from adserve.domain.ids import derived_uuid7
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
-from adserve.limits.rules import campaign_key
+from adserve.limits.rules import ALL
 from adserve.selection.gates import first_closed
 from adserve.selection.index import Rows
 from adserve.selection.placement import open_positions
@@ -93,12 +93,16 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int) ->
 def _click_rates(
     ask: Ask, view: View, surface: CompiledSurface, past: Past, facts: ViewerFacts, rows: Rows
 ) -> NDArray[np.float64]:
-    exposures = np.zeros(len(rows), dtype=np.int64)
-    if ask.personalised and past.exposures:
+    """Without consent the viewer's history is unknown: it then tells nothing, which is not the same as none."""
+    exposures = np.full(len(rows), EXPOSURES_UNKNOWN, dtype=np.int64)
+    if ask.personalised:
         seen = past.exposures
-        for at, row in enumerate(rows.tolist()):
-            exposures[at] = seen.get(campaign_key(surface.ads[row].ad.campaign.id), 0)
-    rates = view.rates.click(surface.prepared, rows, facts, exposures)
+        facts = facts._replace(seen=seen.get(ALL, 0))
+        exposures.fill(0)
+        if seen:
+            campaigns = surface.campaign_keys
+            exposures[:] = [seen.get(campaigns[row], 0) for row in rows.tolist()]
+    rates = view.rates.click(surface.prepared, rows, facts._replace(surface=ask.surface), exposures)
     return np.maximum(rates, EVENT_RATE_MIN)
 
 

@@ -51,7 +51,10 @@ class Sealer(Protocol):
 
 
 class Slots:
-    """Answers slot requests. `view` gives the newest snapshot, `draw` 128 bits of chance a decision."""
+    """Answers slot requests. `view` gives the newest snapshot, `draw` 128 bits of chance a decision.
+
+    `may_serve` says whether our counters are the only ones: without that, nothing is placed.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Slots:
         clock: Clock,
         draw: Callable[[], int],
         *,
+        may_serve: Callable[[], bool],
         candidates_max: int,
         click_hold_factor: float,
     ) -> None:
@@ -71,6 +75,7 @@ class Slots:
         self._sealer = sealer
         self._clock = clock
         self._draw = draw
+        self._may_serve = may_serve
         self._candidates_max = candidates_max
         self._click_hold_factor = click_hold_factor
 
@@ -81,6 +86,8 @@ class Slots:
         """
         now_ms, seed = self._clock(), self._draw()
         decision = DecisionId(derived_uuid7(now_ms, seed, 0))
+        if not self._may_serve():
+            return Decision(decision, (), NoFill.DEGRADED)
         try:
             async with asyncio.timeout(ask.deadline_ms / 1_000):
                 return await self._decide(ask, decision, now_ms, seed)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ads import Ad, Tier
 from adserve.domain.facts import ViewerFacts
-from adserve.limits.rules import Rule, cap_rules, keys_counted, placement_rules
+from adserve.limits.rules import Rule, campaign_key, cap_rules, keys_counted, placement_rules
 from adserve.selection.index import Rows, TargetingIndex
 from adserve.selection.placement import PlacementRules
 
@@ -30,7 +30,8 @@ class Rates(Protocol):
         ...
 
     def click(self, prepared: Any, rows: Rows, viewer: ViewerFacts, exposures: NDArray[np.int64]) -> Numbers:
-        """P(click | impression) for each row; `exposures` counts what the viewer saw of that row's campaign."""
+        """P(click | impression) for each row; `exposures` counts what the viewer saw of that row's campaign
+        in the last EXPOSURE_WINDOW_MS, or is EXPOSURES_UNKNOWN."""
         ...
 
 
@@ -60,6 +61,7 @@ class CompiledSurface:
         self.index = TargetingIndex(eligible)
         self.prepared = rates.prepare(eligible)
         self.ad_ids = np.array([ad.id for ad in eligible], dtype=np.uint64)
+        self.campaign_keys = [campaign_key(ad.campaign.id) for ad in eligible]
         self.tiers = np.array([ad.campaign.tier for ad in eligible], dtype=np.int8)
         self.event_bids = np.array([ad.campaign.event_bid_micros for ad in eligible], dtype=np.float64)
         self.paid_by_click = np.array([ad.campaign.billable == "click" for ad in eligible], dtype=np.bool_)
