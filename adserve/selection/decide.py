@@ -124,9 +124,9 @@ def expected_click_micros(price_micros: int, click_rate: float, click_hold_facto
 
 
 class Award(NamedTuple):
-    """A granted contender: `index` is its place among the offer's contenders."""
+    """A granted contender: `place` is where it stands among the offer's contenders."""
 
-    index: int
+    place: int
     position: int
     ticket: Ticket
 

@@ -49,7 +49,7 @@ def _placed(offer: Offer | None, awards: Sequence[Award], used: Mapping[Rule, in
         return []
     placed = []
     for given in awards:
-        contender = offer.contenders[given.index]
+        contender = offer.contenders[given.place]
         caps = [_cap(rule, used[rule]) for rule in contender.compiled.rules if rule.key[0] not in "hlt"]
         placed.append(
             _scored(contender)
@@ -66,7 +66,7 @@ def _placed(offer: Offer | None, awards: Sequence[Award], used: Mapping[Rule, in
 def _lost(
     planned: Plan, held: Sequence[Contender], capped: Mapping[int, Rule], awards: Sequence[Award]
 ) -> list[dict[str, Any]]:
-    placed = {given.index for given in awards}
+    placed = {given.place for given in awards}
     lost = [
         _scored(contender) | {"lost": _reason(capped.get(index))}
         for index, contender in enumerate(held)

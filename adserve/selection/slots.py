@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from adserve.domain.ids import DecisionId, derived_uuid7
 from adserve.domain.slots import Ask, NoFill
@@ -50,6 +50,13 @@ class Sealer(Protocol):
     def seal(self, ticket: Ticket) -> str: ...
 
 
+class Bounds(NamedTuple):
+    """At most `candidates_max` ads hold budget for a decision; a click's hold is its expected price times the factor."""
+
+    candidates_max: int = 32
+    click_hold_factor: float = 2.0
+
+
 class Slots:
     """Answers slot requests. `view` gives the newest snapshot, `draw` 128 bits of chance a decision.
 
@@ -66,8 +73,7 @@ class Slots:
         draw: Callable[[], int],
         *,
         may_serve: Callable[[], bool],
-        candidates_max: int,
-        click_hold_factor: float,
+        bounds: Bounds,
     ) -> None:
         self._view = view
         self._counters = counters
@@ -76,8 +82,7 @@ class Slots:
         self._clock = clock
         self._draw = draw
         self._may_serve = may_serve
-        self._candidates_max = candidates_max
-        self._click_hold_factor = click_hold_factor
+        self._bounds = bounds
 
     async def answer(self, ask: Ask) -> Decision:
         """Decides within the deadline. Any fault of ours is a decision without ads.
@@ -113,7 +118,7 @@ class Slots:
         past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms)
         if past.earlier is not None:
             return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
-        planned = plan(ask, view, past, self._candidates_max * RANKED_PER_CANDIDATE, now_ms, seed)
+        planned = plan(ask, view, past, self._bounds.candidates_max * RANKED_PER_CANDIDATE, now_ms, seed)
         if planned.no_fill is not None:
             return self._without_ads(decision, planned.no_fill, ask, planned)
         contenders, holds = self._hold(planned.contenders, now_ms)
@@ -138,7 +143,7 @@ class Slots:
             awards = award(offer, grant)
             for given in awards:
                 self._keep(offer, given)
-                kept.add(given.index)
+                kept.add(given.place)
         finally:
             for index, hold in enumerate(holds):
                 if index not in kept:
@@ -154,21 +159,21 @@ class Slots:
         contenders: list[Contender] = []
         holds: list[Hold] = []
         for contender in ranked:
-            amount = hold_micros(contender, self._click_hold_factor)
+            amount = hold_micros(contender, self._bounds.click_hold_factor)
             hold = self._leases.hold(contender.ad.campaign.id, amount, now_ms)
             if hold is not None:
                 contenders.append(contender)
                 holds.append(hold)
-                if len(contenders) == self._candidates_max:
+                if len(contenders) == self._bounds.candidates_max:
                     break
         return tuple(contenders), tuple(holds)
 
     def _keep(self, offer: Offer, given: Award) -> None:
-        ticket, winner = given.ticket, offer.contenders[given.index]
+        ticket, winner = given.ticket, offer.contenders[given.place]
         amount = ticket.price_micros
         if ticket.billable == "click":
-            amount = expected_click_micros(amount, winner.click_rate, self._click_hold_factor)
-        self._leases.keep(offer.holds[given.index], ticket.ticket, amount, ticket.expires_at_ms)
+            amount = expected_click_micros(amount, winner.click_rate, self._bounds.click_hold_factor)
+        self._leases.keep(offer.holds[given.place], ticket.ticket, amount, ticket.expires_at_ms)
 
     def _repeat(self, digest: bytes, offer: Offer, grant: Grant, ask: Ask) -> Decision:
         if digest != ask.digest:
@@ -179,7 +184,7 @@ class Slots:
         return tuple(
             Placement(
                 given.position,
-                offer.contenders[given.index].ad,
+                offer.contenders[given.place].ad,
                 given.ticket,
                 self._sealer.seal(given.ticket),
             )
@@ -193,7 +198,7 @@ class Slots:
     async def _explain(
         self, ask: Ask, planned: Plan, offer: Offer, grant: Grant, awards: Sequence[Award], now_ms: int
     ) -> dict[str, object]:
-        rules = [rule for given in awards for rule in offer.contenders[given.index].compiled.rules]
+        rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.rules]
         used = await self._counters.usage(
             ask.viewer.cap, [(rule.key, rule.window_ms) for rule in rules], now_ms
         )
