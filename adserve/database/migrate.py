@@ -1,7 +1,8 @@
 """Brings a database to the newest schema. Only `adserve migrate` imports this: a service has no use for alembic.
 
 A revision is a few lines in migrations/versions that name the plain SQL file beside them. Each is one transaction
-together with its entry in `adserve.alembic_version`, so a killed migration leaves whole revisions only.
+together with its entry in `adserve.alembic_version`, so a killed migration leaves whole revisions only. Functions stand
+in files of their own, which are put in place anew each time: an edited one needs no revision.
 """
 
 import time
@@ -17,6 +18,8 @@ from sqlalchemy.engine import Connection
 from adserve.database import statements
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
+FUNCTIONS = Path(__file__).parents[1] / "store" / "functions"
+FUNCTIONS = Path(__file__).parents[1] / "store" / "functions"
 SQL = statements.load(Path(__file__).parent / "sql" / "migrate.sql")
 LOCK_RETRY_S = 0.1
 
@@ -37,17 +40,23 @@ def migrate(url: str, progress: Progress) -> None:
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         config.set_main_option("path_separator", "newline")
         command.upgrade(config, "head")
+        _replace_functions(connection)
 
 
 def run_sql(name: str, *, as_owner: bool = True) -> None:
     """Executes migrations/<name> inside a revision, as adserve_owner, which shall own whatever it creates."""
     context.config.attributes["progress"](f"migrating: {name}")
-    # The driver's own cursor: several statements in one string, and `%` and `:` mean themselves.
-    cursor = op.get_bind().connection.cursor()
-    if as_owner:
-        cursor.execute(SQL["become_owner"])
-    cursor.execute((MIGRATIONS / name).read_text(encoding="utf-8"))
+    _execute(op.get_bind(), (MIGRATIONS / name).read_text(encoding="utf-8"), as_owner=as_owner)
+
+
+def _replace_functions(connection: Connection) -> None:
+    """Functions belong to the code that calls them: each migration puts today's in place, all at once."""
+    cursor = connection.connection.cursor()
+    cursor.execute(SQL["become_owner"])
+    for path in sorted(FUNCTIONS.glob("*.sql")):
+        cursor.execute(path.read_text(encoding="utf-8"))
     cursor.close()
+    connection.connection.commit()
 
 
 def run_revisions() -> None:
@@ -59,6 +68,21 @@ def run_revisions() -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def _replace_functions(connection: Connection) -> None:
+    with connection.begin():
+        for path in sorted(FUNCTIONS.glob("*.sql")):
+            _execute(connection, path.read_text(encoding="utf-8"), as_owner=True)
+
+
+def _execute(connection: Connection, sql: str, *, as_owner: bool) -> None:
+    # The driver's own cursor: several statements in one string, and `%` and `:` mean themselves.
+    cursor = connection.connection.cursor()
+    if as_owner:
+        cursor.execute(SQL["become_owner"])
+    cursor.execute(sql)
+    cursor.close()
 
 
 def _wait_for_lock(connection: Connection, progress: Progress) -> None:
