@@ -19,7 +19,6 @@ from adserve.database import statements
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 FUNCTIONS = Path(__file__).parents[1] / "store" / "functions"
-FUNCTIONS = Path(__file__).parents[1] / "store" / "functions"
 SQL = statements.load(Path(__file__).parent / "sql" / "migrate.sql")
 LOCK_RETRY_S = 0.1
 
@@ -49,16 +48,6 @@ def run_sql(name: str, *, as_owner: bool = True) -> None:
     _execute(op.get_bind(), (MIGRATIONS / name).read_text(encoding="utf-8"), as_owner=as_owner)
 
 
-def _replace_functions(connection: Connection) -> None:
-    """Functions belong to the code that calls them: each migration puts today's in place, all at once."""
-    cursor = connection.connection.cursor()
-    cursor.execute(SQL["become_owner"])
-    for path in sorted(FUNCTIONS.glob("*.sql")):
-        cursor.execute(path.read_text(encoding="utf-8"))
-    cursor.close()
-    connection.connection.commit()
-
-
 def run_revisions() -> None:
     """What migrations/env.py does: walks the missing revisions on the connection that holds the lock."""
     context.configure(
@@ -71,6 +60,7 @@ def run_revisions() -> None:
 
 
 def _replace_functions(connection: Connection) -> None:
+    """Functions belong to the code that calls them: each migration puts today's in place, all at once."""
     with connection.begin():
         for path in sorted(FUNCTIONS.glob("*.sql")):
             _execute(connection, path.read_text(encoding="utf-8"), as_owner=True)
