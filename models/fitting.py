@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from adserve.domain.facts import EXPOSURES_UNKNOWN
 from adserve.prediction import features
 from adserve.prediction.features import Indexes, Numbers
 from models.evaluation import log_loss
@@ -46,7 +47,7 @@ def fit(examples: Sequence[Example], progress: Callable[[str], None]) -> Fit:
     cut = round(len(examples) * (1 - VALIDATION_SHARE))
     if not 0 < clicked[:cut].sum() < cut:
         raise NotTrainable("the earlier four fifths of the rows need both clicks and impressions without one")
-    seen, hidden = matrix(examples), matrix(map(_impersonal, examples))
+    seen, hidden = matrix(examples), matrix(map(impersonal, examples))
     losses = {}
     for regularisation in REGULARISATIONS:
         fitted = _fit(seen[:cut], hidden[:cut], clicked[:cut], regularisation)
@@ -76,8 +77,10 @@ def matrix(examples: Iterable[Example]) -> sparse.csr_array:
     return sparse.csr_array((np.ones(len(indexes)), indexes, ends), shape=(len(rows), features.BUCKETS))
 
 
-def _impersonal(example: Example) -> Example:
-    return example._replace(viewer=features.impersonal(example.viewer), exposures=features.UNKNOWN)
+def impersonal(example: Example) -> Example:
+    """The example as it would have been without the viewer's consent."""
+    viewer = example.viewer._replace(age=None, interests=(), custom=(), seen=None)
+    return example._replace(viewer=viewer, exposures=EXPOSURES_UNKNOWN)
 
 
 def _fit(seen: Any, hidden: Any, clicked: Numbers, regularisation: float) -> Fit:

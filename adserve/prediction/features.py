@@ -6,15 +6,14 @@ with a campaign mixes their two hashes arithmetically, so that serving crosses w
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mmh3
 import numpy as np
 import numpy.typing as npt
 
 from adserve.domain.ads import Ad
-from adserve.domain.time import DAY_MS
+from adserve.domain.facts import EXPOSURE_WINDOW_MS, EXPOSURES_UNKNOWN, ViewerFacts
 
 Hashes = npt.NDArray[np.uint64]
 Indexes = npt.NDArray[np.intp]
@@ -26,18 +25,13 @@ BUCKETS = 1 << BITS
 
 EXPOSURES_MAX = 4
 """Further exposures change the click rate no more."""
-EXPOSURE_WINDOW_MS = 7 * DAY_MS
-"""How far back exposures are counted, in training and in serving alike."""
-UNKNOWN = -1
-"""The exposure count of a viewer whose history may not be used. As an index it means the last."""
-
 AGE_FROM = (18, 25, 35, 45, 55, 65)
 HOURS_A_PART = 4
 
 _SHIFT = np.uint64(64 - BITS)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth's multiplicative hashing
 
-SCHEMA = {
+SCHEMA: dict[str, Any] = {
     "version": 1,
     "hash": "murmur3-x64-128",
     "hash_seed": HASH_SEED,
@@ -64,25 +58,6 @@ SCHEMA = {
 """Goes into every artifact; one that was trained with another is refused."""
 
 
-class ViewerFacts(NamedTuple):
-    """What is known of a viewer at a moment of theirs; None or empty is not known, or not to be used.
-
-    `hour` is 0-23 and `weekday` 1-7 (Monday is 1) in their own time zone. `seen` counts the impressions of any ad in
-    the last EXPOSURE_WINDOW_MS. `custom` holds (name, value) pairs in the order of the names.
-    """
-
-    country: str | None = None
-    language: str | None = None
-    platform: str | None = None
-    age: int | None = None
-    interests: tuple[str, ...] = ()
-    hour: int | None = None
-    weekday: int | None = None
-    surface: str | None = None
-    custom: tuple[tuple[str, str], ...] = ()
-    seen: int | None = None
-
-
 class AdFacts(NamedTuple):
     ad: int
     campaign: int
@@ -96,16 +71,6 @@ class ViewerHashes(NamedTuple):
 
     indexes: Indexes
     crossed: Hashes
-
-
-def impersonal(viewer: ViewerFacts) -> ViewerFacts:
-    """What may be used of a viewer who has not consented to personalisation."""
-    return viewer._replace(age=None, interests=(), custom=(), seen=None)
-
-
-def local_time(moment: datetime) -> tuple[int, int]:
-    """The hour and weekday of a moment that is in the viewer's time zone."""
-    return moment.hour, moment.isoweekday()
 
 
 def ad_facts(ad: Ad) -> AdFacts:
@@ -122,12 +87,12 @@ def viewer_hashes(viewer: ViewerFacts) -> ViewerHashes:
         "interest": viewer.interests or (None,),
     }
     hashes = [
-        _hash("language", viewer.language),
+        _hash("language", viewer.languages[-1] if viewer.languages else None),
         _hash("part_of_day", None if viewer.hour is None else viewer.hour // HOURS_A_PART),
         _hash("weekday", viewer.weekday),
         _hash("surface", viewer.surface),
         *(_hash("custom", f"{name}={value}") for name, value in viewer.custom),
-        *_steps("seen", UNKNOWN if viewer.seen is None else viewer.seen),
+        *_steps("seen", EXPOSURES_UNKNOWN if viewer.seen is None else viewer.seen),
         *(_hash(part, value) for part, values in crossable.items() for value in values),
     ]
     crossed = [
@@ -145,7 +110,7 @@ def campaign_hash(campaign: int) -> int:
 
 
 def exposure_indexes(exposures: int) -> Indexes:
-    """Of the viewer's impressions of the ad's campaign in the last EXPOSURE_WINDOW_MS, or UNKNOWN."""
+    """Of the viewer's impressions of the ad's campaign in the last EXPOSURE_WINDOW_MS, or EXPOSURES_UNKNOWN."""
     return _indexes(_steps("exposures", exposures))
 
 
@@ -156,7 +121,7 @@ def cross(viewer: Hashes, campaigns: Hashes) -> Indexes:
 
 def _steps(name: str, count: int) -> list[int]:
     """One token for each step up to the count: what the fourth exposure adds is learnt apart from the third."""
-    if count == UNKNOWN:
+    if count == EXPOSURES_UNKNOWN:
         return [_hash(name, None)]
     return [_hash(name, step) for step in range(1, min(count, EXPOSURES_MAX) + 1)]
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from adserve.domain.ads import Ad
+from adserve.domain.facts import ViewerFacts
 from adserve.prediction import features
-from adserve.prediction.features import AdFacts, Hashes, Indexes, Numbers, ViewerFacts
+from adserve.prediction.features import AdFacts, Hashes, Indexes, Numbers
 
 VIEWERS_CACHED_MAX = 16_384
 
@@ -34,8 +35,8 @@ class Model:
         self._intercept = intercept
         counts = (
             *range(features.EXPOSURES_MAX + 1),
-            features.UNKNOWN,
-        )  # UNKNOWN stands last, where -1 finds it
+            EXPOSURES_UNKNOWN,
+        )  # the last stands where -1 finds it
         self._exposures = np.array([self._sum(features.exposure_indexes(count)) for count in counts])
         self._cell = lru_cache(VIEWERS_CACHED_MAX)(self._new_cell)
 
@@ -51,7 +52,7 @@ class Model:
         """The probability that an impression of each of `rows` (of the prepared ads) is clicked.
 
         `exposures` counts, for each row, the viewer's impressions of its campaign in the last
-        features.EXPOSURE_WINDOW_MS, or is features.UNKNOWN.
+        EXPOSURE_WINDOW_MS, or is EXPOSURES_UNKNOWN.
         """
         cell = self._cell(viewer)
         crosses = self._weights.take(features.cross(cell.crossed, prepared.campaigns.take(rows)))

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from adserve.domain.ads import Ad
-from adserve.prediction.features import Indexes, Numbers, ViewerFacts
+from adserve.domain.facts import ViewerFacts
+from adserve.prediction.features import Indexes, Numbers
 
 PRIOR_IMPRESSIONS = 200
 """The weight of the rate of all ads against an ad's own (the beta prior's two parameters add up to it)."""

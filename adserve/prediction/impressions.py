@@ -1,0 +1,16 @@
+"""An impression as training sees it, whichever source tells of it."""
+
+from typing import NamedTuple
+
+from adserve.domain.facts import ViewerFacts
+from adserve.prediction.features import AdFacts
+
+
+class Impression(NamedTuple):
+    """`viewer` is only compared; None when nobody knows any more who it was. `facts.seen` is not filled in."""
+
+    at_ms: int
+    viewer: str | bytes | None
+    facts: ViewerFacts
+    ad: AdFacts
+    clicked: bool
