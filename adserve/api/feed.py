@@ -8,18 +8,20 @@ import logging
 import zlib
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
-import orjson
 from aiohttp import ClientError, ClientResponse, web
 from multidict import CIMultiDict
 from prometheus_client import Counter
 
+from adserve.access.keys import Scope
 from adserve.api.splicing import find_items, splice
 from adserve.api.upstream import Upstream, end_to_end, pass_back, read_body
 from adserve.domain.slots import Ask, Context, Viewer
 from adserve.selection.decision import Decision, Placement
+from adserve.web.auth import Auth
+from adserve.web.problems import Kind, Problem
 
 _UNTRUE_WITH_ADS = (
     "Accept-Ranges",
@@ -42,6 +44,9 @@ _GRACE_S = 0.02
 """A decision keeps its own deadline; this much later we no longer believe that it will."""
 
 _GZIP = 16 + zlib.MAX_WBITS
+
+BAD_GATEWAY = Kind(502, "bad-gateway", "The upstream feed cannot be read")
+GATEWAY_TIMEOUT = Kind(504, "gateway-timeout", "The upstream feed is silent")
 
 FEEDS = Counter(
     "adserve_feeds", "Feeds that passed through the wrapper, by what became of them.", ["outcome"]
@@ -83,38 +88,38 @@ _consent = msgspec.json.Decoder(Consent)
 class Feed:
     """`GET` and `HEAD /v1/feed/<path>`.
 
-    `authorise` raises unless the key may read feeds; `viewer` makes the viewer's keys of the raw id; `encode` makes
-    of a placement what POST /v1/slots answers for it.
+    `viewer` makes the viewer's keys of the raw id; `encode` makes of a placement the JSON that POST /v1/slots
+    answers for it.
     """
 
     def __init__(
         self,
         upstream: Upstream,
         slots: Slots,
+        auth: Auth,
         *,
-        authorise: Callable[[str], object],
         viewer: Callable[[str], Viewer],
-        encode: Callable[[Placement], dict[str, Any]],
+        encode: Callable[[Placement], bytes],
         surface: str,
         bounds: Bounds,
     ) -> None:
         self._upstream = upstream
         self._slots = slots
-        self._authorise = authorise
+        self._auth = auth
         self._viewer = viewer
         self._encode = encode
         self._surface = surface
         self._bounds = bounds
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        self._authorise(request.headers.get("X-Adserve-Key", ""))
+        self._auth.authorise(request.headers.get("X-Adserve-Key", ""), (Scope.FEED,))
         try:
             async with self._upstream.fetch(request) as answer:
                 return await self._answer(request, answer)
         except TimeoutError as error:
-            raise web.HTTPGatewayTimeout(text="The upstream feed did not answer in time.") from error
+            raise Problem(GATEWAY_TIMEOUT, "It did not answer in time.") from error
         except ClientError as error:
-            raise web.HTTPBadGateway(text="The upstream feed could not be read.") from error
+            raise Problem(BAD_GATEWAY, "It is away, or broke its answer off.") from error
 
     async def _answer(self, request: web.Request, answer: ClientResponse) -> web.StreamResponse:
         if request.method != "GET" or answer.status != 200 or not _is_json(answer):
@@ -154,10 +159,7 @@ class Feed:
         decision = await self._slots.answer(ask)
         if not decision.placements:
             return Untouched.NO_ADS
-        ads = [
-            (placement.position, orjson.dumps({"type": "ad"} | self._encode(placement)))
-            for placement in decision.placements
-        ]
+        ads = [(placement.position, _item(self._encode(placement))) for placement in decision.placements]
         return splice(plain, items, ads)[0]
 
     def _ask(self, request: web.Request, authors: tuple[str | None, ...]) -> Ask | Untouched:
@@ -180,6 +182,10 @@ class Feed:
             personalised=consent.personalised,
             ads_allowed=consent.ads,
         )
+
+
+def _item(placement: bytes) -> bytes:
+    return b'{"type":"ad",' + placement.removeprefix(b"{")
 
 
 def _is_json(answer: ClientResponse) -> bool:

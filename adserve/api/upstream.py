@@ -17,6 +17,8 @@ from aiohttp import (
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from adserve.web.problems import INVALID, NOT_FOUND, Problem
+
 PREFIX = "/v1/feed/"
 
 CONNECTIONS_MAX = 1_000
@@ -76,12 +78,12 @@ class Upstream:
 
     def _target(self, request: web.Request) -> URL:
         if request.body_exists:
-            raise web.HTTPBadRequest(text="A request for a feed has no body.")
+            raise Problem(INVALID, "A request for a feed has no body.")
         if not request.raw_path.startswith(PREFIX):
-            raise web.HTTPNotFound(text=f"Feeds are at {PREFIX}<path>.")
+            raise Problem(NOT_FOUND, f"Feeds are at {PREFIX}<path>.")
         tail = request.raw_path.removeprefix(PREFIX)
         if "#" in tail or _climbs(tail.partition("?")[0]):
-            raise web.HTTPBadRequest(text="The path of a feed has no '..' and no '#'.")
+            raise Problem(INVALID, "The path of a feed has no '..' and no '#'.")
         return URL(self._base + tail, encoded=True)
 
 

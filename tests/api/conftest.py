@@ -1,9 +1,10 @@
-"""A writer of feeds as text, with everything that JSON allows and a decoder would not give back."""
-
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
+from wrapping import World, wrapper
+
+from adserve.api.upstream import open_session
 
 NUMBERS = (
     "0",
@@ -38,6 +39,8 @@ SPACE = ("", "", "", " ", "\n", "\t\r\n", "    ")
 
 
 class FeedWriter:
+    """Writes feeds as text, with everything that JSON allows and a decoder would not give back."""
+
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)  # noqa: S311
 
@@ -104,3 +107,9 @@ class FeedWriter:
 def raw_feed() -> Callable[[int], tuple[bytes, tuple[str | None, ...]]]:
     """Seed to body and authors; 10,000 seeds take about a second."""
     return lambda seed: FeedWriter(seed).feed()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with wrapper(open_session(timeout_ms=300)) as world:
+        yield world
