@@ -1,6 +1,5 @@
 """What happened to an ad that was placed, and what became of the report of it."""
 
-from datetime import date
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,8 +49,6 @@ class Event(NamedTuple):
     received_at_ms: int
     occurred_at_ms: int | None
     view_ms: int | None
-    issued_day: date
-    budget_day: date
 
 
 class Settled(NamedTuple):

@@ -1,0 +1,119 @@
+"""What becomes of the events that clients report: opened, judged, confirmed, recorded."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
+from adserve.domain.ids import EventId, derived_uuid7
+from adserve.domain.money import Money
+from adserve.domain.tickets import Ticket
+from adserve.limits.leases import LeaseBook
+from adserve.metering.errors import TicketRefused
+from adserve.metering.recorder import Recorder
+from adserve.metering.tickets import Sealer
+
+WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
+"""The kinds by which a viewer asks not to see the advertiser again."""
+
+
+class Problem(NamedTuple):
+    """`field` is a JSON path from the event, as in `$.kind`."""
+
+    field: str
+    reason: str
+
+
+class Report(NamedTuple):
+    """An event as it came in. `problems` are what decoding found; any of them refuses it."""
+
+    token: str
+    kind: str
+    occurred_at_ms: int | None = None
+    view_ms: int | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+class Answer(NamedTuple):
+    """`billed` is None where nothing is known of money yet, or nothing is charged; `event` where it is refused."""
+
+    event: EventId | None
+    outcome: Outcome
+    billed: Money | None
+    errors: tuple[Problem, ...] = ()
+
+
+class Counters(Protocol):
+    async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+        """Whether the ticket counts; its first confirmation decides, later ones repeat it."""
+        ...
+
+    async def hide(self, ticket: Ticket, at_ms: int) -> None: ...
+
+
+class Intake:
+    """Takes reports and answers when they are durable. `draw` gives 128 bits of chance a call, for event ids."""
+
+    def __init__(
+        self,
+        sealer: Sealer,
+        counters: Counters,
+        leases: LeaseBook,
+        recorder: Recorder,
+        draw: Callable[[], int],
+    ) -> None:
+        self._sealer = sealer
+        self._counters = counters
+        self._leases = leases
+        self._recorder = recorder
+        self._draw = draw
+
+    async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
+        """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
+        seed = self._draw()
+        judged: list[Event | Answer] = []
+        for nth, report in enumerate(reports):
+            event = EventId(derived_uuid7(received_at_ms, seed, nth))
+            judged.append(await self._judge(report, event, received_at_ms))
+        events = [event for event in judged if isinstance(event, Event)]
+        settled = iter(await self._recorder.record(events))
+        answers = []
+        for taken in judged:
+            if isinstance(taken, Answer):
+                answers.append(taken)
+            else:
+                answers.append(await self._conclude(taken, next(settled)))
+        return answers
+
+    async def _judge(self, report: Report, event: EventId, received_at_ms: int) -> Event | Answer:
+        """The event with what is known of it before the ledger has seen it; or its refusal."""
+        if report.problems:
+            return _refused(*report.problems)
+        try:
+            kind = EventKind(report.kind)
+        except ValueError:
+            return _refused(Problem("$.kind", f"must be one of {', '.join(EventKind)}"))
+        try:
+            ticket = self._sealer.open(report.token, received_at_ms)
+        except TicketRefused as error:
+            return _refused(Problem("$.ticket", str(error)))
+        outcome = await self._outcome(ticket, kind, received_at_ms)
+        return Event(event, kind, ticket, outcome, received_at_ms, report.occurred_at_ms, report.view_ms)
+
+    async def _outcome(self, ticket: Ticket, kind: EventKind, received_at_ms: int) -> Outcome:
+        if received_at_ms > ticket.expires_at_ms:
+            return Outcome.LATE
+        if kind in CONFIRMING and not await self._counters.confirm(ticket, received_at_ms, received_at_ms):
+            return Outcome.OVER_CAP
+        return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
+
+    async def _conclude(self, event: Event, settled: Settled) -> Answer:
+        """Tells the budgets and counters. A duplicate has told them when it came first."""
+        if settled.outcome is Outcome.RECORDED:
+            self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
+        if event.kind in WITHHOLDING and settled.outcome is not Outcome.DUPLICATE:
+            await self._counters.hide(event.ticket, event.received_at_ms)
+        return Answer(settled.event, settled.outcome, settled.billed)
+
+
+def _refused(*problems: Problem) -> Answer:
+    return Answer(None, Outcome.REFUSED, None, problems)

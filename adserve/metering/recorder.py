@@ -1,0 +1,145 @@
+"""Gathers events into batches and answers each caller when all of its events have committed.
+
+A free writer takes what waits at once, so that a lone event does not wait for company; only while other writers
+are committing does it linger, for a full batch or until one of them is done.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from adserve.domain.events import Event, Settled
+from adserve.metering.errors import RecorderFull, RecorderUnavailable
+from adserve.metering.settle import Journal, settle
+
+LINGER_S = 0.005
+
+
+class _Call:
+    """One caller's events: done when every one of them is, failed when one of them is."""
+
+    def __init__(self, size: int, done: asyncio.Future[None]) -> None:
+        self.settled: list[Settled | None] = [None] * size
+        self.done = done
+        self._missing = size
+
+    def settle(self, place: int, settled: Settled) -> None:
+        self.settled[place] = settled
+        self._missing -= 1
+        if not self._missing and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: RecorderUnavailable) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class _Waiting(NamedTuple):
+    event: Event
+    call: _Call
+    place: int
+
+
+class Recorder:
+    """The queue before the ledger. `run` is the task that empties it; nothing is recorded without it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        writers: int = 3,
+        batch_rows_max: int = 200,
+        events_queued_max: int = 20_000,
+    ) -> None:
+        self._journal = journal
+        self._writers = writers
+        self._batch_rows_max = batch_rows_max
+        self._events_queued_max = events_queued_max
+        self._queue: deque[_Waiting] = deque()
+        self._busy = 0
+        self._closed = False
+        self._some = asyncio.Event()
+        self._linger_no_more = asyncio.Event()
+        self._idle = asyncio.Event()
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    async def record(self, events: Sequence[Event]) -> list[Settled]:
+        """What became of each event, in their order, once all of them are durable.
+
+        Raises RecorderUnavailable when that is not so of some of them: send them again, the others will be
+        duplicates. A caller that is cancelled does not take its events back.
+        """
+        if not events:
+            return []
+        if self._closed:
+            raise RecorderUnavailable("shutting down")
+        if len(self._queue) + len(events) > self._events_queued_max:
+            raise RecorderFull
+        call = _Call(len(events), asyncio.get_running_loop().create_future())
+        self._queue.extend(_Waiting(event, call, place) for place, event in enumerate(events))
+        self._some.set()
+        if len(self._queue) >= self._batch_rows_max:
+            self._linger_no_more.set()
+        await call.done
+        return [settled for settled in call.settled if settled is not None]
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._writers):
+                group.create_task(self._write())
+
+    async def drain(self) -> None:
+        """Takes no more, and returns when everything taken has been answered."""
+        self._closed = True
+        while self._queue or self._busy:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def _write(self) -> None:
+        while True:
+            await self._some.wait()
+            if self._busy and 0 < len(self._queue) < self._batch_rows_max:
+                await self._linger()
+            batch = self._take()
+            if batch:
+                await self._commit(batch)
+
+    async def _linger(self) -> None:
+        self._linger_no_more.clear()
+        try:
+            async with asyncio.timeout(LINGER_S):
+                await self._linger_no_more.wait()
+        except TimeoutError:
+            pass
+
+    def _take(self) -> list[_Waiting]:
+        batch = [self._queue.popleft() for _ in range(min(self._batch_rows_max, len(self._queue)))]
+        if not self._queue:
+            self._some.clear()
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        self._busy += 1
+        try:
+            for waiting, settled in zip(
+                batch, await settle(self._journal, [waiting.event for waiting in batch]), strict=True
+            ):
+                waiting.call.settle(waiting.place, settled)
+        except RecorderUnavailable as error:
+            self._fail(batch, error)
+        except BaseException:
+            self._fail(batch, RecorderUnavailable("the recorder stopped"))
+            raise
+        finally:
+            self._busy -= 1
+            self._linger_no_more.set()
+            self._idle.set()
+
+    @staticmethod
+    def _fail(batch: list[_Waiting], error: RecorderUnavailable) -> None:
+        for waiting in batch:
+            waiting.call.fail(error)

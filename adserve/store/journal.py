@@ -1,0 +1,174 @@
+"""Where events are written for good, and read again by ticket or by time."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from adserve.domain.events import Event, EventKind, Outcome, Settled
+from adserve.domain.ids import EventId
+from adserve.domain.money import Money
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import day_of, from_ms, to_ms
+from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
+from adserve.store.statements import load
+
+SQL = load("journal")
+
+ACQUIRE_TIMEOUT_S = 2.0
+PAGE_ROWS = 5_000
+
+
+class Kept(NamedTuple):
+    """An event as the ticket's bearer may see it. `billed` is None where nothing is rated yet or charged."""
+
+    event: EventId
+    kind: EventKind
+    outcome: Outcome
+    billed: Money | None
+
+
+class Counted(NamedTuple):
+    """What the counters are rebuilt from: an impression, view, hide or report with its viewer."""
+
+    ticket: UUID
+    viewer: bytes
+    ad: int
+    campaign: int
+    advertiser: int
+    labels: tuple[str, ...]
+    kind: EventKind
+    outcome: Outcome
+    received_at_ms: int
+    expires_at_ms: int
+
+
+class Journal:
+    """Needs a pool of adserve_recorder."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def settle(self, events: Sequence[Event]) -> list[Settled]:
+        """Commits all or none, and answers in order. Raises the journal errors of metering, and no others."""
+        columns = [list(column) for column in zip(*map(_row, events), strict=True)]
+        with _translated_errors():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                rows = await connection.fetch(SQL.settle, *columns)
+        settled: list[Settled | None] = [None] * len(events)
+        for ordinal, first, outcome, billed_micros in rows:
+            event = events[ordinal - 1]
+            billed = Money(billed_micros, event.ticket.currency) if outcome == Outcome.RECORDED else None
+            settled[ordinal - 1] = Settled(first or event.event, Outcome(outcome), billed)
+        return [one for one in settled if one is not None]
+
+    async def quarantine(self, event: Event, reason: str) -> EventId:
+        """Keeps an event whole, whatever it holds. The first of a ticket and kind is kept."""
+        with _translated_errors():
+            kept: UUID | None = await self._pool.fetchval(
+                SQL.quarantine,
+                event.ticket.ticket,
+                event.kind,
+                event.event,
+                msgspec.json.encode(event),
+                reason.replace("\0", ""),
+                from_ms(event.received_at_ms),
+                timeout=ACQUIRE_TIMEOUT_S,
+            )
+        if kept is None:
+            raise JournalContended("another event of the ticket is being put in quarantine")
+        return EventId(kept)
+
+    async def of_ticket(self, ticket: Ticket) -> list[Kept]:
+        """The events of a ticket in the order they came."""
+        with _translated_errors():
+            rows = await self._pool.fetch(SQL.of_ticket, day_of(ticket.issued_at_ms), ticket.ticket)
+        return [
+            Kept(
+                EventId(event),
+                EventKind(kind),
+                Outcome(outcome),
+                Money(billed_micros, currency) if outcome == Outcome.RECORDED else None,
+            )
+            for event, kind, outcome, billed_micros, currency in rows
+        ]
+
+    async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """What has been counted from a moment on, in the order it was received."""
+        with _translated_errors():
+            async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+                async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
+                    yield _counted(row)
+
+
+def _row(event: Event) -> tuple[object, ...]:
+    """In the order of the parameters of settle()."""
+    ticket = event.ticket
+    return (
+        ticket.ticket,
+        event.kind,
+        event.event,
+        event.outcome,
+        ticket.price_micros,
+        ticket.currency,
+        ticket.billable,
+        ticket.bid_model,
+        ticket.decision,
+        ticket.advertiser,
+        ticket.campaign,
+        ticket.ad,
+        ticket.creative,
+        ticket.revision,
+        ticket.lease,
+        ticket.budget_day,
+        ticket.epoch,
+        ticket.surface,
+        ticket.country,
+        ticket.platform,
+        ticket.position,
+        ticket.propensity,
+        ticket.model,
+        ticket.catalogue_version,
+        ticket.rules_version,
+        ticket.arm,
+        ",".join(ticket.labels),
+        ticket.issued_at_ms,
+        ticket.expires_at_ms,
+        event.received_at_ms,
+        event.occurred_at_ms,
+        event.view_ms,
+        ticket.viewer_cap,
+        ticket.viewer_log,
+    )
+
+
+def _counted(row: asyncpg.Record) -> Counted:
+    ticket, viewer, ad, campaign, advertiser, labels, kind, outcome, received_at, expires_at = row
+    return Counted(
+        ticket,
+        viewer,
+        ad,
+        campaign,
+        advertiser,
+        tuple(labels),
+        EventKind(kind),
+        Outcome(outcome),
+        to_ms(received_at),
+        to_ms(expires_at),
+    )
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+        raise JournalContended(str(error)) from error
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
+        # ValueError is the driver's own, for a value that does not fit its column's type.
+        raise JournalRejected(str(error)) from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise JournalAway(f"the database: {error or type(error).__name__}") from error
