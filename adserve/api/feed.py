@@ -17,11 +17,12 @@ from prometheus_client import Counter
 
 from adserve.access.keys import Scope
 from adserve.api.splicing import find_items, splice
-from adserve.api.upstream import Upstream, end_to_end, pass_back, read_body
+from adserve.api.upstream import PREFIX, Upstream, end_to_end, pass_back, read_body
 from adserve.domain.slots import Ask, Context, Viewer
 from adserve.selection.decision import Decision, Placement
 from adserve.web.auth import Auth
-from adserve.web.problems import Kind, Problem
+from adserve.web.operations import AnyQuery, Call, Operation
+from adserve.web.problems import BAD_GATEWAY, GATEWAY_TIMEOUT, Problem
 
 _UNTRUE_WITH_ADS = (
     "Accept-Ranges",
@@ -43,10 +44,13 @@ _UNTRUE_WITH_ADS = (
 _GRACE_S = 0.02
 """A decision keeps its own deadline; this much later we no longer believe that it will."""
 
-_GZIP = 16 + zlib.MAX_WBITS
+_DESCRIPTION = (
+    "The key travels in `X-Adserve-Key` and the viewer in `X-Adserve-Viewer`; `X-Adserve-Context` and "
+    "`X-Adserve-Consent` have, as JSON, what `POST /v1/slots` calls `context` and `consent`. All else goes to the "
+    "upstream, whose answer passes as it is but for the ads."
+)
 
-BAD_GATEWAY = Kind(502, "bad-gateway", "The upstream feed cannot be read")
-GATEWAY_TIMEOUT = Kind(504, "gateway-timeout", "The upstream feed is silent")
+_GZIP = 16 + zlib.MAX_WBITS
 
 FEEDS = Counter(
     "adserve_feeds", "Feeds that passed through the wrapper, by what became of them.", ["outcome"]
@@ -111,17 +115,37 @@ class Feed:
         self._surface = surface
         self._bounds = bounds
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method=method,
+                path=PREFIX + "{path}",
+                id=f"{method.lower()}Feed",
+                summary=summary,
+                tag="feed",
+                handle=self.answer,
+                query=AnyQuery,
+                refusals=(400, 401, 403, 502, 504),
+                description=_DESCRIPTION,
+            )
+            for method, summary in (
+                ("GET", "The upstream's feed with ads"),
+                ("HEAD", "The upstream's headers"),
+            )
+        ]
+
+    async def answer(self, call: Call[None, AnyQuery]) -> web.StreamResponse:
+        request = call.request
         self._auth.authorise(request.headers.get("X-Adserve-Key", ""), (Scope.FEED,))
         try:
             async with self._upstream.fetch(request) as answer:
-                return await self._answer(request, answer)
+                return await self._reply(request, answer)
         except TimeoutError as error:
             raise Problem(GATEWAY_TIMEOUT, "It did not answer in time.") from error
         except ClientError as error:
             raise Problem(BAD_GATEWAY, "It is away, or broke its answer off.") from error
 
-    async def _answer(self, request: web.Request, answer: ClientResponse) -> web.StreamResponse:
+    async def _reply(self, request: web.Request, answer: ClientResponse) -> web.StreamResponse:
         if request.method != "GET" or answer.status != 200 or not _is_json(answer):
             return await pass_back(request, answer)
         body = await read_body(answer, self._bounds.body_max_bytes)

@@ -17,6 +17,7 @@ from adserve.api.upstream import Upstream
 from adserve.domain.ids import DecisionId
 from adserve.domain.slots import Ask, NoFill, Viewer
 from adserve.selection.decision import Decision, Placement
+from adserve.web.operations import add_routes
 from adserve.web.problems import UNAUTHENTICATED, Problem, problems
 
 Answer = Callable[[], Awaitable[Decision]]
@@ -113,17 +114,18 @@ class World:
 async def wrapper(session: aiohttp.ClientSession) -> AsyncIterator[World]:
     slots, twin = SlotsTwin(), UpstreamTwin()
     twin.server = await asyncio.start_server(twin.serve, "127.0.0.1", 0)
+    auth = AuthTwin()
     feed = Feed(
         Upstream(session, f"http://127.0.0.1:{twin.server.sockets[0].getsockname()[1]}/base/"),
         slots,
-        AuthTwin(),  # type: ignore[arg-type]
+        auth,  # type: ignore[arg-type]
         viewer=lambda raw: Viewer(raw, b"c" * 16, b"l" * 16),
         encode=encode,
         surface="status",
         bounds=Bounds(deadline_ms=30, body_max_bytes=BODY_MAX_BYTES, items_max=1_000),
     )
     app = web.Application(middlewares=[problems])
-    app.router.add_get("/v1/feed/{path:.*}", feed.get)
+    add_routes(app.router, feed.operations(), auth, body_max_bytes=1_000)  # type: ignore[arg-type]
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
