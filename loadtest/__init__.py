@@ -1,0 +1,1 @@
+"""The load generator and the benchmarks. Loopback only, bounded in requests and time."""
