@@ -82,24 +82,22 @@ class _Entry(Struct, array_like=True):
     keys: tuple[str, ...]
 
     def lapsed(self, now_ms: int) -> bool:
-        if self.state == CONFIRMED:
-            return now_ms - self.at_ms >= RETENTION_MS
-        return now_ms > self.expires_at_ms + GRACE_MS
-
-
-class _Hide(Struct, array_like=True):
-    key: str
-    at_ms: int
+        if self.state == RESERVED:
+            return now_ms > self.expires_at_ms + GRACE_MS
+        return now_ms - self.at_ms >= RETENTION_MS
 
 
 class _Viewer(Struct, array_like=True):
+    """The entries by ticket, and by key the moment of the newest hide."""
+
     entries: dict[UUID, _Entry]
-    hides: list[_Hide]
+    hides: dict[str, int]
 
     def prune(self, now_ms: int) -> None:
         for ticket in [ticket for ticket, entry in self.entries.items() if entry.lapsed(now_ms)]:
             del self.entries[ticket]
-        self.hides = [hide for hide in self.hides if now_ms - hide.at_ms < RETENTION_MS]
+        for key in [key for key, at_ms in self.hides.items() if now_ms - at_ms >= RETENTION_MS]:
+            del self.hides[key]
 
 
 class MemoryCounters:
@@ -148,7 +146,7 @@ class MemoryCounters:
         grant = Grant(tuple(reserved), runner_up, tuple(capped))
         if reserved:
             if known is None:
-                known = self._viewers[viewer] = _Viewer({}, [])
+                known = self._viewers[viewer] = _Viewer({}, {})
             for index, ticket in zip(reserved, ask.tickets, strict=False):
                 keys = ask.candidates[index].keys
                 known.entries[ticket] = _Entry(
@@ -171,7 +169,7 @@ class MemoryCounters:
         A reservation moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
         (released, lapsed, or from before a crash) must fit every window that contains `at_ms`.
         """
-        known = self._viewers.setdefault(ticket.viewer_cap, _Viewer({}, []))
+        known = self._viewers.setdefault(ticket.viewer_cap, _Viewer({}, {}))
         entry = known.entries.get(ticket.ticket)
         if entry is None or (entry.state == RESERVED and entry.lapsed(now_ms)):
             entry = _entry_of(ticket, at_ms)
@@ -185,9 +183,8 @@ class MemoryCounters:
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
         """Gives back a reservation; false when there is none (already shown, released or lapsed)."""
         known = self._viewers.get(ticket.viewer_cap)
-        if known is None or ticket.ticket not in known.entries:
-            return False
-        if known.entries[ticket.ticket].state != RESERVED:
+        entry = known.entries.get(ticket.ticket) if known else None
+        if known is None or entry is None or entry.state != RESERVED or entry.lapsed(now_ms):
             return False
         del known.entries[ticket.ticket]
         return True
@@ -215,15 +212,16 @@ class MemoryCounters:
         keys: tuple[str, ...],
     ) -> None:
         """Puts back an impression or view that the event log holds; the log's word is final."""
-        known = self._viewers.setdefault(viewer, _Viewer({}, []))
+        known = self._viewers.setdefault(viewer, _Viewer({}, {}))
         entry = known.entries.get(ticket)
         if entry is None or entry.state == RESERVED:
             state = CONFIRMED if counted else REFUSED
             known.entries[ticket] = _Entry(ticket, ticket, state, at_ms, expires_at_ms, keys)
 
     def restore_hide(self, viewer: bytes, advertiser: int, at_ms: int) -> None:
-        known = self._viewers.setdefault(viewer, _Viewer({}, []))
-        known.hides.append(_Hide(hide_key(advertiser), at_ms))
+        known = self._viewers.setdefault(viewer, _Viewer({}, {}))
+        key = hide_key(advertiser)
+        known.hides[key] = max(at_ms, known.hides.get(key, at_ms))
 
     def dump(self) -> Iterator[bytes]:
         """The entries and hides as versioned parts of bounded size, for a checkpoint."""
@@ -246,7 +244,7 @@ class MemoryCounters:
         return len(self._viewers)
 
 
-_DECODER = msgpack.Decoder(list[tuple[bytes, list[_Entry], list[_Hide]]])
+_DECODER = msgpack.Decoder(list[tuple[bytes, list[_Entry], dict[str, int]]])
 
 
 class _Tally:
@@ -260,8 +258,8 @@ class _Tally:
         for entry in known.entries.values():
             if entry.state != REFUSED and not entry.lapsed(now_ms):
                 self._count((ALL, PACE, *entry.keys), entry.at_ms if entry.state == CONFIRMED else now_ms)
-        for hide in known.hides:
-            self._count((hide.key,), hide.at_ms)
+        for key, at_ms in known.hides.items():
+            self._count((key,), at_ms)
 
     def add(self, keys: Iterable[str]) -> None:
         self._count((ALL, *keys), self._now_ms)
