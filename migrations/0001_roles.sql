@@ -28,10 +28,15 @@ BEGIN
   END LOOP;
 END $$;
 
-ALTER SCHEMA adserve OWNER TO adserve_owner;
+GRANT USAGE, CREATE ON SCHEMA adserve TO adserve_owner;
 ALTER TABLE alembic_version OWNER TO adserve_owner;
+ALTER SCHEMA adserve OWNER TO adserve_owner;
 
 SET LOCAL ROLE adserve_owner;
+
+-- A login that is no superuser inherits nothing from its roles, but has to see what is applied before it takes one.
+GRANT USAGE ON SCHEMA adserve TO SESSION_USER;
+GRANT SELECT ON alembic_version TO SESSION_USER;
 
 GRANT USAGE ON SCHEMA adserve
   TO adserve_recorder, adserve_catalogue, adserve_tenant, adserve_operator, adserve_analyst;

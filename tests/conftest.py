@@ -100,6 +100,12 @@ def template(request: pytest.FixtureRequest) -> Template:
     return Template(*workerinput["template"]) if workerinput else request.config.stash[_server].template()
 
 
+@pytest.fixture(scope="session")
+def server_url(template: Template) -> str:
+    """A superuser's URL of some database of the server, to make others beside it."""
+    return template.server_url
+
+
 @pytest.fixture
 async def database_url(template: Template) -> AsyncIterator[str]:
     """A database of this test's own: migrated, empty, on a server that keeps what it acknowledges."""
