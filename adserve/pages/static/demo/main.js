@@ -1,0 +1,86 @@
+// Puts the demo together: a viewer's feed on the phone, everything behind it beside the phone.
+import { api, follow } from "./api.js";
+import { beacon, viewed } from "./beacons.js";
+import { byId, toast } from "./dom.js";
+import { decodeFeed } from "./feed.js";
+import { EventLog, MoneyBars } from "./ledger.js";
+import { Player } from "./player.js";
+import { Rollout } from "./rollout.js";
+import { setUpTheme, Sheet } from "./shell.js";
+import { Strip } from "./strip.js";
+import { Viewers } from "./viewers.js";
+import { explain } from "./why.js";
+
+let why = null;
+let asked = 0;
+const strip = new Strip();
+const log = new EventLog();
+const bars = new MoneyBars();
+
+const player = new Player(byId("screen"), {
+  shown,
+  impression: (ad) => beacon(ad, "impression"),
+  viewed,
+  clicked: () => player.hold("button", true),
+  hide,
+  report,
+  ended: () => strip.mark(null),
+  again: load,
+  another: () => viewers.step(1),
+  panels: () => sheet.open(),
+});
+const sheet = new Sheet((open) => player.hold("sheet", open));
+const viewers = new Viewers(load, (bucket) => bucket < Math.round(rollout.percent * 100));
+const rollout = new Rollout(load, () => viewers.light());
+
+async function load() {
+  const turn = ++asked;
+  try {
+    const answer = await api.feed(viewers.current);
+    if (turn !== asked) return;
+    const items = decodeFeed(answer.feed);
+    why = answer.why;
+    strip.load(items);
+    player.load(items);
+  } catch (error) {
+    if (turn === asked) player.wait(`The feed did not load: ${error.message}`);
+  }
+}
+
+function shown(item) {
+  strip.mark(item);
+  explain(why, item, player.statusesToAd, bars.campaigns);
+}
+
+function withdraw(ad) {
+  const unwanted = (item) => item.kind === "ad" && item.advertiser === ad.advertiser;
+  player.drop(unwanted).forEach((item) => strip.drop(item));
+  player.next();
+}
+
+function hide(ad) {
+  beacon(ad, "hide");
+  toast(`No more ads from ${ad.name}.`);
+  withdraw(ad);
+}
+
+function report(ad) {
+  beacon(ad, "report");
+  toast("Thank you. This ad was reported.");
+  withdraw(ad);
+}
+
+async function start() {
+  setUpTheme();
+  player.wait("Loading the feed…");
+  await viewers.load();
+  rollout.show(await api.rollout());
+  follow((state) => {
+    log.show(state.events);
+    bars.show(state.campaigns);
+    rollout.show(state.rollout);
+  }, (on) => log.connected(on));
+  await load();
+}
+
+start().catch((error) => player.wait(`The demo did not start: ${error.message}`));
