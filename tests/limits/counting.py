@@ -1,13 +1,16 @@
 """What the counters are asked in these tests: a few ads of a few campaigns, and the tickets for them."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from adserve.domain.ids import uuid7
 from adserve.domain.tickets import Ticket
-from adserve.limits.counters import Candidate, Reservation
+from adserve.limits.counters import Candidate, MemoryCounters, Reservation
 from adserve.limits.rules import ALL, Rule, advertiser_key, campaign_key, hide_key, keys_counted, label_key
+
+KINDS: dict[str, Callable[[int], Any]] = {"memory": MemoryCounters}
+"""Every kind of counters, made from an epoch: each must pass the same suites."""
 
 START_MS = 1_767_225_600_000
 TTL_MS = 3_600_000
