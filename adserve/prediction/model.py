@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adserve.domain.ads import Ad
-from adserve.domain.facts import ViewerFacts
+from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts
 from adserve.prediction import features
 from adserve.prediction.features import AdFacts, Hashes, Indexes, Numbers
 
@@ -33,10 +33,7 @@ class Model:
         self.name = name
         self._weights = weights
         self._intercept = intercept
-        counts = (
-            *range(features.EXPOSURES_MAX + 1),
-            EXPOSURES_UNKNOWN,
-        )  # the last stands where -1 finds it
+        counts = [*range(features.EXPOSURES_MAX + 1), EXPOSURES_UNKNOWN]  # the last stands where -1 finds it
         self._exposures = np.array([self._sum(features.exposure_indexes(count)) for count in counts])
         self._cell = lru_cache(VIEWERS_CACHED_MAX)(self._new_cell)
 
