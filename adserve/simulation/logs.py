@@ -50,6 +50,14 @@ class ContextColumns(Struct, frozen=True, forbid_unknown_fields=True):
     custom: dict[str, str] = {}
 
 
+class CampaignDefaults(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a replay's campaigns have that the log does not say, in its unit of price; a budget of None is no limit."""
+
+    bid: Annotated[int, Meta(ge=1)] = 1_000
+    daily_budget: Annotated[int, Meta(ge=1)] | None = None
+    total_budget: Annotated[int, Meta(ge=1)] | None = None
+
+
 class LogMapping(Struct, frozen=True, forbid_unknown_fields=True):
     """How a log's columns are to be understood.
 
@@ -61,6 +69,7 @@ class LogMapping(Struct, frozen=True, forbid_unknown_fields=True):
     columns: Columns
     context: ContextColumns = ContextColumns()
     constants: Context = Context()
+    campaigns: CampaignDefaults = CampaignDefaults()
     time_zone: str = "UTC"
     currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")] = "USD"
     price_unit_micros: Annotated[int, Meta(ge=1)] = 1_000
@@ -170,14 +179,13 @@ class _Record:
             return Malformed(number, f"{len(fields)} fields instead of {len(self._positions)}")
         try:
             return self._row(number, fields)
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             return Malformed(number, str(error))
 
     def _row(self, number: int, fields: list[str]) -> Row:
-        moment = datetime.strptime(self._wanted(fields, "time"), self._format)  # noqa: DTZ007 - gets its zone below
         return Row(
             line=number,
-            at_ms=to_ms(moment.replace(tzinfo=moment.tzinfo or self._zone)),
+            at_ms=self._moment_ms(self._wanted(fields, "time")),
             viewer=self._wanted(fields, "viewer") if self._columns["viewer"] else str(number),
             campaign=self._wanted(fields, "campaign"),
             clicked=_flag(self._wanted(fields, "click")),
@@ -185,6 +193,13 @@ class _Record:
             bid_micros=self._price(fields, "bid"),
             floor_micros=self._price(fields, "floor"),
         )
+
+    def _moment_ms(self, written: str) -> int:
+        moment = datetime.strptime(written, self._format)  # noqa: DTZ007 - gets its zone below
+        moment_ms = to_ms(moment.replace(tzinfo=moment.tzinfo or self._zone))
+        if moment_ms < 0:
+            raise ValueError("the time lies before 1970")
+        return moment_ms
 
     def _read_context(self, fields: list[str]) -> Context:
         constants = self._mapping.constants
