@@ -49,4 +49,4 @@ class Desk:
             # A row policy refused a row of another advertiser: the tenant cannot see that one.
             raise UnknownReference("advertiser") from error
         except AWAY as error:
-            raise Away(str(error) or type(error).__name__) from error
+            raise Away from error

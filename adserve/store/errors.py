@@ -23,7 +23,7 @@ class UnknownReference(StoreError):
     """`field` names something that does not exist, or that is another tenant's."""
 
     def __init__(self, field: str) -> None:
-        super().__init__(f"{field} does not exist")
+        super().__init__("does not exist")
         self.field = field
 
 

@@ -33,7 +33,7 @@ class Keys:
         try:
             rows = await self._pool.fetch(SQL.valid, timeout=ACQUIRE_TIMEOUT_S)
         except AWAY as error:
-            raise Away(str(error)) from error
+            raise Away from error
         return [(row["hash"], _key_from_row(row)) for row in rows]
 
     async def issue(

@@ -23,6 +23,7 @@ async def read(connection: Connection) -> dict[str, SurfaceRollout]:
 
 async def replace(connection: Connection, rollouts: Mapping[str, SurfaceRollout]) -> None:
     """A surface that is left out shows ads to nobody."""
+    await connection.execute(SQL.lock)  # one after the other, or two would both add a surface
     await connection.execute(SQL.clear)
     rows = [(name, of.percent_bp, of.holdout_bp, of.countries) for name, of in rollouts.items()]
     await connection.executemany(SQL.add, rows)

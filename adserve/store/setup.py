@@ -1,9 +1,11 @@
 """What advertisers and operators set up: advertisers, campaigns, creatives, ads. Four tables, one way to work them."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from adserve.domain.ids import AdvertiserId
+from adserve.domain.money import Money
 from adserve.store.desk import Connection
 from adserve.store.errors import Missing, Outdated
 from adserve.store.statements import load
@@ -38,9 +40,7 @@ class Table:
         return self._found(await connection.fetchrow(self._sql.lock, id_), id_)
 
     async def change(self, connection: Connection, id_: int, version: int, values: Row) -> Row:
-        row: Row | None = await connection.fetchrow(
-            self._sql.change, id_, version, *self._parameters(values)
-        )
+        row: Row | None = await connection.fetchrow(self._sql.change, id_, version, *self._parameters(values))
         if row is None:
             raise Outdated(f"{self._subject} {id_} is no longer at version {version}")
         return row
@@ -89,12 +89,33 @@ CREATIVES = Table(
 )
 ADS = Table("ads", ("advertiser_id", "campaign_id", "creative_id"), filters=("advertiser", "campaign"))
 
-_DELIVERED = load("campaigns").delivered
+_ADVERTISERS = load("advertisers")
+_CAMPAIGNS = load("campaigns")
+
+
+class Balance(NamedTuple):
+    currency: str
+    available_micros: int
+    held_micros: int
+
+
+async def deposit(
+    connection: Connection, advertiser: int, amount: Money, reference: str, at: datetime
+) -> int:
+    """Books money that came in; answers the transaction's id."""
+    parameters = (advertiser, amount.micros, amount.currency, reference, at)
+    transaction: int = await connection.fetchval(_ADVERTISERS.deposit, *parameters)
+    return transaction
+
+
+async def balances(connection: Connection, advertiser: int) -> list[Balance]:
+    """One a currency that the advertiser ever had money in."""
+    return [Balance(*row) for row in await connection.fetch(_ADVERTISERS.balances, advertiser)]
 
 
 async def has_delivered(connection: Connection, campaign: int) -> bool:
     """Whether money was ever set aside for the campaign: nothing is shown before. The campaign must be locked."""
-    delivered: bool = await connection.fetchval(_DELIVERED, campaign)
+    delivered: bool = await connection.fetchval(_CAMPAIGNS.delivered, campaign)
     return delivered
 
 

@@ -4,6 +4,9 @@
 -- name: read
 SELECT surface, percent_bp, holdout_bp, countries FROM rollouts ORDER BY surface
 
+-- name: lock
+SELECT pg_advisory_xact_lock(hashtextextended('adserve.rollouts', 0))
+
 -- name: clear
 DELETE FROM rollouts
 

@@ -1,0 +1,120 @@
+"""/v1/creatives: what is shown. Here a creative names media that are stored already; /media serves them."""
+
+import asyncio
+from typing import Annotated, Literal
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from adserve.api.resource import Resource, owner_of
+from adserve.api.shapes import Id, Moment, Status, changes_of, check_landing_url
+from adserve.domain.ids import AdvertiserId
+from adserve.store.desk import Connection
+from adserve.store.media import Media
+from adserve.store.setup import CREATIVES, Row
+from adserve.web.operations import AnyQuery, Call, Operation
+from adserve.web.paging import PageQuery
+from adserve.web.problems import NOT_FOUND, Problem
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+Url = Annotated[str, Meta(pattern="^https?://[!-~]+$", max_length=2_000, description="http or https")]
+Word = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$", max_length=40)]
+
+_MEDIA_HEADERS = {
+    "Cache-Control": "public, max-age=31536000, immutable",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+class NewCreative(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`advertiser` may be left out by an advertiser's own key; `media` is the SHA-256 of stored media."""
+
+    advertiser: Id | None = None
+    kind: Literal["image", "video"]
+    media: Sha256
+    headline: Annotated[str, Meta(min_length=1, max_length=100)]
+    body: Annotated[str, Meta(max_length=500)] = ""
+    call_to_action: Word
+    landing_url: Url
+
+
+class Creative(Struct, frozen=True, kw_only=True):
+    id: int
+    advertiser: int
+    kind: Literal["image", "video"]
+    media: str
+    headline: str
+    body: str
+    call_to_action: str
+    landing_url: str
+    revision: int
+    status: Status
+    created_at: Moment
+    updated_at: Moment
+
+
+class CreativeQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
+    advertiser: Id | None = None
+
+
+_PLAIN = ("kind", "media", "headline", "body", "call_to_action", "landing_url")
+
+
+class Creatives(Resource):
+    table = CREATIVES
+    noun = "creative"
+    body = NewCreative
+    changes = changes_of("CreativeChanges", NewCreative, but=frozenset({"advertiser"}))
+    answer = Creative
+    query = CreativeQuery
+    example = {  # noqa: RUF012
+        "advertiser": 3,
+        "kind": "image",
+        "media": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "headline": "Slow down. Pour over.",
+        "body": "Beans that travel less than you do.",
+        "call_to_action": "shop_now",
+        "landing_url": "https://example.com/beans",
+    }
+
+    def encode(self, row: Row) -> Creative:
+        names = set(Creative.__struct_fields__) - {"advertiser"}
+        return Creative(advertiser=row["advertiser_id"], **{name: row[name] for name in names})
+
+    def body_of(self, row: Row) -> NewCreative:
+        return NewCreative(advertiser=row["advertiser_id"], **{name: row[name] for name in _PLAIN})
+
+    async def columns(
+        self, _connection: Connection, tenant: AdvertiserId | None, body: NewCreative, _stored: Row | None
+    ) -> Row:
+        check_landing_url("$.landing_url", body.landing_url)
+        owner = owner_of(tenant, body.advertiser)
+        return {"advertiser_id": owner} | {name: getattr(body, name) for name in _PLAIN}
+
+
+class MediaFiles:
+    """Serves stored media. A name is the hash of the bytes, so an answer holds for ever."""
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+
+    async def get(self, call: Call[None, AnyQuery]) -> web.StreamResponse:
+        medium = await asyncio.to_thread(self._media.find, call.request.match_info["sha256"])
+        if medium is None:
+            raise Problem(NOT_FOUND)
+        return web.FileResponse(medium.path, headers=_MEDIA_HEADERS | {"Content-Type": medium.content_type})
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method="GET",
+                path="/media/{sha256}",
+                id="getMedia",
+                tag="creatives",
+                summary="The bytes of an image or a video",
+                handle=self.get,
+                query=AnyQuery,
+                content_types=("image/*", "video/mp4"),
+            )
+        ]

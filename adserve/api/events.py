@@ -1,0 +1,172 @@
+"""/v1/events: what became of placements, as the feed service reports it; in order, each in its place."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+import orjson
+from aiohttp import web
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from adserve.access.keys import Scope
+from adserve.api.shapes import Moment, Money, check_moment
+from adserve.domain import money
+from adserve.domain.events import EventKind, Outcome
+from adserve.domain.time import Clock, to_ms
+from adserve.metering import intake
+from adserve.metering.errors import TicketRefused
+from adserve.metering.intake import Intake, Report
+from adserve.metering.tickets import Sealer
+from adserve.store.journal import Journal
+from adserve.web.bodies import BodyDecoder, field_error
+from adserve.web.operations import Call, NoQuery, Operation
+from adserve.web.problems import NOT_FOUND, FieldError, Problem
+from adserve.web.replies import JSON, json_response
+
+FEED = frozenset({Scope.FEED})
+EVENTS_MAX = 1_000
+VIEW_MS_MAX = 86_400_000
+
+
+class EventReport(Struct, frozen=True, forbid_unknown_fields=True):
+    """`occurred_at` is the client's clock: kept, never billed by. `view_ms` is how long it was seen."""
+
+    ticket: Annotated[str, Meta(min_length=1, max_length=4_096)]
+    kind: EventKind
+    occurred_at: Moment | None = None
+    view_ms: Annotated[int, Meta(ge=0, le=VIEW_MS_MAX)] | None = None
+
+
+class EventReports(Struct, frozen=True, forbid_unknown_fields=True):
+    events: Annotated[list[EventReport], Meta(min_length=1, max_length=EVENTS_MAX)]
+
+
+class _Envelope(Struct, frozen=True, forbid_unknown_fields=True):
+    events: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=EVENTS_MAX)]
+
+
+class EventResult(Struct, frozen=True):
+    """`event` is null when it is refused; `billed` when nothing is charged, or it is not known yet."""
+
+    event: str | None
+    outcome: Outcome
+    billed: Money | None
+    errors: list[FieldError] | UnsetType = UNSET
+
+
+class EventResults(Struct, frozen=True):
+    results: list[EventResult]
+
+
+class KnownEvent(Struct, frozen=True):
+    event: str
+    kind: EventKind
+    outcome: Outcome
+    billed: Money | None
+
+
+class TicketEvents(Struct, frozen=True):
+    events: list[KnownEvent]
+
+
+_whole = msgspec.json.Decoder(EventReports)
+_envelope = BodyDecoder(_Envelope)
+_item = msgspec.json.Decoder(EventReport)
+
+
+def decode_reports(raw: bytes) -> list[Report]:
+    """All at once; and only when that fails one by one, so that a bad event spoils no other."""
+    try:
+        return [_report(event) for event in _whole.decode(raw).events]
+    except (ValueError, RecursionError, Problem):
+        return list(_decode_one_by_one(raw))
+
+
+def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
+    for item in _envelope.decode(raw).events:
+        try:
+            yield _report(_item.decode(item))
+        except Problem as problem:
+            yield _refused(problem.errors[0])
+        except (ValueError, RecursionError) as error:
+            yield _refused(field_error(error))
+
+
+def _report(event: EventReport) -> Report:
+    occurred_at_ms = None
+    if event.occurred_at is not None:
+        check_moment("$.occurred_at", event.occurred_at)
+        occurred_at_ms = to_ms(event.occurred_at)
+    return Report(event.ticket, event.kind, occurred_at_ms, event.view_ms)
+
+
+def _refused(wrong: FieldError) -> Report:
+    return Report("", "", problems=(intake.Problem(wrong.field, wrong.reason),))
+
+
+class EventsApi:
+    def __init__(self, intake: Intake, journal: Journal, sealer: Sealer, clock: Clock) -> None:
+        self._intake = intake
+        self._journal = journal
+        self._sealer = sealer
+        self._clock = clock
+
+    async def report(self, call: Call[list[Report], NoQuery]) -> web.StreamResponse:
+        answers = await self._intake.take(call.body, self._clock())
+        results = [_encode_answer(answer) for answer in answers]
+        return web.Response(body=orjson.dumps({"results": results}), content_type=JSON)
+
+    async def of_ticket(self, call: Call[None, NoQuery]) -> web.StreamResponse:
+        try:
+            ticket = self._sealer.open(call.request.match_info["ticket"], self._clock())
+        except TicketRefused as error:
+            raise Problem(NOT_FOUND, str(error)) from error
+        kept = await self._journal.of_ticket(ticket)
+        events = [KnownEvent(str(of.event), of.kind, of.outcome, _money(of.billed)) for of in kept]
+        return json_response(TicketEvents(events))
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method="POST",
+                path="/v1/events",
+                id="reportEvents",
+                tag="feed service",
+                summary="Report what became of placements",
+                description="Answers when everything is durable, in order. A bad event is refused in its place.",
+                handle=self.report,
+                scopes=FEED,
+                body=EventReports,
+                decode=decode_reports,
+                answer=EventResults,
+                refusals=(503,),
+                example={"events": [{"ticket": "AQ...", "kind": "impression", "view_ms": 1_200}]},
+            ),
+            Operation(
+                method="GET",
+                path="/v1/events/{ticket}",
+                id="getTicketEvents",
+                tag="feed service",
+                summary="The events of a ticket",
+                handle=self.of_ticket,
+                scopes=FEED,
+                answer=TicketEvents,
+                refusals=(503,),
+            ),
+        ]
+
+
+def _encode_answer(answer: intake.Answer) -> dict[str, object]:
+    billed = answer.billed
+    encoded: dict[str, object] = {
+        "event": answer.event,
+        "outcome": answer.outcome,
+        "billed": None if billed is None else {"micros": billed.micros, "currency": billed.currency},
+    }
+    if answer.errors:
+        encoded["errors"] = [{"field": wrong.field, "reason": wrong.reason} for wrong in answer.errors]
+    return encoded
+
+
+def _money(billed: money.Money | None) -> Money | None:
+    return None if billed is None else Money(billed.micros, billed.currency)

@@ -1,0 +1,82 @@
+"""/healthz, /readyz and /metrics: for who runs the service."""
+
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from adserve.web.operations import AnyQuery, Call, Operation
+from adserve.web.replies import json_response
+
+
+class Part(Struct, frozen=True):
+    """One thing that the service needs. `detail` says how it is, also when it is well."""
+
+    ok: bool
+    detail: str = ""
+
+
+class Alive(Struct, frozen=True):
+    status: str = "ok"
+
+
+class Readiness(Struct, frozen=True):
+    ready: bool
+    parts: dict[str, Part]
+
+
+Check = Callable[[], Part]
+
+
+class Health:
+    """`checks` read what is known already: they await nothing and never fail."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+
+    async def healthz(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
+        return json_response(Alive())
+
+    async def readyz(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
+        parts = {name: check() for name, check in self._checks.items()}
+        ready = all(part.ok for part in parts.values())
+        return json_response(Readiness(ready, parts), 200 if ready else 503)
+
+    async def metrics(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method="GET",
+                path="/healthz",
+                id="healthz",
+                tag="service",
+                summary="The process is alive",
+                handle=self.healthz,
+                query=AnyQuery,
+                answer=Alive,
+            ),
+            Operation(
+                method="GET",
+                path="/readyz",
+                id="readyz",
+                tag="service",
+                summary="It can decide and record; each part is named",
+                description="Answers 503 with the same body when it cannot.",
+                handle=self.readyz,
+                query=AnyQuery,
+                answer=Readiness,
+            ),
+            Operation(
+                method="GET",
+                path="/metrics",
+                id="metrics",
+                tag="service",
+                summary="Figures for Prometheus",
+                handle=self.metrics,
+                query=AnyQuery,
+                content_types=("text/plain",),
+            ),
+        ]

@@ -1,0 +1,213 @@
+"""GET /v1/impressions: the log, as JSON, NDJSON or CSV. A page has the same rows and cursor in each of them."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from adserve.access.keys import Scope
+from adserve.api.shapes import Id, Moment, Money, check_moment
+from adserve.domain.events import EventKind, Outcome
+from adserve.domain.targeting import Country
+from adserve.store.desk import Desk
+from adserve.store.impressions import Filters, Place, page
+from adserve.store.setup import Row
+from adserve.web.operations import Call, Operation
+from adserve.web.paging import Cursor, decode_cursor, encode_cursor
+from adserve.web.replies import Page, json_response
+
+READERS = frozenset({Scope.ANALYST, Scope.ADVERTISER})
+ROWS_MAX = 10_000
+ROWS_A_CHUNK = 500
+
+NDJSON, CSV = "application/x-ndjson", "text/csv"
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+Text = Annotated[str, Meta(max_length=64)]
+
+
+class ImpressionsQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """`from` is included, `to` is not; both are moments of receipt."""
+
+    from_: Moment | None = None
+    to: Moment | None = None
+    kind: EventKind | None = EventKind.IMPRESSION
+    advertiser: Id | None = None
+    campaign: Id | None = None
+    ad: Id | None = None
+    country: Country | None = None
+    platform: Text | None = None
+    surface: Text | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 100
+    after: Cursor | None = None
+
+
+class LoggedEvent(Struct, frozen=True, kw_only=True):
+    event: UUID
+    ticket: UUID
+    decision: UUID
+    kind: EventKind
+    outcome: Outcome
+    received_at: Moment
+    occurred_at: Moment | None
+    issued_at: Moment
+    advertiser: int
+    campaign: int
+    ad: int
+    creative: int
+    revision: int
+    surface: str
+    country: str
+    platform: str
+    position: int
+    view_ms: int | None
+    price: Money
+    billed: Money
+    billable: str
+    bid_model: str
+    budget_day: str
+    model: str
+    propensity: float
+    catalogue_version: int
+    rules_version: int
+    arm: str
+
+
+_MONEY = ("price", "billed")
+_PLAIN = tuple(name for name in LoggedEvent.__struct_fields__ if name not in (*_MONEY, "budget_day"))
+COLUMNS = (*_PLAIN, "budget_day", "price_micros", "billed_micros", "currency")
+
+_position = msgspec.json.Decoder(tuple[Annotated[datetime, Meta(tz=True)], UUID])
+
+
+class Impressions:
+    """Staff read through `desk` as analysts; an advertiser's key sees its own rows alone."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def page(self, call: Call[None, ImpressionsQuery]) -> web.StreamResponse:
+        query = call.query
+        rows = await self._rows(call)
+        shown = rows[: query.limit]
+        following = None
+        if len(rows) > query.limit:
+            following = encode_cursor(shown[-1]["received_at"], shown[-1]["event"])
+        kind = _preferred(call.request.headers.get("Accept", ""))
+        if kind is None:
+            return json_response(Page([_encode(row) for row in shown], following))
+        return await _stream(call.request, kind, shown, following)
+
+    async def _rows(self, call: Call[None, ImpressionsQuery]) -> Sequence[Row]:
+        query = call.query
+        for name, moment in (("?from", query.from_), ("?to", query.to)):
+            if moment is not None:
+                check_moment(name, moment)
+        after = None if query.after is None else Place(*decode_cursor(query.after, _position))
+        filters = Filters(
+            query.kind,
+            query.from_,
+            query.to,
+            query.advertiser,
+            query.campaign,
+            query.ad,
+            query.country,
+            query.platform,
+            query.surface,
+            query.outcome,
+        )
+        async with self._desk.transaction(call.caller.advertiser) as connection:
+            return await page(connection, filters, after, query.limit + 1)
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(
+                method="GET",
+                path="/v1/impressions",
+                id="listImpressions",
+                tag="analysts",
+                summary="The log of impressions and other events",
+                description="In the order of receipt. As NDJSON or CSV, `Link` has the next page.",
+                handle=self.page,
+                scopes=READERS,
+                query=ImpressionsQuery,
+                answer=Page[LoggedEvent],
+                content_types=("application/json", NDJSON, CSV),
+            )
+        ]
+
+
+def _preferred(accept: str) -> str | None:
+    """NDJSON or CSV where the caller asks for one of them, the first that it names; None for JSON."""
+    for part in accept.split(","):
+        kind = part.partition(";")[0].strip().lower()
+        if kind in (NDJSON, CSV):
+            return kind
+        if kind == "application/json":
+            return None
+    return None
+
+
+async def _stream(
+    request: web.Request, kind: str, rows: Sequence[Row], following: str | None
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Cache-Control": "no-store"})
+    response.content_type, response.charset = kind, "utf-8"
+    if following is not None:
+        url = request.rel_url.update_query(after=following)
+        response.headers["Link"] = f'<{url}>; rel="next"'
+    await response.prepare(request)
+    for chunk in _LINES[kind](rows):
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def _ndjson(rows: Sequence[Row]) -> Iterator[bytes]:
+    for chunk in _chunks(rows):
+        yield msgspec.json.Encoder().encode_lines([_encode(row) for row in chunk])
+
+
+def _csv(rows: Sequence[Row]) -> Iterator[bytes]:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for chunk in _chunks(rows):
+        writer.writerows([_cell(row[name]) for name in COLUMNS] for row in chunk)
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode()
+
+
+_LINES: dict[str, Callable[[Sequence[Row]], Iterator[bytes]]] = {NDJSON: _ndjson, CSV: _csv}
+
+
+def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+    return (rows[start : start + ROWS_A_CHUNK] for start in range(0, len(rows), ROWS_A_CHUNK))
+
+
+def _encode(row: Row) -> LoggedEvent:
+    return LoggedEvent(
+        price=Money(row["price_micros"], row["currency"]),
+        billed=Money(row["billed_micros"], row["currency"]),
+        budget_day=row["budget_day"].isoformat(),
+        **{name: row[name] for name in _PLAIN},
+    )
+
+
+def _cell(value: Any) -> Any:
+    """A spreadsheet runs what looks like a formula, and some of our text comes from callers."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return value

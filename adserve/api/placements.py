@@ -1,0 +1,71 @@
+"""A decision as JSON. Ads repeat from answer to answer, so each is encoded once."""
+
+from typing import Any
+
+import orjson
+
+from adserve.domain.ads import Ad
+from adserve.domain.time import rfc3339
+from adserve.selection.decision import Decision, Placement
+
+ADS_ENCODED_MAX = 20_000
+
+
+class PlacementEncoder:
+    """`base_url` is what the URLs in an answer begin with."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._ads: dict[Ad, orjson.Fragment] = {}
+
+    def decision(self, decision: Decision) -> bytes:
+        answer: dict[str, Any] = {
+            "decision": decision.decision,
+            "placements": [self.placement(placement) for placement in decision.placements],
+            "no_fill": decision.no_fill,
+        }
+        if decision.explanation is not None:
+            answer["explanation"] = decision.explanation
+        return orjson.dumps(answer)
+
+    def placement(self, placement: Placement) -> dict[str, Any]:
+        """A placement in terms that orjson encodes."""
+        token, base_url = placement.token, self._base_url
+        return {
+            "position": placement.position,
+            "ticket": token,
+            "expires_at": rfc3339(placement.ticket.expires_at_ms),
+            "ad": self._ads.get(placement.ad) or self._encode(placement.ad),
+            "urls": {
+                "impression": f"{base_url}/i.gif?e={token}",
+                "click": f"{base_url}/r?e={token}",
+                "hide": f"{base_url}/e.gif?e={token}.hide",
+                "report": f"{base_url}/e.gif?e={token}.report",
+            },
+        }
+
+    def _encode(self, ad: Ad) -> orjson.Fragment:
+        creative = ad.creative
+        fragment = orjson.Fragment(
+            orjson.dumps(
+                {
+                    "id": ad.id,
+                    "campaign": ad.campaign.id,
+                    "advertiser": {"id": ad.advertiser, "name": ad.advertiser_name},
+                    "creative": {
+                        "id": creative.id,
+                        "kind": creative.kind,
+                        "media_url": f"{self._base_url}/media/{creative.media}",
+                        "width": creative.width,
+                        "height": creative.height,
+                        "headline": creative.headline,
+                        "body": creative.body,
+                        "call_to_action": creative.call_to_action,
+                    },
+                }
+            )
+        )
+        if len(self._ads) >= ADS_ENCODED_MAX:
+            self._ads.clear()  # old snapshots' ads are never asked for again
+        self._ads[ad] = fragment
+        return fragment

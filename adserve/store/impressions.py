@@ -1,0 +1,39 @@
+"""The log of events as analysts and advertisers read it, page by page in the order of receipt."""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from adserve.store.desk import Connection
+from adserve.store.setup import Row
+from adserve.store.statements import load
+
+SQL = load("impressions")
+
+
+class Filters(NamedTuple):
+    """None lets everything through; `received_from` is included, `received_to` is not."""
+
+    kind: str | None
+    received_from: datetime | None
+    received_to: datetime | None
+    advertiser: int | None
+    campaign: int | None
+    ad: int | None
+    country: str | None
+    platform: str | None
+    surface: str | None
+    outcome: str | None
+
+
+class Place(NamedTuple):
+    """A row's place in the order of the log."""
+
+    received_at: datetime
+    event: UUID
+
+
+async def page(connection: Connection, filters: Filters, after: Place | None, limit: int) -> list[Row]:
+    received_at, event = after or (None, None)
+    rows: list[Row] = await connection.fetch(SQL.page, limit, received_at, event, *filters)
+    return rows

@@ -1,0 +1,21 @@
+-- A row of `events` is one event of one ticket, stored once.
+
+-- name: page
+SELECT event_id AS event, ticket_id AS ticket, decision_id AS decision, kind, outcome, received_at, occurred_at,
+       issued_at, advertiser_id AS advertiser, campaign_id AS campaign, ad_id AS ad, creative_id AS creative, revision,
+       surface, country, platform, position, view_ms, price_micros, billed_micros, currency, billable, bid_model,
+       budget_day, model, propensity, catalogue_version, rules_version, arm
+FROM events
+WHERE ($2::timestamptz IS NULL OR (received_at, event_id) > ($2, $3::uuid))
+  AND ($4::text IS NULL OR kind = $4)
+  AND ($5::timestamptz IS NULL OR received_at >= $5)
+  AND ($6::timestamptz IS NULL OR received_at < $6)
+  AND ($7::bigint IS NULL OR advertiser_id = $7)
+  AND ($8::bigint IS NULL OR campaign_id = $8)
+  AND ($9::bigint IS NULL OR ad_id = $9)
+  AND ($10::text IS NULL OR country = $10)
+  AND ($11::text IS NULL OR platform = $11)
+  AND ($12::text IS NULL OR surface = $12)
+  AND ($13::text IS NULL OR outcome = $13)
+ORDER BY received_at, event_id
+LIMIT $1

@@ -1,0 +1,126 @@
+"""Decodes bodies and queries into typed values, and says which field is wrong."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any, Generic, NoReturn, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from adserve.web.problems import CONTENT, INVALID, SLOW, TOO_LARGE, FieldError, Problem, invalid
+
+BODY_READ_TIMEOUT_S = 15.0
+
+Body = TypeVar("Body")
+
+_PATH = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
+_NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
+_NUL = b"\\u0000"
+
+
+async def read_body(request: web.Request, most: int) -> bytes:
+    """The whole body, of at most `most` bytes (also when it was compressed)."""
+    if (request.content_length or 0) > most:
+        raise Problem(TOO_LARGE, f"At most {most:,} bytes are accepted here.")
+    if request.content.is_eof():
+        return await _collect(request, most)
+    try:
+        async with asyncio.timeout(BODY_READ_TIMEOUT_S):
+            return await _collect(request, most)
+    except TimeoutError as error:
+        raise Problem(SLOW, f"The body did not arrive within {BODY_READ_TIMEOUT_S:g} s.") from error
+
+
+async def _collect(request: web.Request, most: int) -> bytes:
+    body = await request.content.readany()
+    while not request.content.at_eof():
+        body += await request.content.readany()
+        if len(body) > most:
+            raise Problem(TOO_LARGE, f"At most {most:,} bytes are accepted here.")
+    return body
+
+
+def check_is_json(request: web.Request) -> None:
+    if request.content_type != "application/json":
+        raise Problem(CONTENT, "Send the body as Content-Type: application/json.")
+    if request.charset not in (None, "utf-8", "UTF-8"):
+        raise Problem(CONTENT, "JSON is sent in UTF-8.")
+
+
+class BodyDecoder(Generic[Body]):
+    """Decodes JSON into one type."""
+
+    def __init__(self, type_: type[Body]) -> None:
+        self._decoder = msgspec.json.Decoder(type_)
+
+    def decode(self, raw: bytes) -> Body:
+        try:
+            body = self._decoder.decode(raw)
+        except (ValueError, RecursionError) as error:
+            raise Problem(INVALID, "The body cannot be used.", (field_error(error),)) from error
+        if _NUL in raw:
+            _refuse_nul(raw)
+        return body
+
+
+def field_error(error: Exception, root: str = "$") -> FieldError:
+    """Which field a decoder stumbled over, and why."""
+    if isinstance(error, RecursionError):
+        return FieldError(root, "is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return FieldError(root, "is not valid UTF-8")
+    message = str(error)
+    at = _PATH.search(message)
+    path, reason = (at[1], message[: at.start()]) if at else (root, message)
+    named = _NAMED.match(reason)
+    if named:
+        path = f"{path}.{named[1]}"
+    return FieldError(root + path.removeprefix("$") if path.startswith("$") else path, reason)
+
+
+def _refuse_nul(raw: bytes) -> None:
+    """PostgreSQL's text cannot hold U+0000, so no string of ours does."""
+    for path in _paths_with_nul(msgspec.json.decode(raw), "$"):
+        raise invalid(path, "contains the character U+0000")
+
+
+def _paths_with_nul(value: Any, path: str) -> Iterator[str]:
+    match value:
+        case str() if "\0" in value:
+            yield path
+        case list():
+            for index, item in enumerate(value):
+                yield from _paths_with_nul(item, f"{path}[{index}]")
+        case dict():
+            for key, item in value.items():
+                if "\0" in key:
+                    yield f"{path}.{key}".replace("\0", "\\u0000")
+                yield from _paths_with_nul(item, f"{path}.{key}")
+
+
+Query = TypeVar("Query", bound=Struct)
+
+
+def decode_query(request: web.Request, type_: type[Query]) -> Query:
+    """The query's parameters, each given once."""
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if "\0" in value or "�" in value:
+            raise invalid(f"?{name}", "is not text in UTF-8 without U+0000")
+        if name in given:
+            raise invalid(f"?{name}", "is given twice")
+        given[name] = value
+    try:
+        return msgspec.convert(given, type_, strict=False)
+    except msgspec.ValidationError as error:
+        _refuse_query(error)
+
+
+def _refuse_query(error: msgspec.ValidationError) -> NoReturn:
+    wrong = field_error(error)
+    name = wrong.field.removeprefix("$.")
+    raise invalid(
+        f"?{name}", wrong.reason.replace("Object", "Query").replace("field", "parameter")
+    ) from error
