@@ -61,9 +61,9 @@ def run_revisions() -> None:
 
 def _replace_functions(connection: Connection) -> None:
     """Functions belong to the code that calls them: each migration puts today's in place, all at once."""
-    for path in sorted(FUNCTIONS.glob("*.sql")):
-        _execute(connection, path.read_text(encoding="utf-8"), as_owner=True)
-    connection.commit()
+    with connection.begin():  # the driver's own cursor begins nothing that would be committed here
+        for path in sorted(FUNCTIONS.glob("*.sql")):
+            _execute(connection, path.read_text(encoding="utf-8"), as_owner=True)
 
 
 def _execute(connection: Connection, sql: str, *, as_owner: bool) -> None:
