@@ -1,0 +1,114 @@
+import pytest
+from world import NOW_MS, PRICE_MICROS, World
+
+from adserve.domain.events import Event, EventKind, Outcome, Settled
+from adserve.domain.money import Money
+from adserve.metering.errors import JournalAway, JournalRejected
+from adserve.store.journal import Journal
+
+BILLED = Money(PRICE_MICROS, "USD")
+
+
+async def test_an_event_is_stored_captured_posted_and_counted_at_once(world: World) -> None:
+    lease = await world.lease(10_000)
+    event = world.event(world.ticket(lease))
+    assert await world.journal.settle([event]) == [Settled(event.event, Outcome.RECORDED, BILLED)]
+    assert await world.fetchval("SELECT captured_micros FROM leases") == PRICE_MICROS
+    assert await world.fetchval("SELECT sum(billed_micros) FROM rollup_deltas") == PRICE_MICROS
+    balance = "SELECT sum(micros) FROM postings JOIN accounts a ON a.id = account_id WHERE a.kind = $1"
+    assert await world.fetchval(balance, "revenue") == PRICE_MICROS
+    assert await world.fetchval(balance, "held") == 10_000 - PRICE_MICROS
+    assert await world.pools.recorder.fetchval("SELECT viewer FROM viewer_caps") == b"c" * 16
+    assert await world.fetchval("SELECT viewer FROM viewer_log") == b"l" * 16
+
+
+async def test_a_duplicate_has_the_first_ones_id_and_bills_nothing(world: World) -> None:
+    lease = await world.lease(10_000)
+    ticket = world.ticket(lease)
+    first, again = world.event(ticket), world.event(ticket, seed=1)
+    await world.journal.settle([first])
+    assert await world.journal.settle([again]) == [Settled(first.event, Outcome.DUPLICATE, None)]
+    within = world.ticket(lease)
+    one, two = world.event(within), world.event(within, seed=1)
+    assert await world.journal.settle([one, again, two]) == [
+        Settled(one.event, Outcome.RECORDED, BILLED),
+        Settled(first.event, Outcome.DUPLICATE, None),
+        Settled(one.event, Outcome.DUPLICATE, None),
+    ]
+    assert await world.fetchval("SELECT captured_micros FROM leases") == 2 * PRICE_MICROS
+
+
+async def test_what_does_not_fit_its_lease_is_over_budget(world: World) -> None:
+    lease = await world.lease(2 * PRICE_MICROS + 1)
+    events = [world.event(world.ticket(lease)) for _ in range(3)]
+    outcomes = [settled.outcome for settled in await world.journal.settle(events)]
+    assert outcomes == [Outcome.RECORDED, Outcome.RECORDED, Outcome.OVER_BUDGET]
+    assert await world.fetchval("SELECT captured_micros FROM leases") == 2 * PRICE_MICROS
+
+
+@pytest.mark.parametrize(
+    "facts", [{"lease": 999}, {"campaign": 999}, {"currency": "EUR"}, {"advertiser": 999}]
+)
+async def test_a_lease_pays_for_its_own_campaign_only(world: World, facts: dict[str, object]) -> None:
+    lease = await world.lease(10_000)
+    event = world.event(world.ticket(**{"lease": lease} | facts))
+    assert (await world.journal.settle([event]))[0].outcome is Outcome.OVER_BUDGET
+    assert await world.fetchval("SELECT captured_micros FROM leases") == 0
+
+
+async def test_other_kinds_are_stored_and_not_billed(world: World) -> None:
+    ticket = world.ticket(await world.lease(10_000))
+    outcomes = {"view": Outcome.UNBILLED_KIND, "click": Outcome.LATE, "impression": Outcome.OVER_CAP}
+    events = [world.event(ticket, kind, outcome) for kind, outcome in outcomes.items()]
+    assert [settled.outcome for settled in await world.journal.settle(events)] == list(outcomes.values())
+    assert await world.fetchval("SELECT captured_micros FROM leases") == 0
+    assert await world.fetchval("SELECT count(*) FROM viewer_log") == 1
+
+
+async def test_a_value_that_no_column_takes_is_rejected_with_the_whole_batch(world: World) -> None:
+    lease = await world.lease(10_000)
+    for facts in ({"country": "\0"}, {"position": 2**40}, {"price_micros": 0}, {"issued_at_ms": 0}):
+        with pytest.raises(JournalRejected):
+            await world.journal.settle(
+                [world.event(world.ticket(lease)), world.event(world.ticket(lease, **facts))]
+            )
+    assert await world.fetchval("SELECT count(*) FROM events") == 0
+
+
+async def test_quarantine_keeps_what_no_column_takes_and_the_first_of_a_ticket(world: World) -> None:
+    ticket = world.ticket(1, country="\0")
+    first, again = world.event(ticket), world.event(ticket, seed=1)
+    assert await world.journal.quarantine(first, "no\0") == first.event
+    assert await world.journal.quarantine(again, "no") == first.event
+    kept = await world.journal.of_ticket(ticket)
+    assert [(one.event, one.kind, one.outcome, one.billed) for one in kept] == [
+        (first.event, EventKind.IMPRESSION, Outcome.ACCEPTED, None)
+    ]
+
+
+async def test_a_database_that_went_away_is_told_as_such(world: World) -> None:
+    event = world.event(world.ticket(await world.lease(10_000)))
+    await world.pools.recorder.close()
+    with pytest.raises(JournalAway):
+        await world.journal.settle([event])
+
+
+async def test_events_of_a_ticket_and_since_a_moment(world: World) -> None:
+    ticket = world.ticket(await world.lease(10_000))
+    events: list[Event] = [
+        world.event(ticket),
+        world.event(ticket, "click", Outcome.UNBILLED_KIND, 1),
+        world.event(ticket, "hide", Outcome.UNBILLED_KIND, 2),
+    ]
+    await world.journal.settle(events)
+    assert {one.kind: one.billed for one in await world.journal.of_ticket(ticket)} == {
+        EventKind.IMPRESSION: BILLED,
+        EventKind.CLICK: None,
+        EventKind.HIDE: None,
+    }
+    counted = [one async for one in Journal(world.pools.recorder).since(NOW_MS)]
+    assert {one.kind for one in counted} == {EventKind.IMPRESSION, EventKind.HIDE}
+    assert counted[0].viewer == ticket.viewer_cap
+    assert counted[0].labels == ("food",)
+    assert counted[0].expires_at_ms == ticket.expires_at_ms
+    assert [one async for one in world.journal.since(NOW_MS + 1_001)] == []
