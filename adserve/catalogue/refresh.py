@@ -35,13 +35,15 @@ class Refresh:
         self._source = source
         self._publish = publish
         self._snapshot: Snapshot | None = None
+        self._confirmed_at_ms = 0
 
     async def step(self, now_ms: int) -> None:
         """One poll: loads the catalogue again if it has changed. `now_ms` is when the poll began."""
         state = await self._source.state()
-        if self._snapshot is not None:
-            await self._publish(self._snapshot, state, now_ms)  # the switch waits for no catalogue
         if self._snapshot is None or self._snapshot.version != state.catalogue_version:
+            if self._snapshot is not None:  # the switch waits for no catalogue
+                await self._publish(self._snapshot, state, self._confirmed_at_ms)
             self._snapshot = await self._source.load(now_ms)
-            await self._publish(self._snapshot, state, now_ms)
+        self._confirmed_at_ms = now_ms
+        await self._publish(self._snapshot, state, now_ms)
         await self._source.beat(state.switch_version)

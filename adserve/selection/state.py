@@ -114,7 +114,8 @@ class LiveView:
     def pause(self) -> None:
         """Stops ads on this replica alone, PostgreSQL or not, until an operator moves the switch again."""
         self._paused_over = self._switch_version
-        self._view = self.current()._replace(paused=True)
+        if self._view is not None:
+            self._view = self._view._replace(paused=True)
 
     async def publish(self, snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
         """Compiles a new snapshot off the event loop; a known one is only confirmed."""
