@@ -18,7 +18,8 @@ EXPOSURES_UNKNOWN = -1
 class ViewerFacts(NamedTuple):
     """Without consent, age, interests and custom values are empty. `languages` goes from exact to general.
 
-    `seen` counts the impressions of any ad in the last EXPOSURE_WINDOW_MS. `weekday` (ISO 8601, Monday is 1) and `hour` are the viewer's own; None without a known time zone.
+    `seen` counts the impressions of any ad in the last EXPOSURE_WINDOW_MS. `weekday` (ISO 8601, Monday is 1) and
+    `hour` are the viewer's own; None without a known time zone.
     """
 
     country: str | None = None
@@ -36,10 +37,9 @@ class ViewerFacts(NamedTuple):
 
 def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
     local = _local_time(context.time_zone, now_ms)
-    language = context.language.lower() if context.language else None
     return ViewerFacts(
         country=context.country,
-        languages=() if language is None else (language, language.split("-", 1)[0]),
+        languages=_with_general(context.language.lower()) if context.language else (),
         platform=context.platform,
         version=parse_version(context.app_version) if context.app_version else None,
         age=context.age if personalised else None,
@@ -48,6 +48,12 @@ def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
         hour=local.hour if local else None,
         custom=tuple(sorted(context.custom.items())) if personalised else (),
     )
+
+
+def _with_general(language: str) -> tuple[str, ...]:
+    """`zh-hant-tw`, `zh-hant`, `zh`."""
+    parts = language.split("-")
+    return tuple("-".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
 def _local_time(zone: str | None, now_ms: int) -> datetime | None:

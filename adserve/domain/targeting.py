@@ -57,7 +57,7 @@ class Targeting(Exclusion, frozen=True, forbid_unknown_fields=True, omit_default
 def parse_version(version: str) -> int | None:
     """A number that orders dotted versions of up to four parts: `2.26.1` < `2.26.10`; missing parts are 0.
 
-    Whatever follows the numbers ("-beta") is passed over; None when there are none.
+    Whatever follows the numbers ("-beta") is passed over; None when there are none or one is too long to order.
     """
     found = _VERSION.match(version)
     if found is None:
@@ -68,4 +68,4 @@ def parse_version(version: str) -> int | None:
     return number
 
 
-_VERSION = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,5}))?(?:\.([0-9]{1,5}))?(?:\.([0-9]{1,5}))?", re.ASCII)
+_VERSION = re.compile(r"([0-9]{1,3}+)" + r"(?:\.([0-9]{1,5}+))?+" * 3 + "(?![0-9])")
