@@ -28,11 +28,10 @@ class TargetingIndex:
         self._size = len(ads)
         targetings = [ad.campaign.targeting for ad in ads]
         excludes = [targeting.exclude for targeting in targetings]
-        self._wanted = [_SetDimension(targetings, values) for values in _VALUES]
-        self._excluded = [_SetDimension(excludes, values) for values in _VALUES]
-        custom_names = sorted({name for part in [*targetings, *excludes] for name in part.custom})
-        self._custom_wanted = {name: _SetDimension(targetings, _custom(name)) for name in custom_names}
-        self._custom_excluded = {name: _SetDimension(excludes, _custom(name)) for name in custom_names}
+        self._custom_names = sorted({name for part in [*targetings, *excludes] for name in part.custom})
+        values_of = [*_VALUES, *map(_custom, self._custom_names)]
+        self._wanted = [_SetDimension(targetings, values) for values in values_of]
+        self._excluded = [_SetDimension(excludes, values) for values in values_of]
         self._age = _RangeDimension(
             [_age_range(part) for part in targetings], [_age_range(part) for part in excludes]
         )
@@ -52,6 +51,7 @@ class TargetingIndex:
             if len(self._cells) >= CELLS_MAX:
                 self._cells.clear()
             rows = self._cells[cell] = self._search(facts, now_ms)
+            rows.flags.writeable = False  # every viewer of the cell reads this one
         return rows
 
     def _cell(self, facts: ViewerFacts, now_ms: int) -> Cell:
@@ -60,38 +60,32 @@ class TargetingIndex:
             *(
                 wanted.fold(excluded, values)
                 for wanted, excluded, values in zip(
-                    self._wanted, self._excluded, _sets_of(facts), strict=True
+                    self._wanted, self._excluded, self._sets_of(facts), strict=True
                 )
             ),
             self._age.fold(facts.age),
             self._version.fold(facts.version),
-            tuple(pair for pair in facts.custom if pair[0] in self._custom_wanted)
-            if self._custom_wanted
-            else (),
         )
 
     def _search(self, facts: ViewerFacts, now_ms: int) -> Rows:
         matches: Mask = (self._starts <= now_ms) & (now_ms < self._ends)
-        for wanted, excluded, values in zip(self._wanted, self._excluded, _sets_of(facts), strict=True):
+        for wanted, excluded, values in zip(self._wanted, self._excluded, self._sets_of(facts), strict=True):
             matches &= wanted.untargeted_or(values) & ~excluded.any_of(values)
-        custom = dict(facts.custom)
-        for name, wanted in self._custom_wanted.items():
-            values = (custom[name],) if name in custom else ()
-            matches &= wanted.untargeted_or(values) & ~self._custom_excluded[name].any_of(values)
         matches &= self._age.matches(facts.age) & self._version.matches(facts.version)
         return np.flatnonzero(matches).astype(np.int32)
 
-
-def _sets_of(facts: ViewerFacts) -> tuple[tuple[Hashable, ...], ...]:
-    """In the order of `_VALUES`."""
-    return (
-        () if facts.country is None else (facts.country,),
-        facts.languages,
-        () if facts.platform is None else (facts.platform,),
-        facts.interests,
-        () if facts.weekday is None else (facts.weekday,),
-        () if facts.hour is None else (facts.hour,),
-    )
+    def _sets_of(self, facts: ViewerFacts) -> tuple[tuple[Hashable, ...], ...]:
+        """In the order of the dimensions: `_VALUES`, then the custom names."""
+        custom = dict(facts.custom)
+        return (
+            () if facts.country is None else (facts.country,),
+            facts.languages,
+            () if facts.platform is None else (facts.platform,),
+            facts.interests,
+            () if facts.weekday is None else (facts.weekday,),
+            () if facts.hour is None else (facts.hour,),
+            *((custom[name],) if name in custom else () for name in self._custom_names),
+        )
 
 
 _VALUES: tuple[Callable[[Exclusion], Iterable[Hashable]], ...] = (
@@ -169,11 +163,16 @@ def _ends(ranges: Sequence[Range], absent: tuple[int, int]) -> tuple[NDArray[np.
 
 
 def _age_range(part: Exclusion) -> Range:
-    return (part.age.min, part.age.max) if part.age else None
+    return _range(part.age.min, part.age.max) if part.age else None
 
 
 def _version_range(part: Exclusion) -> Range:
     if part.app_version is None:
         return None
     low, high = part.app_version.min, part.app_version.max
-    return (None if low is None else parse_version(low), None if high is None else parse_version(high))
+    return _range(None if low is None else parse_version(low), None if high is None else parse_version(high))
+
+
+def _range(low: int | None, high: int | None) -> Range:
+    """A range without ends is like any empty part: it asks for nothing."""
+    return None if low is None and high is None else (low, high)
