@@ -7,6 +7,9 @@ from typing import NamedTuple
 from adserve.domain.ads import Ad, Tier
 from adserve.selection.state import CompiledAd
 
+_WITHOUT_NOISE = 1 - 1e-12
+"""Values are floats: what lies above a whole micro by their rounding alone must not cost the next one."""
+
 
 class Contender(NamedTuple):
     """A ranked ad. `value_micros` is that of 1,000 impressions, `event_rate` billable events per impression."""
@@ -36,7 +39,7 @@ def clearing_micros(winner: Contender, behind: Sequence[Contender], floor_micros
     runner_up_micros = next((other.value_micros for other in behind if _rivals(winner, other)), 0.0)
     to_beat_micros = max(float(floor_micros), runner_up_micros)
     events_per_thousand = 1_000.0 * winner.event_rate
-    return min(bid, max(1, ceil(to_beat_micros / events_per_thousand)))
+    return min(bid, max(1, ceil(to_beat_micros / events_per_thousand * _WITHOUT_NOISE)))
 
 
 def _rivals(winner: Contender, other: Contender) -> bool:
