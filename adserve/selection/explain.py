@@ -17,12 +17,17 @@ def explain(
     ask: Ask,
     view: View,
     planned: Plan,
+    unfunded: Sequence[Contender] = (),
     offer: Offer | None = None,
     grant: Grant | None = None,
     awards: Sequence[Award] = (),
     used: Mapping[Rule, int] | None = None,
 ) -> dict[str, Any]:
-    """The rollout facts, the funnel, and for each ad considered its score, its price or why it lost."""
+    """The rollout facts, the funnel, and for each ad considered its score, its price or why it lost.
+
+    `unfunded` are the contenders that found no budget to hold; the walk ends when there are candidates enough, so
+    that others are never reached.
+    """
     surface = view.surfaces[ask.surface]
     rollout = view.snapshot.rollouts.get(ask.surface, SurfaceRollout())
     percent_bp = rollout.percent_bp_for(ask.context.country)
@@ -35,12 +40,15 @@ def explain(
         "funnel": {
             "eligible": len(surface.ads),
             "targeted": planned.matched,
+            "above_floor": planned.matched - planned.below_floor,
             "ranked": len(planned.contenders),
             "in_budget": len(held),
             "under_cap": len(held) - len(capped),
             "placed": len(awards),
         },
-        "ads": _placed(offer, awards, used or {}) + _lost(planned, held, capped, awards),
+        "ads": _placed(offer, awards, used or {})
+        + _outdone(held, capped, awards)
+        + _without_hold(planned, held, unfunded),
     }
 
 
@@ -63,18 +71,25 @@ def _placed(offer: Offer | None, awards: Sequence[Award], used: Mapping[Rule, in
     return placed
 
 
-def _lost(
-    planned: Plan, held: Sequence[Contender], capped: Mapping[int, Rule], awards: Sequence[Award]
+def _outdone(
+    held: Sequence[Contender], capped: Mapping[int, Rule], awards: Sequence[Award]
 ) -> list[dict[str, Any]]:
     placed = {given.place for given in awards}
-    lost = [
-        _scored(contender) | {"lost": _reason(capped.get(index))}
-        for index, contender in enumerate(held)
-        if index not in placed
+    return [
+        _scored(contender) | {"lost": _reason(capped.get(place))}
+        for place, contender in enumerate(held)
+        if place not in placed
     ]
-    in_budget = {contender.ad.id for contender in held}
-    unfunded = [contender for contender in planned.contenders if contender.ad.id not in in_budget]
-    return lost + [_scored(contender) | {"lost": {"reason": "no_budget"}} for contender in unfunded]
+
+
+def _without_hold(
+    planned: Plan, held: Sequence[Contender], unfunded: Sequence[Contender]
+) -> list[dict[str, Any]]:
+    reached = {contender.ad.id for contender in (*held, *unfunded)}
+    never_reached = [contender for contender in planned.contenders if contender.ad.id not in reached]
+    return [_scored(contender) | {"lost": {"reason": "no_budget"}} for contender in unfunded] + [
+        _scored(contender) | {"lost": {"reason": "not_reached"}} for contender in never_reached
+    ]
 
 
 def _scored(contender: Contender) -> dict[str, Any]:

@@ -120,10 +120,12 @@ class Slots:
             return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
         planned = plan(ask, view, past, self._bounds.candidates_max * RANKED_PER_CANDIDATE, now_ms, seed)
         if planned.no_fill is not None:
-            return self._without_ads(decision, planned.no_fill, ask, planned)
-        contenders, holds = self._hold(planned.contenders, now_ms)
+            explanation = explain(ask, view, planned) if ask.explain else None
+            return Decision(decision, (), planned.no_fill, explanation)
+        contenders, holds, unfunded = self._hold(planned.contenders, now_ms)
         if not contenders:
-            return self._without_ads(decision, NoFill.BUDGET_SPENT, ask, planned)
+            explanation = explain(ask, view, planned, unfunded) if ask.explain else None
+            return Decision(decision, (), NoFill.BUDGET_SPENT, explanation)
         offer = Offer(
             decision=decision,
             ask=ask,
@@ -141,7 +143,11 @@ class Slots:
         try:
             grant = await self._counters.reserve(ask.viewer.cap, _reservation(offer), now_ms)
             awards = award(offer, grant)
-            for given in awards:
+            placements = self._seal(offer, awards)
+            explanation = None
+            if ask.explain:
+                explanation = await self._explain(view, planned, unfunded, offer, grant, awards)
+            for given in awards:  # last, as nothing fails after it: what stays held is answered
                 self._keep(offer, given)
                 kept.add(given.place)
         finally:
@@ -149,24 +155,27 @@ class Slots:
                 if index not in kept:
                     self._leases.give_back(hold)
         no_fill = None if awards else NoFill.FREQUENCY_CAPPED
-        explanation = await self._explain(ask, planned, offer, grant, awards, now_ms) if ask.explain else None
-        return Decision(decision, self._seal(offer, awards), no_fill, explanation)
+        return Decision(decision, placements, no_fill, explanation)
 
     def _hold(
         self, ranked: Sequence[Contender], now_ms: int
-    ) -> tuple[tuple[Contender, ...], tuple[Hold, ...]]:
-        """The first contenders, as many as may be candidates, whose campaigns have room for their price."""
+    ) -> tuple[tuple[Contender, ...], tuple[Hold, ...], tuple[Contender, ...]]:
+        """The first contenders, as many as may be candidates, whose campaigns have room for their price, with
+        their holds; and those passed over on the way because theirs had not."""
         contenders: list[Contender] = []
         holds: list[Hold] = []
+        unfunded: list[Contender] = []
         for contender in ranked:
             amount = hold_micros(contender, self._bounds.click_hold_factor)
             hold = self._leases.hold(contender.ad.campaign.id, amount, now_ms)
-            if hold is not None:
-                contenders.append(contender)
-                holds.append(hold)
-                if len(contenders) == self._bounds.candidates_max:
-                    break
-        return tuple(contenders), tuple(holds)
+            if hold is None:
+                unfunded.append(contender)
+                continue
+            contenders.append(contender)
+            holds.append(hold)
+            if len(contenders) == self._bounds.candidates_max:
+                break
+        return tuple(contenders), tuple(holds), tuple(unfunded)
 
     def _keep(self, offer: Offer, given: Award) -> None:
         ticket, winner = given.ticket, offer.contenders[given.place]
@@ -191,18 +200,20 @@ class Slots:
             for given in awards
         )
 
-    def _without_ads(self, decision: DecisionId, reason: NoFill, ask: Ask, planned: Plan) -> Decision:
-        explanation = explain(ask, self._view(), planned) if ask.explain else None
-        return Decision(decision, (), reason, explanation)
-
     async def _explain(
-        self, ask: Ask, planned: Plan, offer: Offer, grant: Grant, awards: Sequence[Award], now_ms: int
+        self,
+        view: View,
+        planned: Plan,
+        unfunded: Sequence[Contender],
+        offer: Offer,
+        grant: Grant,
+        awards: Sequence[Award],
     ) -> dict[str, object]:
         rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.rules]
-        used = await self._counters.usage(
-            ask.viewer.cap, [(rule.key, rule.window_ms) for rule in rules], now_ms
-        )
-        return explain(ask, self._view(), planned, offer, grant, awards, dict(zip(rules, used, strict=True)))
+        keys_windows = [(rule.key, rule.window_ms) for rule in rules]
+        counts = await self._counters.usage(offer.ask.viewer.cap, keys_windows, offer.issued_at_ms)
+        used = dict(zip(rules, counts, strict=True))
+        return explain(offer.ask, view, planned, unfunded, offer, grant, awards, used)
 
 
 def _reservation(offer: Offer) -> Reservation:
