@@ -18,10 +18,9 @@ from adserve.api.shapes import (
     changes_of,
     check_time_zone,
 )
-from adserve.domain import money
 from adserve.domain.ids import AdvertiserId
-from adserve.domain.time import Clock, from_ms
-from adserve.store import setup
+from adserve.domain.time import Clock
+from adserve.store import ledger
 from adserve.store.desk import Connection, Desk
 from adserve.store.idempotency import Answer
 from adserve.store.setup import ADVERTISERS, Row
@@ -58,11 +57,12 @@ class Deposit(Struct, frozen=True):
 
 
 class Balance(Struct, frozen=True):
-    """`available` may still be leased to campaigns; `held` is leased and not yet spent or given back."""
+    """`available` may still be leased to campaigns, `held` is leased and not yet spent or given back."""
 
     currency: Currency
     available: Money
     held: Money
+    spent: Money
 
 
 class Balances(Struct, frozen=True):
@@ -103,16 +103,18 @@ class Advertisers(Resource):
     async def _deposit(self, connection: Connection, call: Call[NewDeposit, NoQuery]) -> Answer:
         await self.table.one(connection, call.id)
         amount, reference = call.body.amount, call.body.reference
-        paid = money.Money(amount.micros, amount.currency)
-        transaction = await setup.deposit(connection, call.id, paid, reference, from_ms(self._clock()))
-        location = f"{self.path}/{call.id}/balance"
-        return created(Deposit(transaction, Money(*paid), reference), location)
+        advertiser = AdvertiserId(call.id)
+        transaction = await ledger.deposit(
+            connection, advertiser, amount.micros, amount.currency, reference, self._clock()
+        )
+        location = f"{self.path}/{advertiser}/balance"
+        return created(Deposit(transaction, Money(amount.micros, amount.currency), reference), location)
 
     async def balance(self, call: Call[None, NoQuery]) -> web.StreamResponse:
         async with self.desk.transaction(call.caller.advertiser) as connection:
             await self.table.one(connection, call.id)
-            rows = await setup.balances(connection, call.id)
-        return json_response(Balances(call.id, list(map(_balance_from_row, rows))))
+            rows = await ledger.balances(connection, AdvertiserId(call.id))
+        return json_response(Balances(call.id, list(map(_encode_balance, rows))))
 
     def operations(self) -> list[Operation]:
         return [
@@ -126,7 +128,7 @@ class Advertisers(Resource):
                 scopes=OPERATORS,
                 body=NewDeposit,
                 answer=Deposit,
-                status=201,
+                statuses=(201,),
                 idempotent=True,
                 example={"amount": {"micros": 50_000_000, "currency": "USD"}, "reference": "2026-11/117"},
                 tag="advertisers",
@@ -144,6 +146,6 @@ class Advertisers(Resource):
         ]
 
 
-def _balance_from_row(row: setup.Balance) -> Balance:
-    available, held = (Money(micros, row.currency) for micros in (row.available_micros, row.held_micros))
-    return Balance(row.currency, available, held)
+def _encode_balance(balance: ledger.Balance) -> Balance:
+    parts = (balance.available_micros, balance.held_micros, balance.spent_micros)
+    return Balance(balance.currency, *(Money(micros, balance.currency) for micros in parts))

@@ -138,7 +138,7 @@ class Beacons:
                 summary="The ad was clicked: sends the viewer on to its landing page",
                 handle=self.click,
                 query=BeaconQuery,
-                status=302,
+                statuses=(302,),
                 refusals=(400, 503),
             ),
         ]

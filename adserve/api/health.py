@@ -68,6 +68,7 @@ class Health:
                 handle=self.readyz,
                 query=AnyQuery,
                 answer=Readiness,
+                statuses=(200, 503),
             ),
             Operation(
                 method="GET",

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -38,7 +38,7 @@ class ImpressionsQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={
 
     from_: Moment | None = None
     to: Moment | None = None
-    kind: EventKind | None = EventKind.IMPRESSION
+    kind: Literal["impression", "view", "click", "hide", "report", "complete", "any"] = "impression"
     advertiser: Id | None = None
     campaign: Id | None = None
     ad: Id | None = None
@@ -113,7 +113,7 @@ class Impressions:
                 check_moment(name, moment)
         after = None if query.after is None else Place(*decode_cursor(query.after, _position))
         filters = Filters(
-            query.kind,
+            None if query.kind == "any" else query.kind,
             query.from_,
             query.to,
             query.advertiser,

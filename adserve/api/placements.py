@@ -21,15 +21,17 @@ class PlacementEncoder:
     def decision(self, decision: Decision) -> bytes:
         answer: dict[str, Any] = {
             "decision": decision.decision,
-            "placements": [self.placement(placement) for placement in decision.placements],
+            "placements": [self._placement(placement) for placement in decision.placements],
             "no_fill": decision.no_fill,
         }
         if decision.explanation is not None:
             answer["explanation"] = decision.explanation
         return orjson.dumps(answer)
 
-    def placement(self, placement: Placement) -> dict[str, Any]:
-        """A placement in terms that orjson encodes."""
+    def placement(self, placement: Placement) -> bytes:
+        return orjson.dumps(self._placement(placement))
+
+    def _placement(self, placement: Placement) -> dict[str, Any]:
         token, base_url = placement.token, self._base_url
         return {
             "position": placement.position,

@@ -126,7 +126,7 @@ class Resource(ABC):
         return [
             operation(
                 "POST", path, f"create{one}", f"Create {_a(noun)}", self.create,
-                body=self.body, status=201, idempotent=True, scopes=self.creators, example=self.example,
+                body=self.body, statuses=(201,), idempotent=True, scopes=self.creators, example=self.example,
             ),
             operation(
                 "GET", path, f"list{one}s", f"The {noun}s, oldest first", self.page,

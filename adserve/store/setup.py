@@ -1,52 +1,52 @@
 """What advertisers and operators set up: advertisers, campaigns, creatives, ads. Four tables, one way to work them."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from adserve.domain.ids import AdvertiserId
-from adserve.domain.money import Money
 from adserve.store.desk import Connection
 from adserve.store.errors import Missing, Outdated
 from adserve.store.statements import load
 
 Row = Mapping[str, Any]
 
+SQL = load("campaigns")
+
 
 class Table:
     """One kind of thing. `columns` are those that its statements write, in the order of their parameters."""
 
     def __init__(self, subject: str, columns: tuple[str, ...], filters: tuple[str, ...] = ()) -> None:
-        self._sql = load(subject)
+        self._SQL = load(subject)
         self._subject = subject
         self._columns = columns
         self._filters = filters
 
     async def create(self, connection: Connection, values: Row) -> Row:
-        row: Row = await connection.fetchrow(self._sql.create, *self._parameters(values))
+        row: Row = await connection.fetchrow(self._SQL.create, *self._parameters(values))
         return row
 
     async def one(self, connection: Connection, id_: int) -> Row:
-        return self._found(await connection.fetchrow(self._sql.one, id_), id_)
+        return self._found(await connection.fetchrow(self._SQL.one, id_), id_)
 
     async def page(self, connection: Connection, after: int, limit: int, filters: Row) -> list[Row]:
         """By id, beyond `after`; a filter that is None lets everything through."""
         chosen = [filters[name] for name in self._filters]
-        rows: list[Row] = await connection.fetch(self._sql.page, after, limit, *chosen)
+        rows: list[Row] = await connection.fetch(self._SQL.page, after, limit, *chosen)
         return rows
 
     async def lock(self, connection: Connection, id_: int) -> Row:
         """The thing as it stands until this transaction ends."""
-        return self._found(await connection.fetchrow(self._sql.lock, id_), id_)
+        return self._found(await connection.fetchrow(self._SQL.lock, id_), id_)
 
     async def change(self, connection: Connection, id_: int, version: int, values: Row) -> Row:
-        row: Row | None = await connection.fetchrow(self._sql.change, id_, version, *self._parameters(values))
+        row: Row | None = await connection.fetchrow(self._SQL.change, id_, version, *self._parameters(values))
         if row is None:
             raise Outdated(f"{self._subject} {id_} is no longer at version {version}")
         return row
 
     async def set_status(self, connection: Connection, id_: int, status: str) -> Row:
-        return self._found(await connection.fetchrow(self._sql.set_status, id_, status), id_)
+        return self._found(await connection.fetchrow(self._SQL.set_status, id_, status), id_)
 
     def _parameters(self, values: Row) -> list[Any]:
         return [values[name] for name in self._columns]
@@ -89,33 +89,10 @@ CREATIVES = Table(
 )
 ADS = Table("ads", ("advertiser_id", "campaign_id", "creative_id"), filters=("advertiser", "campaign"))
 
-_ADVERTISERS = load("advertisers")
-_CAMPAIGNS = load("campaigns")
-
-
-class Balance(NamedTuple):
-    currency: str
-    available_micros: int
-    held_micros: int
-
-
-async def deposit(
-    connection: Connection, advertiser: int, amount: Money, reference: str, at: datetime
-) -> int:
-    """Books money that came in; answers the transaction's id."""
-    parameters = (advertiser, amount.micros, amount.currency, reference, at)
-    transaction: int = await connection.fetchval(_ADVERTISERS.deposit, *parameters)
-    return transaction
-
-
-async def balances(connection: Connection, advertiser: int) -> list[Balance]:
-    """One a currency that the advertiser ever had money in."""
-    return [Balance(*row) for row in await connection.fetch(_ADVERTISERS.balances, advertiser)]
-
 
 async def has_delivered(connection: Connection, campaign: int) -> bool:
     """Whether money was ever set aside for the campaign: nothing is shown before. The campaign must be locked."""
-    delivered: bool = await connection.fetchval(_CAMPAIGNS.delivered, campaign)
+    delivered: bool = await connection.fetchval(SQL.delivered, campaign)
     return delivered
 
 

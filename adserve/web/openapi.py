@@ -89,9 +89,9 @@ def _responses(operation: Operation, of_type: dict[Any, Any]) -> dict[str, Any]:
             kind: {"schema": schema if kind == "application/json" else {"type": "string"}}
             for kind in operation.content_types
         }
-    elif operation.status == 200:
+    elif 200 in operation.statuses:
         answer["content"] = {kind: {} for kind in operation.content_types}
-    responses = {str(operation.status): answer}
+    responses = {str(status): answer for status in operation.statuses}
     problem = {CONTENT_TYPE: {"schema": of_type[ProblemDocument]}}
     for status in sorted(_refusals(operation)):
         responses[str(status)] = {"description": KINDS[status].title, "content": problem}

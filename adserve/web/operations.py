@@ -66,8 +66,8 @@ class Call(NamedTuple, Generic[Body, Query]):
 class Operation:
     """One method on one path. Any one of `scopes` is enough; none means that no key is needed.
 
-    `body` and `answer` are the types that travel; `decode` reads a body that needs more than its type. `refusals`
-    are the statuses that do not follow from the rest.
+    `body` and `answer` are the types that travel; `decode` reads a body that needs more than its type. `statuses`
+    are those of an answer, `refusals` those of problems that do not follow from the rest.
     """
 
     method: str
@@ -82,7 +82,7 @@ class Operation:
     query: type[Struct] = NoQuery
     answer: Any = None
     content_types: tuple[str, ...] = ("application/json",)
-    status: int = 200
+    statuses: tuple[int, ...] = (200,)
     idempotent: bool = False
     conditional: bool = False
     refusals: tuple[int, ...] = ()

@@ -6,10 +6,10 @@ SELECT event_id AS event, ticket_id AS ticket, decision_id AS decision, kind, ou
        surface, country, platform, position, view_ms, price_micros, billed_micros, currency, billable, bid_model,
        budget_day, model, propensity, catalogue_version, rules_version, arm
 FROM events
-WHERE ($2::timestamptz IS NULL OR (received_at, event_id) > ($2, $3::uuid))
+WHERE received_at >= coalesce($5, '-infinity'::timestamptz)
+  AND received_at < coalesce($6, 'infinity'::timestamptz)
+  AND (received_at, event_id) > (coalesce($2, '-infinity'::timestamptz), coalesce($3, '00000000-0000-0000-0000-000000000000'::uuid))
   AND ($4::text IS NULL OR kind = $4)
-  AND ($5::timestamptz IS NULL OR received_at >= $5)
-  AND ($6::timestamptz IS NULL OR received_at < $6)
   AND ($7::bigint IS NULL OR advertiser_id = $7)
   AND ($8::bigint IS NULL OR campaign_id = $8)
   AND ($9::bigint IS NULL OR ad_id = $9)
