@@ -11,8 +11,9 @@ from adserve.simulation.creatives import CONTENT_TYPE, Palette, draw_creative
 
 CURRENCY = "USD"
 STARTS_AT = "2026-01-01T00:00:00Z"
-"""Fixed, so that planting twice asks for the very same things."""
+"""Fixed, so that a planting that was cut short can ask for the very same things again."""
 
+LISTED_MAX = 100
 _TOTAL_DAYS = 30
 _HOUR_S = 3_600
 _DAY_S = 86_400
@@ -157,6 +158,16 @@ class Api(NamedTuple):
     base_url: str
     key: str
 
+    async def items(self, path: str) -> list[dict[str, Any]]:
+        """The first page, which holds all of a cast this small."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        params = {"limit": LISTED_MAX}
+        async with self.session.get(f"{self.base_url}{path}", params=params, headers=headers) as answer:
+            listed: dict[str, Any] = await answer.json(content_type=None)
+            if answer.status != 200:
+                raise SeedError(f"GET {path}: {answer.status} {listed}")
+            return list(listed["items"])
+
     async def create(self, path: str, body: Mapping[str, Any], once: str) -> dict[str, Any]:
         """`once` names the thing, so that a second planting finds it instead of making another."""
         headers = {"Authorization": f"Bearer {self.key}", "Idempotency-Key": once}
@@ -168,24 +179,39 @@ class Api(NamedTuple):
 
 
 async def plant(api: Api, put_media: PutMedia, landing_base: str) -> int:
-    """Creates the whole cast, once however often it is called; answers how many ads there are."""
+    """Creates what is missing of the cast; answers how many ads it made."""
+    planted = await _planted(api)
     ads = 0
     for brand in BRANDS:
+        missing = [campaign for campaign in brand.campaigns if campaign.name not in planted]
+        if not missing:
+            continue
         advertiser = (await api.create("/v1/advertisers", {"name": brand.name}, f"demo-{brand.slug}"))["id"]
-        deposit = {"amount": _money(brand.deposit_micros)}
+        deposit = {"amount": _money(brand.deposit_micros), "reference": "demo"}
         await api.create(f"/v1/advertisers/{advertiser}/deposits", deposit, f"demo-{brand.slug}-deposit")
-        for number, campaign in enumerate(brand.campaigns):
-            once = f"demo-{brand.slug}-{number}"
-            drawn = await asyncio.to_thread(draw_creative, campaign.design, campaign.palette, number)
-            media = await put_media(drawn, CONTENT_TYPE, SHEET_WIDTH, SHEET_HEIGHT)
-            landing_url = f"{landing_base}/{brand.slug}"
-            creative_body = creative_json(campaign, advertiser, media, landing_url)
-            creative = (await api.create("/v1/creatives", creative_body, f"{once}-creative"))["id"]
-            campaign_body = campaign_json(campaign, advertiser)
-            campaign_id = (await api.create("/v1/campaigns", campaign_body, f"{once}-campaign"))["id"]
-            await api.create("/v1/ads", {"campaign": campaign_id, "creative": creative}, f"{once}-ad")
+        for campaign in missing:
+            await _plant_campaign(api, put_media, campaign, advertiser, f"{landing_base}/{brand.slug}")
             ads += 1
     return ads
+
+
+async def _planted(api: Api) -> set[str]:
+    """The names of the campaigns that have an ad already."""
+    advertised = {ad["campaign"] for ad in await api.items("/v1/ads")}
+    return {campaign["name"] for campaign in await api.items("/v1/campaigns") if campaign["id"] in advertised}
+
+
+async def _plant_campaign(
+    api: Api, put_media: PutMedia, campaign: SeedCampaign, advertiser: int, landing_url: str
+) -> None:
+    once = f"demo-{advertiser}-{campaign.name}"
+    drawn = await asyncio.to_thread(draw_creative, campaign.design, campaign.palette, len(campaign.name))
+    media = await put_media(drawn, CONTENT_TYPE, SHEET_WIDTH, SHEET_HEIGHT)
+    creative_body = creative_json(campaign, advertiser, media, landing_url)
+    creative = (await api.create("/v1/creatives", creative_body, f"{once}-creative"))["id"]
+    campaign_body = campaign_json(campaign, advertiser)
+    created = (await api.create("/v1/campaigns", campaign_body, f"{once}-campaign"))["id"]
+    await api.create("/v1/ads", {"campaign": created, "creative": creative}, f"{once}-ad")
 
 
 def campaign_json(campaign: SeedCampaign, advertiser: int) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""What a run of its own needs: a database to throw away, and keys to a service."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.bootstrap import Service
+from adserve.database import embedded, fresh, schema
+from adserve.domain.time import from_ms
+from adserve.settings import Settings
+from adserve.store.keys import Keys
+
+Progress = Callable[[str], None]
+
+
+@asynccontextmanager
+async def scratch_database(
+    settings: Settings, purpose: str, progress: Progress, *, keep: bool
+) -> AsyncIterator[str]:
+    """The URL of a new, migrated database on the server of `settings`. It is dropped in the end unless it is to be kept."""
+    server = None if settings.database_url else await embedded.start(settings.data_home, progress)
+    server_url = settings.database_url or server.url
+    name = f"adserve_{purpose}_{secrets.token_hex(6)}"
+    try:
+        url = await fresh.create(server_url, name)
+        try:
+            await schema.update(url, lambda _: None)
+            yield url
+        finally:
+            if keep:
+                progress(f"kept: {url}")
+            else:
+                await fresh.drop(server_url, name)
+    finally:
+        if server is not None:
+            await server.stop()
+
+
+async def issue_key(service: Service, name: str, *scopes: Scope) -> str:
+    """A key that the service knows when this returns."""
+    new = new_key(secrets.token_bytes(SECRET_BYTES))
+    keys = Keys(service.pools.operator)
+    await keys.issue(new, name, frozenset(scopes), None, from_ms(service.clock()))
+    await service.auth.refresh()
+    return new.secret
