@@ -10,9 +10,7 @@ from adserve.domain.ads import Campaign
 from adserve.domain.time import DAY_MS, SECOND_MS, local_day, to_ms
 from adserve.limits.leases import GRACE_MS, Lease, LeaseBook
 
-PERIOD_MS = SECOND_MS
-PACE_MS = 50
-"""The least time between two steps, however many campaigns run short."""
+PERIOD_S = 1
 SUPPLY_MS = 10 * SECOND_MS
 """A lease is to last for so long at the rate of drawing since the last one."""
 EVENTS_PER_LEASE_MIN = 20
@@ -55,7 +53,10 @@ class _Asked(NamedTuple):
 
 
 class LeaseKeeper:
-    """`campaigns` gives those that may be shown; `replica` is this process, new at every start."""
+    """`campaigns` gives those that may be shown; `replica` is this process, new at every start.
+
+    A step is due when `wake` is set, because a campaign has run short, and every PERIOD_S.
+    """
 
     def __init__(
         self, book: LeaseBook, ledger: Ledger, campaigns: Callable[[], Iterable[Campaign]], replica: UUID
@@ -65,21 +66,11 @@ class LeaseKeeper:
         self._campaigns = campaigns
         self._replica = replica
         self._asked: dict[int, _Asked] = {}
-        self._short = asyncio.Event()
-        book.on_short = self._short.set
-
-    async def wait(self) -> None:
-        """Until the next step is due: soon when a campaign has run short, else after the period."""
-        await asyncio.sleep(PACE_MS / 1_000)
-        try:
-            async with asyncio.timeout((PERIOD_MS - PACE_MS) / 1_000):
-                await self._short.wait()
-        except TimeoutError:
-            pass
+        self.wake = asyncio.Event()
+        book.on_short = self.wake.set
 
     async def step(self, now_ms: int) -> None:
         """Brings the book and the ledger together. Safe to repeat after a failure at any point."""
-        self._short.clear()
         self._book.expire(now_ms)
         orphans = self._book.sync(await self._ledger.drawable(self._replica))
         if orphans:
@@ -131,7 +122,7 @@ def _wanted_micros(campaign: Campaign, asked: _Asked | None, drawn_micros: int, 
     event_micros = campaign.event_bid_micros
     wanted = EVENTS_PER_LEASE_MIN * event_micros
     if asked is not None:
-        elapsed_ms = max(PERIOD_MS, now_ms - asked.at_ms)
+        elapsed_ms = max(PERIOD_S * SECOND_MS, now_ms - asked.at_ms)
         wanted = max(wanted, (drawn_micros - asked.drawn_micros) * SUPPLY_MS // elapsed_ms)
     if campaign.budget_daily_micros is not None:
         wanted = min(wanted, campaign.budget_daily_micros // LEASES_PER_DAY_MIN)

@@ -19,10 +19,11 @@ class ViewerSecrets(NamedTuple):
 
 
 class Pseudonyms:
-    """Next month's secret is known ahead. A month without a secret, were there one, goes on with the last."""
+    """Useless before it has secrets. Next month's is known ahead; a month that had none would go on with the last."""
 
-    def __init__(self, secrets: ViewerSecrets) -> None:
-        self.use(secrets)
+    def __init__(self, secrets: ViewerSecrets | None = None) -> None:
+        if secrets is not None:
+            self.use(secrets)
 
     def use(self, secrets: ViewerSecrets) -> None:
         months = sorted(secrets.months)

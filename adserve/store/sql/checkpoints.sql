@@ -1,0 +1,16 @@
+-- A row is one part of a checkpoint of the counters; only whole checkpoints are read.
+
+-- name: save_part
+INSERT INTO counter_checkpoints (taken_at, part, parts, payload) VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING
+
+-- name: forget_others
+DELETE FROM counter_checkpoints WHERE taken_at < $1
+
+-- name: newest
+SELECT taken_at, payload FROM counter_checkpoints
+WHERE taken_at = (SELECT taken_at FROM counter_checkpoints GROUP BY taken_at HAVING count(*) = max(parts) ORDER BY 1 DESC LIMIT 1)
+ORDER BY part
+
+-- name: open_epoch
+INSERT INTO counter_epochs (opened_at) VALUES ($1) RETURNING epoch
