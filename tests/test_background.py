@@ -1,0 +1,132 @@
+import asyncio
+from collections.abc import Callable, Container
+
+import pytest
+
+from adserve.background import BACKOFF_FIRST_S, BACKOFF_MAX_S, Background, Task
+
+really_sleep = asyncio.sleep
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long each sleep would have been; none takes any time."""
+    durations: list[float] = []
+
+    async def sleep(duration_s: float) -> None:
+        durations.append(duration_s)
+        await really_sleep(0)
+
+    monkeypatch.setattr("adserve.background.asyncio.sleep", sleep)
+    return durations
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await really_sleep(0)
+
+
+class Step:
+    """Remembers when it was called, and fails in the calls that it is told to (from 1)."""
+
+    def __init__(self, failing: Container[int] = ()) -> None:
+        self.failing = failing
+        self.moments: list[int] = []
+
+    async def __call__(self, now_ms: int) -> None:
+        self.moments.append(now_ms)
+        if len(self.moments) in self.failing:
+            raise ConnectionError("away")
+
+
+async def test_a_step_is_given_the_time_and_repeats(slept: list[float]) -> None:
+    step, moments = Step(), iter(range(1_000_000))
+    background = Background([Task("poll", step, every_s=0.5)], lambda: next(moments))
+    background.start()
+    await until(lambda: len(step.moments) >= 3)
+    await background.stop()
+    assert step.moments[:3] == [0, 1, 2]
+    assert set(slept) == {0.5}
+
+
+async def test_failures_back_off_up_to_a_bound_and_are_named_until_it_recovers(slept: list[float]) -> None:
+    step = Step(failing=range(1, 9))
+    background = Background([Task("poll", step, every_s=60)], lambda: 0)
+    background.start()
+    await until(lambda: len(step.moments) == 3)
+    assert background.failures == {"poll": "ConnectionError: away"}
+    await until(lambda: len(step.moments) == 10)
+    await background.stop()
+    assert background.failures == {}
+    assert slept[:3] == [BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 4 * BACKOFF_FIRST_S]
+    assert max(slept[:8]) == BACKOFF_MAX_S
+    assert slept[8] == 60
+
+
+async def test_backoff_starts_again_after_a_recovery(slept: list[float]) -> None:
+    step = Step(failing={1, 2, 4, 5})
+    background = Background([Task("poll", step, every_s=60)], lambda: 0)
+    background.start()
+    await until(lambda: len(slept) >= 6)
+    await background.stop()
+    twice = [BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 60]
+    assert slept[:6] == twice + twice
+
+
+async def test_a_failing_task_does_not_hold_up_the_others(slept: list[float]) -> None:
+    failing, working = Step(failing=range(1_000_000)), Step()
+    tasks = [Task("failing", failing, 1), Task("working", working, 1)]
+    background = Background(tasks, lambda: 0)
+    background.start()
+    await until(lambda: len(working.moments) >= 5)
+    await background.stop()
+    assert set(background.failures) == {"failing"}
+
+
+async def test_a_wake_runs_the_step_at_once_and_one_during_a_step_is_not_lost() -> None:
+    wake, step = asyncio.Event(), Step()
+
+    async def wakes_itself_once(now_ms: int) -> None:
+        await step(now_ms)
+        if len(step.moments) == 2:
+            wake.set()
+
+    background = Background([Task("poll", wakes_itself_once, every_s=3_600, wake=wake)], lambda: 0)
+    background.start()
+    await until(lambda: len(step.moments) == 1)
+    wake.set()
+    await until(lambda: len(step.moments) == 3)
+    for _ in range(10):
+        await really_sleep(0)
+    await background.stop()
+    assert len(step.moments) == 3
+
+
+async def test_a_task_that_nobody_wakes_runs_when_its_time_comes() -> None:
+    step = Step()
+    background = Background([Task("poll", step, every_s=0.001, wake=asyncio.Event())], lambda: 0)
+    background.start()
+    async with asyncio.timeout(5):
+        while len(step.moments) < 3:
+            await really_sleep(0.001)
+    await background.stop()
+
+
+async def test_stopping_interrupts_a_step_and_leaves_no_task_behind() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def hang(_now_ms: int) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    before = asyncio.all_tasks()
+    background = Background([Task("hang", hang, 1)], lambda: 0)
+    background.start()
+    await started.wait()
+    await background.stop()
+    assert ended.is_set()
+    assert asyncio.all_tasks() == before
