@@ -1,6 +1,7 @@
 """A PostgreSQL server of our own, in the data home, that lives exactly as long as we do."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -146,18 +147,30 @@ class Embedded:
                 with self._place.log.open("rb") as log:
                     log.seek(log_start)
                     return log.read().decode(errors="replace")
-            if await _answers(self._place.url(port, "postgres")):
+            # The file first: a predecessor that lingers, or a stranger on this port, would answer too.
+            pid, status = self._pid_file()
+            if (
+                pid == self._server.pid
+                and status == "ready"
+                and await _answers(self._place.url(port, "postgres"))
+            ):
                 return None
             await asyncio.sleep(POLL_S)
 
+    def _pid_file(self) -> tuple[int | None, str]:
+        """The process that has the cluster, and how far it has come."""
+        try:
+            lines = (self._place.cluster / "postmaster.pid").read_text(encoding="ascii").splitlines()
+            return int(lines[0]), lines[7].strip()
+        except (FileNotFoundError, ValueError, IndexError):
+            return None, ""
+
     def _interrupt_orphan(self) -> None:
         """Ends a server of our cluster that outlived its process (it died before the server could ask to be told)."""
-        try:
-            pid = int((self._place.cluster / "postmaster.pid").read_text(encoding="ascii").split("\n", 1)[0])
-            if Path(f"/proc/{pid}/cwd").samefile(self._place.cluster):
+        pid, _ = self._pid_file()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if pid is not None and Path(f"/proc/{pid}/cwd").samefile(self._place.cluster):
                 os.kill(pid, signal.SIGINT)
-        except (OSError, ValueError):
-            return  # gone meanwhile, or never ours
 
 
 async def start(data_home: Path, progress: Progress) -> Embedded:
