@@ -2,6 +2,8 @@
 import { byId, el } from "./dom.js";
 import { clock, money, words } from "./format.js";
 
+const OUTCOMES = { unbilled_kind: "not billed" };
+
 export class EventLog {
   #seen = null;
 
@@ -24,7 +26,7 @@ export class EventLog {
       el("time", { datetime: row.received_at }, clock(row.received_at)),
       el("span", { class: `kind kind-${row.kind}` }, words(row.kind)),
       el("span", { class: "about" }, `${row.advertiser_name} · ${row.campaign_name}`),
-      el("span", { class: paid ? "paid" : "paid unpaid" }, paid ? money(row.billed_micros, row.currency) : words(row.outcome).toLowerCase()),
+      el("span", { class: paid ? "paid" : "paid unpaid" }, paid ? money(row.billed_micros, row.currency) : OUTCOMES[row.outcome] ?? words(row.outcome).toLowerCase()),
     );
   }
 }

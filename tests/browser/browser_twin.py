@@ -101,9 +101,12 @@ class Twin:
         return web.json_response({"results": [{"outcome": "recorded"}]})
 
     def record(self, ticket: str, kind: str) -> None:
-        index = int(ticket.split("-")[0])
+        index = int(ticket.split("-", maxsplit=1)[0])
         brand, campaign = CAST[index]
-        billed = campaign.bid_model == ("cpc" if kind == "click" else "cpm") and kind in {"impression", "click"}
+        billed = campaign.bid_model == ("cpc" if kind == "click" else "cpm") and kind in {
+            "impression",
+            "click",
+        }
         price = campaign.bid_micros // (1 if kind == "click" else 1_000) * billed
         self.spent[index] += price
         if kind == "hide":

@@ -1,0 +1,58 @@
+"""A real Chromium, and two services for it to look at: the twin of a few lines, and `adserve demo` itself."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from browser_serving import serve_demo, serve_twin
+from browser_twin import Twin
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+ARGUMENTS = ("--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium here: install the Debian package chromium")
+    sandbox = () if os.geteuid() else ("--no-sandbox",)
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *sandbox])
+        yield chromium
+        await chromium.close()
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    """Fails the test when the page throws or its policy blocks something."""
+    faults: list[str] = []
+    context = await browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    opened = await context.new_page()
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("console", lambda message: faults.append(message.text) if _is_fault(message) else None)
+    yield opened
+    await context.close()
+    assert faults == []
+
+
+def _is_fault(message: ConsoleMessage) -> bool:
+    """A server that has stopped at the end of a test is none."""
+    return message.type == "error" and "net::ERR_" not in message.text
+
+
+@pytest.fixture(params=["twin", "service"])
+async def demo(request: Any, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a demo whose rollout stands at 100 %."""
+    if request.param == "service" and find_spec("adserve.commands.demo") is None:
+        pytest.skip("adserve demo is not there yet")
+    serving = serve_twin(Twin()) if request.param == "twin" else serve_demo(tmp_path)
+    async with serving as url:
+        async with aiohttp.ClientSession() as session:
+            await session.put(f"{url}/demo/api/rollout", json={"percent": 100})
+        yield url

@@ -1,0 +1,132 @@
+"""What a person does in the demo: watch, click, hide, turn the rollout down, stop it."""
+
+import re
+
+import pytest
+from browser_serving import serve_twin
+from browser_twin import Twin
+from playwright.async_api import Page, expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+STATUSES_MAX = 60
+ENDED = "That was everyone"
+
+
+async def walk(page: Page, until: str) -> list[str]:
+    """Taps through the feed until `until` is on the screen or the feed ends; answers the sponsors seen."""
+    sponsors: list[str] = []
+    for _ in range(STATUSES_MAX):
+        await expect(page.locator(".frame, .end").first).to_be_visible()
+        if await page.locator(".sponsored").count():
+            sponsors.append(await page.locator(".who-name").inner_text())
+        if await page.locator(until).count() or await page.locator(".end").count():
+            return sponsors
+        await page.keyboard.press("ArrowRight")
+    raise AssertionError("the feed did not end")
+
+
+async def open_demo(page: Page, url: str) -> None:
+    await page.goto(f"{url}/demo")
+    await expect(page.locator(".frame")).to_be_visible()
+
+
+async def test_an_ad_is_shown_explained_and_reported_as_it_happens(page: Page, demo: str) -> None:
+    await open_demo(page, demo)
+    assert await walk(page, ".offer")
+    await expect(page.locator(".sponsored")).to_have_text("Sponsored")
+    await expect(page.locator("#why")).to_contain_text("Rollout bucket")
+    await expect(page.locator("#why .caps li").first).to_contain_text("left per")
+    await expect(page.locator("#log .kind-impression")).to_have_count(1, timeout=10_000)
+    await expect(page.locator("#log .kind-view")).to_have_count(1, timeout=10_000)
+    async with page.context.expect_page() as opened:
+        await page.locator(".offer a").click()
+    await expect((await opened.value).locator(".visit-brand")).to_be_visible()
+    await expect(page.locator("#log .kind-click")).to_have_count(1, timeout=10_000)
+
+
+async def test_hiding_ends_an_advertisers_ads_for_this_viewer(page: Page, demo: str) -> None:
+    await open_demo(page, demo)
+    sponsor = (await walk(page, ".offer"))[-1]
+    await page.get_by_label("About this ad").click()
+    await page.get_by_role("menuitem", name=re.compile("^Hide ads from")).click()
+    await expect(page.locator("#log .kind-hide")).to_have_count(1, timeout=10_000)
+    assert sponsor not in await walk(page, ".end")
+    await page.get_by_role("button", name="Load a fresh feed").click()
+    assert sponsor not in await walk(page, ".end")
+
+
+async def test_reporting_is_recorded(page: Page, demo: str) -> None:
+    await open_demo(page, demo)
+    await walk(page, ".offer")
+    await page.get_by_label("About this ad").click()
+    await page.get_by_role("menuitem", name="Report this ad").click()
+    await expect(page.locator("#log .kind-report")).to_have_count(1, timeout=10_000)
+
+
+async def test_at_nought_percent_nobody_sees_ads(page: Page, demo: str) -> None:
+    await open_demo(page, demo)
+    await page.locator("#slider").focus()
+    await page.keyboard.press("Home")
+    await expect(page.locator("#percent")).to_have_text("0")
+    await expect(page.locator("#viewers-count")).to_have_text("0 of 200 see ads")
+    await expect(page.locator("#why-title")).to_have_text("Why no ads", timeout=10_000)
+    await page.locator("#slider").blur()
+    assert await walk(page, ".end") == []
+
+
+async def test_at_ten_percent_the_lit_viewers_see_ads_and_the_others_none(page: Page, demo: str) -> None:
+    await open_demo(page, demo)
+    await page.locator("#slider").focus()
+    while await page.locator("#percent").inner_text() != "10":
+        await page.keyboard.press("ArrowLeft")
+    await expect(page.locator("#viewers-count")).to_have_text(re.compile(r"^\d+ of 200"))
+    lit = await page.locator("#grid .is-in").count()
+    assert 5 <= lit <= 40
+    await expect(page.locator("#why .aside")).to_contain_text("below 1,000", timeout=10_000)
+    await page.locator("#grid .is-in").first.click()
+    await expect(page.locator("#strip .is-ad").first).to_be_visible()
+    await page.locator("#grid i:not(.is-in)").first.click()
+    await expect(page.locator("#why-title")).to_have_text("Why no ads")
+    await expect(page.locator("#strip .is-ad")).to_have_count(0)
+
+
+async def test_the_switch_stops_ads_and_lets_them_run_again(page: Page, demo: str) -> None:
+    await open_demo(page, demo)
+    await page.get_by_role("button", name="Stop all ads").click()
+    await expect(page.locator("#rollout-note")).to_have_text("Stopped on 1 of 1 replica.")
+    await expect(page.locator("#why")).to_contain_text("stopped for everyone", timeout=10_000)
+    assert await walk(page, ".end") == []
+    await page.get_by_role("button", name="Let ads run").click()
+    await expect(page.locator("#why-title")).to_have_text("Why this ad", timeout=10_000)
+    assert await walk(page, ".offer")
+
+
+async def test_time_moves_the_statuses_and_a_hold_stops_it(page: Page) -> None:
+    async with serve_twin(Twin()) as url:
+        await open_demo(page, url)
+        first = await page.locator(".frame").element_handle()
+        box = await page.locator(".tap-next").bounding_box()
+        assert box
+        await page.mouse.move(box["x"] + 50, box["y"] + 300)
+        await page.mouse.down()
+        await page.wait_for_timeout(6_000)
+        assert await first.evaluate("frame => frame.isConnected"), "a held status stays"
+        await page.mouse.up()
+        await page.wait_for_timeout(200)
+        assert await first.evaluate("frame => frame.isConnected"), "letting go is not a tap"
+        await page.wait_for_function("frame => !frame.isConnected", arg=first, timeout=8_000)
+
+
+async def test_on_a_phone_the_panels_wait_in_a_sheet(page: Page) -> None:
+    async with serve_twin(Twin()) as url:
+        await page.set_viewport_size({"width": 390, "height": 844})
+        await open_demo(page, url)
+        screen = await page.locator("#screen").bounding_box()
+        assert screen
+        assert (screen["width"], screen["height"]) == (390, 844)
+        await expect(page.locator("#sheet")).to_be_hidden()
+        await page.get_by_role("button", name="Behind this feed").click()
+        await expect(page.locator("#slider")).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#sheet")).to_be_hidden()
