@@ -1,10 +1,13 @@
 import random
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
+from service import Service, running
 from wrapping import World, wrapper
 
 from adserve.api.upstream import open_session
+from adserve.database.pools import Pools
 
 NUMBERS = (
     "0",
@@ -113,3 +116,9 @@ def raw_feed() -> Callable[[int], tuple[bytes, tuple[str | None, ...]]]:
 async def world() -> AsyncIterator[World]:
     async with wrapper(open_session(timeout_ms=300)) as world:
         yield world
+
+
+@pytest.fixture
+async def service(pools: Pools, clock: Callable[[], int], tmp_path: Path) -> AsyncIterator[Service]:
+    async with running(pools, clock, tmp_path) as service:
+        yield service

@@ -1,0 +1,254 @@
+"""The service's HTTP edge over real parts and a real database, as a test drives it: no background task runs."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from aiohttp.test_utils import TestClient, TestServer
+
+from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.api.ads import Ads
+from adserve.api.advertisers import Advertisers
+from adserve.api.beacons import Beacons, Landings
+from adserve.api.campaigns import Campaigns
+from adserve.api.creatives import Creatives, MediaFiles
+from adserve.api.events import EventsApi
+from adserve.api.health import Health, Part
+from adserve.api.impressions import Impressions
+from adserve.api.placements import PlacementEncoder
+from adserve.api.rollout import RolloutApi
+from adserve.api.slots import SlotsApi
+from adserve.catalogue.refresh import Refresh
+from adserve.database import partitions
+from adserve.database.pools import Pools
+from adserve.domain.ads import Campaign
+from adserve.domain.ids import AdvertiserId, KeyId
+from adserve.domain.time import day_of, from_ms
+from adserve.limits.counters import MemoryCounters
+from adserve.limits.keeper import LeaseKeeper
+from adserve.limits.leases import LeaseBook
+from adserve.metering.intake import Intake
+from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
+from adserve.metering.recorder import Recorder
+from adserve.metering.tickets import Sealer, TicketKey
+from adserve.prediction.prior import Prior
+from adserve.selection.slots import Bounds, Slots
+from adserve.selection.state import LiveView
+from adserve.settings import Surface
+from adserve.store.catalogue import Catalogue
+from adserve.store.desk import Desk
+from adserve.store.journal import Journal
+from adserve.store.keys import Keys
+from adserve.store.ledger import Ledger
+from adserve.store.media import Media
+from adserve.web.app import build_app
+from adserve.web.auth import Auth
+from adserve.web.operations import Operation
+
+REPLICA = UUID(int=1)
+SURFACES = {"status": Surface()}
+BODY_MAX_BYTES = 200_000
+PIXEL = b"not looked into"
+STARTS_AT = "2025-01-01T00:00:00Z"
+
+
+class Checks(dict[str, Callable[[], Part]]):
+    """What /readyz asks; a test puts in what it wants to see."""
+
+
+@dataclass
+class Service:
+    """`client` speaks to it; `keys` has a secret for each scope that staff may have."""
+
+    pools: Pools
+    clock: Callable[[], int]
+    client: TestClient[Any, Any]
+    operations: list[Operation]
+    auth: Auth
+    refresh: Refresh
+    live: LiveView
+    keeper: LeaseKeeper
+    landings: Landings
+    recorder: Recorder
+    media: Media
+    checks: Checks
+    keys: dict[str, str] = field(default_factory=dict)
+
+    async def issue(self, *scopes: str, advertiser: int | None = None, name: str = "test") -> str:
+        new = new_key(secrets.token_bytes(SECRET_BYTES))
+        owner = None if advertiser is None else AdvertiserId(advertiser)
+        wanted = frozenset(map(Scope, scopes))
+        await Keys(self.pools.operator).issue(new, name, wanted, owner, from_ms(self.clock()))
+        await self.auth.refresh()
+        return new.secret
+
+    async def revoke(self, key: int) -> None:
+        await Keys(self.pools.operator).revoke(KeyId(key), from_ms(self.clock()))
+
+    async def call(
+        self, method: str, path: str, body: Any = None, *, key: str | None = "operator", **headers: str
+    ) -> "Reply":
+        """`key` is a scope of `keys`, a secret, or None; underscores in a header's name stand for hyphens."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key is not None:
+            sent["Authorization"] = f"Bearer {self.keys.get(key, key)}"
+        given: dict[str, Any] = {"data": body} if isinstance(body, bytes) else {"json": body}
+        if isinstance(body, bytes):
+            sent.setdefault("Content-Type", "application/json")
+        given = {} if body is None else given
+        async with self.client.request(method, path, headers=sent, allow_redirects=False, **given) as answer:
+            raw = await answer.read()
+            decoded = await answer.json(content_type=None) if "json" in answer.content_type else None
+            return Reply(answer.status, decoded, dict(answer.headers), raw)
+
+    async def made(self, path: str, body: Any, **options: Any) -> dict[str, Any]:
+        reply = await self.call("POST", path, body, **options)
+        assert reply.status == 201, reply
+        made: dict[str, Any] = reply.body
+        return made
+
+    async def plant(self, **campaign: Any) -> dict[str, int]:
+        """An advertiser with money, and an ad that may be shown; answers their ids."""
+        advertiser = (await self.made("/v1/advertisers", {"name": "Kopi Rana"}))["id"]
+        amount = {"amount": {"micros": 1_000_000_000, "currency": "USD"}}
+        await self.made(f"/v1/advertisers/{advertiser}/deposits", amount)
+        campaign_id = (await self.made("/v1/campaigns", campaign_body(advertiser, **campaign)))["id"]
+        creative = (await self.made("/v1/creatives", await self.creative_body(advertiser)))["id"]
+        ad = (await self.made("/v1/ads", {"campaign": campaign_id, "creative": creative}))["id"]
+        return {"advertiser": advertiser, "campaign": campaign_id, "creative": creative, "ad": ad}
+
+    async def creative_body(self, advertiser: int, **more: Any) -> dict[str, Any]:
+        media = await self.media.put(PIXEL, "image/png", 1080, 1920)
+        return {
+            "advertiser": advertiser,
+            "kind": "image",
+            "media": media,
+            "headline": "Slow down.",
+            "call_to_action": "shop_now",
+            "landing_url": "https://example.com/kopi?a=1&b=%20",
+        } | more
+
+    async def go_live(self, percent: float = 100) -> None:
+        """What the background tasks do: the rollout, the snapshot and the leases."""
+        reply = await self.call("PUT", "/v1/rollout", {"surfaces": {"status": {"percent": percent}}})
+        assert reply.status == 200, reply
+        await self.step()
+
+    async def step(self) -> None:
+        now_ms = self.clock()
+        await self.refresh.step(now_ms)
+        self.landings.learn(self.live.current().snapshot)
+        await self.keeper.step(now_ms)
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    body: Any
+    headers: dict[str, str]
+    raw: bytes
+
+    @property
+    def fields(self) -> list[str]:
+        return [error["field"] for error in self.body.get("errors", ())]
+
+
+def campaign_body(advertiser: int | None, **more: Any) -> dict[str, Any]:
+    whose = {} if advertiser is None else {"advertiser": advertiser}
+    return (
+        whose
+        | {
+            "name": "Morning roast",
+            "starts_at": STARTS_AT,
+            "bid": {"model": "cpm", "price": {"micros": 2_000_000, "currency": "USD"}},
+            "billable": "impression",
+        }
+        | more
+    )
+
+
+def draw_128_bits() -> int:
+    return secrets.randbits(128)
+
+
+@asynccontextmanager
+async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIterator[Service]:
+    now = from_ms(clock())
+    async with pools.owner.acquire() as connection:
+        await partitions.ensure(
+            connection, now.date() - timedelta(days=1), day_of(clock()) + timedelta(days=1)
+        )
+    sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
+    rates = Prior({})
+    live = LiveView(SURFACES, rates)
+    book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
+    catalogue = Catalogue(pools.catalogue, REPLICA)
+    slots = Slots(
+        live.current, counters, book, sealer, clock, draw_128_bits, may_serve=lambda: True, bounds=Bounds()
+    )
+    recorder = Recorder(journal)
+    intake = Intake(sealer, counters, book, recorder, draw_128_bits)
+
+    def campaigns() -> list[Campaign]:
+        return list({ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values())
+
+    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
+    pseudonyms = Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))
+    media, landings, checks = Media(home, pools.operator), Landings(catalogue), Checks()
+    desk = Desk(pools.tenant, pools.operator)
+    auth = Auth(Keys(pools.catalogue))
+    apis: list[Any] = [
+        Health(checks),
+        Advertisers(desk, clock),
+        Campaigns(desk),
+        Creatives(desk),
+        Ads(desk),
+        MediaFiles(media),
+        RolloutApi(desk, SURFACES),
+        Impressions(Desk(pools.tenant, pools.analyst)),
+        SlotsApi(
+            slots,
+            sealer,
+            pseudonyms,
+            PlacementEncoder("http://ads.test"),
+            clock,
+            surfaces={"status": "USD"},
+            feed_items_max=500,
+            deadline_max_ms=1_000,
+        ),
+        EventsApi(intake, journal, sealer, clock),
+        Beacons(intake, sealer, landings, clock),
+    ]
+    operations = [operation for api in apis for operation in api.operations()]
+    app = build_app(operations, auth, body_max_bytes=BODY_MAX_BYTES, version="1")
+    writing = asyncio.create_task(recorder.run())
+    try:
+        async with TestClient(TestServer(app)) as client:
+            service = Service(
+                pools,
+                clock,
+                client,
+                operations,
+                auth,
+                Refresh(catalogue, live.publish),
+                live,
+                keeper,
+                landings,
+                recorder,
+                media,
+                checks,
+            )
+            service.keys = {
+                scope: await service.issue(scope) for scope in ("feed", "operator", "analyst", "reviewer")
+            }
+            yield service
+    finally:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
