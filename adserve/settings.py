@@ -47,7 +47,8 @@ class Surface(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """One process's settings; docs/settings.md says what each is for."""
 
-    data_home: Path = Path("~/.local/share/adserve")
+    # Root's own folder is closed to the user that its PostgreSQL runs as.
+    data_home: Path = Path("/var/lib/adserve" if os.geteuid() == 0 else "~/.local/share/adserve")
     database_url: str | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
