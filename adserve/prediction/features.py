@@ -17,6 +17,7 @@ from adserve.domain.facts import EXPOSURE_WINDOW_MS, EXPOSURES_UNKNOWN, ViewerFa
 
 Hashes = npt.NDArray[np.uint64]
 Indexes = npt.NDArray[np.intp]
+Integers = npt.NDArray[np.signedinteger[Any]]
 Numbers = npt.NDArray[np.float64]
 
 HASH_SEED = 0x51A7

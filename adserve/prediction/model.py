@@ -9,7 +9,7 @@ import numpy as np
 from adserve.domain.ads import Ad
 from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts
 from adserve.prediction import features
-from adserve.prediction.features import AdFacts, Hashes, Indexes, Numbers
+from adserve.prediction.features import AdFacts, Hashes, Indexes, Integers, Numbers
 
 VIEWERS_CACHED_MAX = 16_384
 
@@ -45,7 +45,7 @@ class Model:
         campaigns = [features.campaign_hash(ad.campaign) for ad in ads]
         return Prepared(np.array(logits, np.float64), np.array(campaigns, np.uint64))
 
-    def click(self, prepared: Prepared, rows: Indexes, viewer: ViewerFacts, exposures: Indexes) -> Numbers:
+    def click(self, prepared: Prepared, rows: Integers, viewer: ViewerFacts, exposures: Integers) -> Numbers:
         """The probability that an impression of each of `rows` (of the prepared ads) is clicked.
 
         `exposures` counts, for each row, the viewer's impressions of its campaign in the last

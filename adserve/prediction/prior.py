@@ -6,7 +6,7 @@ import numpy as np
 
 from adserve.domain.ads import Ad
 from adserve.domain.facts import ViewerFacts
-from adserve.prediction.features import Indexes, Numbers
+from adserve.prediction.features import Integers, Numbers
 
 PRIOR_IMPRESSIONS = 200
 """The weight of the rate of all ads against an ad's own (the beta prior's two parameters add up to it)."""
@@ -27,7 +27,7 @@ class Prior:
     def prepare(self, ads: Sequence[Ad]) -> Numbers:
         return np.array([self.rate(ad.id) for ad in ads], np.float64)
 
-    def click(self, prepared: Numbers, rows: Indexes, _viewer: ViewerFacts, _exposures: Indexes) -> Numbers:
+    def click(self, prepared: Numbers, rows: Integers, viewer: ViewerFacts, exposures: Integers) -> Numbers:
         return prepared.take(rows)
 
     def rate(self, ad: int) -> float:
