@@ -7,7 +7,6 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from adserve.domain.money import Money
 from adserve.domain.slots import NoFill
 
 EVENTS_PER_CALL_MAX = 1_000
@@ -48,11 +47,16 @@ class SlotsAnswer(Struct, frozen=True):
     no_fill: NoFill | None
 
 
+class Billed(Struct, frozen=True):
+    micros: int
+    currency: str
+
+
 class EventAnswer(Struct, frozen=True):
     """What became of an event: the answer to sending it, or to asking for a ticket's events, which names `kind`."""
 
     outcome: str
-    billed: Money | None = None
+    billed: Billed | None = None
     kind: str = ""
 
 
