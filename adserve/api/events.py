@@ -18,7 +18,7 @@ from adserve.metering.errors import TicketRefused
 from adserve.metering.intake import Intake, Report
 from adserve.metering.tickets import Sealer
 from adserve.store.journal import Journal
-from adserve.web.bodies import BodyDecoder, field_error
+from adserve.web.bodies import decode_json, field_error
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import NOT_FOUND, FieldError, Problem
 from adserve.web.replies import JSON, json_response
@@ -70,7 +70,7 @@ class TicketEvents(Struct, frozen=True):
 
 
 _whole = msgspec.json.Decoder(EventReports)
-_envelope = BodyDecoder(_Envelope)
+_envelope = msgspec.json.Decoder(_Envelope)
 _item = msgspec.json.Decoder(EventReport)
 
 
@@ -83,7 +83,7 @@ def decode_reports(raw: bytes) -> list[Report]:
 
 
 def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
-    for item in _envelope.decode(raw).events:
+    for item in decode_json(_envelope, raw).events:
         try:
             yield _report(_item.decode(item))
         except Problem as problem:

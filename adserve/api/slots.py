@@ -300,7 +300,11 @@ class ContextSample:
     def look(self, raw: bytes) -> None:
         if next(self._countdown):
             return
-        unknown = self._decoder.decode(raw).context.keys() - set(Context.__struct_fields__)
+        try:
+            context = self._decoder.decode(raw).context
+        except (ValueError, RecursionError):
+            return  # what is ignored need not be well-formed
+        unknown = context.keys() - set(Context.__struct_fields__)
         UNKNOWN_CONTEXT.inc(len(unknown))
         for name in unknown - self._logged:
             if len(self._logged) < CONTEXT_NAMES_LOGGED_MAX:

@@ -18,6 +18,7 @@ Body = TypeVar("Body")
 _PATH = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
 _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _NUL = b"\\u0000"
+_anything = msgspec.json.Decoder()
 
 
 async def read_body(request: web.Request, most: int) -> bytes:
@@ -56,13 +57,17 @@ class BodyDecoder(Generic[Body]):
         self._decoder = msgspec.json.Decoder(type_)
 
     def decode(self, raw: bytes) -> Body:
-        try:
-            body = self._decoder.decode(raw)
-        except (ValueError, RecursionError) as error:
-            raise Problem(INVALID, "The body cannot be used.", (field_error(error),)) from error
+        body = decode_json(self._decoder, raw)
         if _NUL in raw:
             _refuse_nul(raw)
         return body
+
+
+def decode_json(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
+    try:
+        return decoder.decode(raw)
+    except (ValueError, RecursionError) as error:
+        raise Problem(INVALID, "The body cannot be used.", (field_error(error),)) from error
 
 
 def field_error(error: Exception, root: str = "$") -> FieldError:
@@ -82,7 +87,7 @@ def field_error(error: Exception, root: str = "$") -> FieldError:
 
 def _refuse_nul(raw: bytes) -> None:
     """PostgreSQL's text cannot hold U+0000, so no string of ours does."""
-    for path in _paths_with_nul(msgspec.json.decode(raw), "$"):
+    for path in _paths_with_nul(decode_json(_anything, raw), "$"):
         raise invalid(path, "contains the character U+0000")
 
 

@@ -1,0 +1,171 @@
+from typing import Any
+
+from service import Service
+
+from adserve.domain.time import HOUR_MS
+
+FEED = {"viewer": "u-1", "feed_length": 12, "max_ads": 1}
+
+
+async def placed(service: Service, **ask: Any) -> dict[str, Any]:
+    reply = await service.call("POST", "/v1/slots", FEED | ask, key="feed")
+    placement: dict[str, Any] = reply.body["placements"][0]
+    return placement
+
+
+async def report(service: Service, *events: Any) -> list[dict[str, Any]]:
+    reply = await service.call("POST", "/v1/events", {"events": events}, key="feed")
+    assert reply.status == 200, reply
+    results: list[dict[str, Any]] = reply.body["results"]
+    return results
+
+
+async def test_an_impression_is_billed_once(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    ticket = (await placed(service))["ticket"]
+    impression = {"ticket": ticket, "kind": "impression", "view_ms": 1_200}
+    first, again = await report(service, impression, impression)
+    assert first["outcome"] == "recorded"
+    assert first["billed"]["currency"] == "USD"
+    assert 1 <= first["billed"]["micros"] <= 2_000
+    assert (again["outcome"], again["event"], again["billed"]) == ("duplicate", first["event"], None)
+    kept = await service.call("GET", f"/v1/events/{ticket}", key="feed")
+    assert kept.body == {
+        "events": [
+            {
+                "event": first["event"],
+                "kind": "impression",
+                "outcome": "recorded",
+                "billed": first["billed"],
+            }
+        ]
+    }
+
+
+async def test_each_bad_event_is_refused_in_its_place(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    ticket = (await placed(service))["ticket"]
+    results = await report(
+        service,
+        {"ticket": "forged", "kind": "view"},
+        {"ticket": ticket, "kind": "stare"},
+        {"ticket": ticket, "kind": "view", "viewed": 1},
+        {"kind": "view"},
+        7,
+        {"ticket": ticket, "kind": "view", "occurred_at": "2026-01-01T00:00:00"},
+        {"ticket": ticket, "kind": "view", "occurred_at": "0001-01-01T00:00:00+23:59"},
+        {"ticket": ticket, "kind": "view", "view_ms": -1},
+        {"ticket": ticket, "kind": "view", "occurred_at": "2026-01-01T00:00:00Z"},
+    )
+    assert [result["outcome"] for result in results] == ["refused"] * 8 + ["unbilled_kind"]
+    assert [result["errors"][0]["field"] for result in results[:8]] == [
+        "$.ticket",
+        "$.kind",
+        "$.viewed",
+        "$.ticket",
+        "$",
+        "$.occurred_at",
+        "$.occurred_at",
+        "$.view_ms",
+    ]
+    assert {result["event"] for result in results[:8]} == {None}
+
+
+async def test_only_an_unreadable_envelope_is_a_bad_request(service: Service) -> None:
+    for body, field in (
+        (b'{"events": [{"ticket": ', "$"),
+        (b'{"events": {}}', "$.events"),
+        (b'{"event": []}', "$.event"),
+        (b'{"events": []}', "$.events"),
+        (b'{"events": [' + b",".join([b"{}"] * 1_001) + b"]}", "$.events"),
+        (b'{"events": ' + b"[" * 100_000, "$"),
+    ):
+        reply = await service.call("POST", "/v1/events", body, key="feed")
+        assert (reply.status, reply.fields) == (400, [field])
+    odd = b'{"events": [{"ticket": "\xff", "kind": "view"}, {"ticket": "\\u0000", "kind": "view"}]}'
+    reply = await service.call("POST", "/v1/events", odd, key="feed")
+    assert [result["outcome"] for result in reply.body["results"]] == ["refused", "refused"]
+
+
+async def test_a_late_event_is_kept_and_not_billed(service: Service, clock: Any) -> None:
+    await service.plant()
+    await service.go_live()
+    ticket = (await placed(service, ticket_ttl_s=60))["ticket"]
+    clock.advance(HOUR_MS)
+    (late,) = await report(service, {"ticket": ticket, "kind": "impression"})
+    assert (late["outcome"], late["billed"]) == ("late", None)
+
+
+async def test_pixels_count_and_say_nothing(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    ticket = (await placed(service))["ticket"]
+    for method, url in (
+        ("GET", f"/i.gif?e={ticket}&override=1"),
+        ("POST", f"/e.gif?e={ticket}.hide"),
+        ("POST", f"/e.gif?e={ticket}.report"),
+    ):
+        reply = await service.call(method, url, key=None)
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "image/gif")
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert reply.raw.startswith(b"GIF89a")
+    kept = await service.call("GET", f"/v1/events/{ticket}", key="feed")
+    assert sorted(event["kind"] for event in kept.body["events"]) == ["hide", "impression", "report"]
+    for url in ("/i.gif", "/i.gif?e=", f"/i.gif?e={ticket}x", f"/e.gif?e={ticket}.stare", "/e.gif?e=x.hide"):
+        reply = await service.call("GET", url, key=None)
+        assert (reply.status, reply.fields) == (400, ["?e"])
+
+
+async def test_a_click_is_sent_on_whatever_becomes_of_it(service: Service, clock: Any) -> None:
+    ids = await service.plant()
+    await service.go_live()
+    ticket = (await placed(service, ticket_ttl_s=60))["ticket"]
+    there = "https://example.com/kopi?a=1&b=%20"
+
+    async def leads() -> str:
+        reply = await service.call("GET", f"/r?e={ticket}&utm_source=x", key=None)
+        assert (reply.status, reply.headers["Cache-Control"]) == (302, "no-store")
+        return reply.headers["Location"]
+
+    assert await leads() == there
+    assert await leads() == there  # a duplicate
+    changed = {"landing_url": "https://example.com/elsewhere"}
+    path = f"/v1/creatives/{ids['creative']}"
+    assert (await service.call("PATCH", path, changed, If_Match='"1"')).status == 200
+    await service.step()
+    service.landings._urls.clear()
+    assert await leads() == there  # the revision that was shown, from the database
+    clock.advance(HOUR_MS)
+    assert await leads() == there  # late
+    await service.recorder.drain()
+    assert await leads() == there  # cannot be recorded
+    kept = await service.call("GET", f"/v1/events/{ticket}", key="feed")
+    assert [event["kind"] for event in kept.body["events"]] == ["click"]
+
+
+async def test_a_click_is_sent_on_without_postgresql(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    first, second = [(await placed(service, viewer=viewer))["ticket"] for viewer in ("u-1", "u-2")]
+    for pool in (service.pools.recorder, service.pools.catalogue):
+        await pool.close()
+    assert (await service.call("GET", f"/r?e={first}", key=None)).status == 302
+    unrecorded = await service.call("GET", f"/i.gif?e={second}", key=None)
+    assert unrecorded.status == 503
+    assert int(unrecorded.headers["Retry-After"]) >= 1
+    service.landings._urls.clear()
+    assert (await service.call("GET", f"/r?e={first}", key=None)).status == 503
+
+
+async def test_a_redirect_leads_nowhere_but_to_a_landing_page(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    ticket = (await placed(service))["ticket"]
+    reply = await service.call("GET", f"/r?e={ticket}&u=https://evil.test&override=https://evil.test", key=None)
+    assert reply.headers["Location"].startswith("https://example.com/")
+    for forged in ("https://evil.test", ticket[:-2], ticket[1:], f"{ticket}.click"):
+        reply = await service.call("GET", "/r?e=" + forged, key=None)
+        assert (reply.status, reply.fields, "Location" in reply.headers) == (400, ["?e"], False)
+    assert (await service.call("HEAD", f"/r?e={ticket}", key=None)).status == 405
