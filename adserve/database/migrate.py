@@ -12,10 +12,13 @@ from pathlib import Path
 import psycopg
 from alembic import command, context, op
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, pool
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from adserve.database import statements
+from adserve.database.refusal import DatabaseRefused
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
 FUNCTIONS = Path(__file__).parents[1] / "store" / "functions"
@@ -26,20 +29,30 @@ Progress = Callable[[str], None]
 
 
 def migrate(url: str, progress: Progress) -> None:
-    """Applies what is missing. Several may start at once: one works, the others wait and find nothing left to do."""
+    """Applies what is missing, or raises DatabaseRefused with what PostgreSQL said.
+
+    Several may start at once: one works, the others wait and find nothing left to do.
+    """
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=pool.NullPool
     )
-    with engine.connect() as connection:
-        _wait_for_lock(connection, progress)
-        connection.exec_driver_sql(SQL["create_schema"])
-        connection.exec_driver_sql(SQL["search_path"])
-        connection.commit()
-        config = Config(attributes={"connection": connection, "progress": progress})
-        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        config.set_main_option("path_separator", "newline")
-        command.upgrade(config, "head")
-        _replace_functions(connection)
+    try:
+        with engine.connect() as connection:
+            _wait_for_lock(connection, progress)
+            connection.exec_driver_sql(SQL["create_schema"])
+            connection.exec_driver_sql(SQL["search_path"])
+            connection.commit()
+            command.upgrade(_config(connection, progress), "head")
+            _replace_functions(connection)
+    except (psycopg.Error, SQLAlchemyError, CommandError) as error:
+        raise DatabaseRefused(f"the database could not be migrated: {error}") from error
+
+
+def _config(connection: Connection, progress: Progress) -> Config:
+    config = Config(attributes={"connection": connection, "progress": progress})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    return config
 
 
 def run_sql(name: str, *, as_owner: bool = True) -> None:
@@ -61,6 +74,7 @@ def run_revisions() -> None:
 
 def _replace_functions(connection: Connection) -> None:
     """Functions belong to the code that calls them: each migration puts today's in place, all at once."""
+    connection.commit()  # ends what the look at the version began
     with connection.begin():  # the driver's own cursor begins nothing that would be committed here
         for path in sorted(FUNCTIONS.glob("*.sql")):
             _execute(connection, path.read_text(encoding="utf-8"), as_owner=True)

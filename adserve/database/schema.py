@@ -30,4 +30,4 @@ async def update(url: str, progress: Callable[[str], None]) -> None:
         child.kill()  # leaves whole revisions only
         raise
     if status != 0:
-        raise DatabaseRefused("the database could not be migrated:\n" + "\n".join(said))
+        raise DatabaseRefused("\n".join(said))

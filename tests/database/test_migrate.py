@@ -66,6 +66,20 @@ async def test_nothing_lies_outside_the_schema(database_url: str) -> None:
     )
 
 
+async def functions(url: str) -> set[str]:
+    rows = await fetch(url, "SELECT proname::text FROM pg_proc WHERE pronamespace = 'adserve'::regnamespace")
+    return {row[0] for row in rows}
+
+
+async def test_functions_are_put_in_place_by_the_first_run_and_by_a_later_one(empty_url: str) -> None:
+    for _ in range(2):
+        migrate.migrate(empty_url, lambda _: None)
+        assert {"ensure_partitions", "deposit", "settle"} <= await functions(empty_url)
+        connection = await asyncpg.connect(empty_url)
+        await connection.execute("DROP FUNCTION adserve.deposit")
+        await connection.close()
+
+
 async def test_a_second_run_changes_nothing(database_url: str) -> None:
     before = await revisions(database_url)
     said: list[str] = []
@@ -137,7 +151,7 @@ async def test_a_privileged_role_of_that_name_is_refused(own_server: Embedded) -
     url = own_server.url
     connection = await asyncpg.connect(url)
     await connection.execute("CREATE ROLE adserve_analyst BYPASSRLS")
-    with pytest.raises(Exception, match="role adserve_analyst must be NOSUPERUSER NOBYPASSRLS NOLOGIN"):
+    with pytest.raises(DatabaseRefused, match="role adserve_analyst must be NOSUPERUSER NOBYPASSRLS NOLOGIN"):
         migrate.migrate(url, lambda _: None)
     await connection.execute("ALTER ROLE adserve_analyst NOBYPASSRLS")
     migrate.migrate(url, lambda _: None)
@@ -165,6 +179,14 @@ async def test_a_program_updates_the_schema_through_the_command(empty_url: str) 
     assert await revisions(empty_url)
     with pytest.raises(DatabaseRefused, match="does not exist"):
         await schema.update(fresh.at(empty_url, "adserve_nowhere"), said.append)
+
+
+async def test_a_newer_database_is_refused(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE adserve.alembic_version SET version_num = '9999'")
+    await connection.close()
+    with pytest.raises(DatabaseRefused, match="9999"):
+        migrate.migrate(database_url, lambda _: None)
 
 
 async def test_the_service_does_not_load_the_migration_tool() -> None:
