@@ -1,0 +1,134 @@
+import asyncio
+from datetime import date
+
+import asyncpg
+import pytest
+from world import NOW_MS, PRICE_MICROS, REPLICA, World, superuser
+
+from adserve.database.pools import Sizes, open_pools
+from adserve.domain.time import DAY_MS, HOUR_MS, day_of
+from adserve.store.ledger import Balance, Ledger, balances, deposit
+
+TODAY = day_of(NOW_MS)
+
+
+async def taken(world: World, campaign: int, wanted: int, least: int = 1, day: date = TODAY) -> int:
+    lease = await world.ledger.take(campaign, day, wanted, least, REPLICA, NOW_MS)
+    return 0 if lease is None else lease[1]
+
+
+async def test_a_lease_stays_within_day_total_and_balance(world: World) -> None:
+    campaign = await world.add_campaign(world.advertiser, daily=100, total=150)
+    assert await taken(world, campaign, 60) == 60
+    assert await taken(world, campaign, 60) == 40
+    assert await taken(world, campaign, 60) == 0
+    tomorrow = day_of(NOW_MS + DAY_MS)
+    assert await taken(world, campaign, 60, 51, tomorrow) == 0
+    assert await taken(world, campaign, 60, 50, tomorrow) == 50
+    poor = await world.add_advertiser(30)
+    assert await taken(world, await world.add_campaign(poor, daily=100), 60) == 30
+    assert await taken(world, await world.add_campaign(await world.add_advertiser(0)), 60) == 0
+    assert await taken(world, 999_999, 60) == 0
+
+
+async def test_a_lowered_budget_stops_and_a_raised_one_goes_on(world: World) -> None:
+    campaign = await world.add_campaign(world.advertiser, daily=100)
+    change = "UPDATE campaigns SET budget_daily_micros = $2 WHERE id = $1"
+    assert await taken(world, campaign, 80) == 80
+    await world.pools.operator.execute(change, campaign, 50)
+    assert await taken(world, campaign, 80) == 0
+    await world.pools.operator.execute(change, campaign, None)
+    assert await taken(world, campaign, 80) == 80
+    await world.pools.operator.execute(change, campaign, 170)
+    assert await taken(world, campaign, 80) == 10
+
+
+async def test_what_was_not_captured_comes_back_when_the_lease_closes(world: World) -> None:
+    campaign = await world.add_campaign(world.advertiser, daily=10_000)
+    lease = await world.lease(10_000, campaign)
+    await world.journal.settle([world.event(world.ticket(lease, campaign=campaign))])
+    await world.ledger.freeze({lease: NOW_MS + HOUR_MS}, NOW_MS)
+    await world.ledger.close_due(NOW_MS + HOUR_MS - 1)
+    assert await taken(world, campaign, 1) == 0
+    await world.ledger.close_due(NOW_MS + HOUR_MS)
+    await world.ledger.close_due(NOW_MS + HOUR_MS)
+    (balance,) = await balances(world.pools.operator, world.advertiser)
+    assert balance == Balance("USD", 1_000_000_000 - PRICE_MICROS, 0, PRICE_MICROS)
+    late = await world.journal.settle([world.event(world.ticket(lease, campaign=campaign))])
+    assert late[0].outcome == "over_budget"
+    assert await taken(world, campaign, 10_000) == 10_000 - PRICE_MICROS
+
+
+async def test_leases_of_a_lost_replica_are_frozen_and_those_of_a_live_one_are_not(world: World) -> None:
+    lease = await world.lease(100)
+    ours = REPLICA.__class__(int=2)
+    heard_since_ms = NOW_MS + 1
+    await world.pools.catalogue.execute(
+        "INSERT INTO replicas VALUES ($1, to_timestamp($2::float8 / 1000), 1)", REPLICA, float(heard_since_ms)
+    )
+    await world.ledger.freeze_lost(ours, heard_since_ms, NOW_MS + DAY_MS, NOW_MS)
+    assert await world.ledger.drawable(REPLICA) == {lease: 0}
+    await world.ledger.freeze_lost(ours, heard_since_ms + 1, NOW_MS + DAY_MS, NOW_MS)
+    assert await world.ledger.drawable(REPLICA) == {}
+    assert await world.fetchval("SELECT closed_at FROM leases") is None
+
+
+async def grab(database_url: str, campaign: int) -> int:
+    """Eight takers at once, ten leases of 30 each; answers what they were granted."""
+    pools = await open_pools(database_url, sizes=Sizes(recorder=8))
+    try:
+
+        async def taker() -> int:
+            leases = [
+                await Ledger(pools.recorder).take(campaign, TODAY, 30, 1, REPLICA, NOW_MS) for _ in range(10)
+            ]
+            return sum(lease[1] for lease in leases if lease)
+
+        return sum(await asyncio.gather(*(taker() for _ in range(8))))
+    finally:
+        await pools.close()
+
+
+async def test_eight_takers_never_exceed_a_budget(world: World, database_url: str) -> None:
+    assert await grab(database_url, await world.add_campaign(world.advertiser, daily=1_000)) == 1_000
+    assert await grab(database_url, await world.add_campaign(world.advertiser, total=777)) == 777
+    poor = await world.add_advertiser(500)
+    assert await grab(database_url, await world.add_campaign(poor)) == 500
+
+
+async def test_control_a_twin_without_locks_and_bounds_exceeds_the_budget(
+    world: World, database_url: str
+) -> None:
+    owner = await superuser(database_url)
+    source = await owner.fetchval("SELECT pg_get_functiondef('take_lease'::regproc)")
+    twin = source.replace("FOR NO KEY UPDATE", "").replace(
+        "INSERT INTO leases", "PERFORM pg_sleep(0.01); INSERT INTO leases"
+    )
+    await owner.execute(twin)
+    for constraint in ("budget_uses_check", "accounts_balance_micros_check"):
+        table = constraint.split("_check")[0].removesuffix("_balance_micros")
+        await owner.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+    await owner.close()
+    assert await grab(database_url, await world.add_campaign(world.advertiser, daily=1_000)) > 1_000
+
+
+async def test_the_database_itself_bounds_budgets_and_balances(world: World, database_url: str) -> None:
+    await world.lease(100, await world.add_campaign(world.advertiser, daily=100))
+    owner = await superuser(database_url)
+    for change in (
+        "UPDATE budget_uses SET leased_micros = 101 WHERE budget_day IS NOT NULL",
+        "UPDATE accounts SET balance_micros = -1 WHERE kind = 'available'",
+        "UPDATE leases SET captured_micros = 101",
+    ):
+        with pytest.raises(asyncpg.CheckViolationError):
+            await owner.execute(change)
+    await owner.close()
+
+
+async def test_balances_tell_currencies_apart(world: World) -> None:
+    await deposit(world.pools.operator, world.advertiser, 70, "EUR", "r", NOW_MS)
+    await world.lease(100)
+    assert await balances(world.pools.operator, world.advertiser) == [
+        Balance("EUR", 70, 0, 0),
+        Balance("USD", 999_999_900, 100, 0),
+    ]

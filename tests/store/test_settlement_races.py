@@ -1,0 +1,139 @@
+import asyncio
+import random
+
+import asyncpg
+from world import PRICE_MICROS, World, superuser
+
+from adserve.database.pools import Pools, Sizes, open_pools
+from adserve.domain.events import Event, Outcome
+from adserve.metering.errors import JournalContended
+from adserve.store.books import reconciled
+from adserve.store.journal import Journal
+
+CLIENTS = 16
+BATCH = 100
+
+
+class Race:
+    """Sixteen clients that each send the same events at once, in an order of their own."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.deadlocks = 0
+
+    async def run(self, pools: Pools, events: list[Event]) -> None:
+        await asyncio.gather(
+            *(self._client(Journal(pools.recorder), events, seed) for seed in range(CLIENTS))
+        )
+
+    async def _client(self, journal: Journal, events: list[Event], seed: int) -> None:
+        shuffled = random.Random(seed).sample(events, len(events))  # noqa: S311
+        for start in range(0, len(shuffled), BATCH):
+            try:
+                settled = await journal.settle(shuffled[start : start + BATCH])
+            except JournalContended:
+                self.deadlocks += 1
+            else:
+                self.outcomes += [one.outcome for one in settled]
+
+
+async def race(database_url: str, events: list[Event]) -> Race:
+    pools = await open_pools(database_url, sizes=Sizes(recorder=CLIENTS))
+    try:
+        racing = Race()
+        await racing.run(pools, events)
+        return racing
+    finally:
+        await pools.close()
+
+
+async def thousand(world: World) -> list[Event]:
+    """1,000 tickets on ten leases: 600 impressions to be billed, 400 other events."""
+    leases = [await world.lease(100 * PRICE_MICROS) for _ in range(10)]
+    tickets = [world.ticket(leases[nth % 10]) for nth in range(1_000)]
+    return [
+        world.event(ticket) if nth < 600 else world.event(ticket, "view", Outcome.UNBILLED_KIND)
+        for nth, ticket in enumerate(tickets)
+    ]
+
+
+async def test_sixteen_clients_with_the_same_tickets_bill_each_once(world: World, database_url: str) -> None:
+    racing = await race(database_url, await thousand(world))
+    assert racing.deadlocks == 0
+    assert racing.outcomes.count(Outcome.RECORDED) == 600
+    assert racing.outcomes.count(Outcome.UNBILLED_KIND) == 400
+    assert racing.outcomes.count(Outcome.DUPLICATE) == 15_000
+    assert await world.fetchval("SELECT sum(captured_micros) FROM leases") == 600 * PRICE_MICROS
+    assert (
+        await world.fetchval("SELECT max(n) FROM (SELECT count(*) n FROM events GROUP BY ticket_id, kind) t")
+        == 1
+    )
+    assert (await reconciled(world.pools.analyst)).differences == ()
+
+
+async def _replace_settle(database_url: str, *changes: tuple[str, str]) -> asyncpg.Connection:
+    owner = await superuser(database_url)
+    source: str = await owner.fetchval("SELECT pg_get_functiondef('settle'::regproc)")
+    for old, new in changes:
+        assert old in source
+        source = source.replace(old, new)
+    await owner.execute(source)
+    return owner
+
+
+async def thousand_views(world: World) -> list[Event]:
+    """No lease makes batches of these take turns: only the order of their keys keeps them apart."""
+    return [world.event(world.ticket(1), "view", Outcome.UNBILLED_KIND) for _ in range(1_000)]
+
+
+async def test_events_without_a_lease_do_not_deadlock(world: World, database_url: str) -> None:
+    racing = await race(database_url, await thousand_views(world))
+    assert racing.deadlocks == 0
+    assert racing.outcomes.count(Outcome.UNBILLED_KIND) == 1_000
+
+
+async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, database_url: str) -> None:
+    unsorted = ("FROM rated ORDER BY issued_day, ticket_id, kind", "FROM rated ORDER BY ordinal")
+    await (await _replace_settle(database_url, unsorted)).close()
+    few = (await thousand_views(world))[:BATCH]  # each deadlock takes a second to be noticed
+    assert (await race(database_url, few)).deadlocks > 0
+
+
+async def test_control_a_twin_without_the_key_bills_twice(world: World, database_url: str) -> None:
+    owner = await _replace_settle(
+        database_url,
+        ("ORDER BY id FOR NO KEY UPDATE", "ORDER BY id"),
+        (
+            "captured_micros = captured_micros + c.micros",
+            "captured_micros = leases.captured_micros + 0 * c.micros",
+        ),
+    )
+    await owner.execute("ALTER TABLE events DROP CONSTRAINT events_pkey CASCADE")
+    await owner.close()
+    racing = await race(database_url, await thousand(world))
+    assert racing.outcomes.count(Outcome.RECORDED) > 600
+    names = {difference.check for difference in (await reconciled(world.pools.analyst)).differences}
+    assert "tickets billed again" in names
+
+
+async def test_concurrent_captures_never_exceed_a_lease(world: World, database_url: str) -> None:
+    lease = await world.lease(100 * PRICE_MICROS + 1)
+    events = [world.event(world.ticket(lease)) for _ in range(300)]
+    racing = await race(database_url, events)
+    assert racing.outcomes.count(Outcome.RECORDED) == 100
+    assert racing.outcomes.count(Outcome.OVER_BUDGET) == 200
+    assert await world.fetchval("SELECT captured_micros FROM leases") == 100 * PRICE_MICROS
+
+
+async def test_closing_and_taking_beside_settlement_neither_deadlocks_nor_loses_a_micro(
+    world: World, database_url: str
+) -> None:
+    events = await thousand(world)
+    leases = [lease for (lease,) in await world.pools.analyst.fetch("SELECT id FROM leases")]
+    racing = asyncio.create_task(race(database_url, events))
+    for lease in leases:
+        await world.lease(1_000)
+        await world.ledger.freeze({lease: 0}, 0)
+        await world.ledger.close_due(1)
+    assert (await racing).deadlocks == 0
+    assert (await reconciled(world.pools.analyst)).differences == ()
