@@ -9,6 +9,8 @@ from adserve.domain.time import Clock
 
 _log = logging.getLogger(__name__)
 
+PACE_S = 0.02
+"""The least time between two steps, however often a task is woken."""
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 
@@ -63,6 +65,7 @@ class Background:
         if task.wake is None:
             await asyncio.sleep(task.every_s)
             return
+        await asyncio.sleep(PACE_S)
         try:
             async with asyncio.timeout(task.every_s):
                 await task.wake.wait()

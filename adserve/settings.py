@@ -13,35 +13,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from adserve.domain.surfaces import Surface
+
 _PREFIX = "ADSERVE_"
 
 Positive = Annotated[int, Meta(ge=1)]
-NotNegative = Annotated[int, Meta(ge=0)]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", max_length=3)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SettingsError(ValueError):
     """A setting is unknown or has a value that it cannot have; the message names it."""
-
-
-class Surface(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where ads may stand in a feed.
-
-    `group` seeds the rollout and never changes while ads run. The first ad comes after `first_ad_after` organic
-    items, `min_gap` of them lie between two ads, a feed has at most `max_per_feed` ads and none below
-    `min_feed_length` items. `min_time_s` lies between two ads of different requests and `separation_s` between
-    two that share a separation label; 0 switches either off.
-    """
-
-    currency: Currency = "USD"
-    group: str = "status"
-    first_ad_after: Positive = 3
-    min_gap: Positive = 4
-    max_per_feed: Positive = 5
-    min_feed_length: Positive = 5
-    min_time_s: NotNegative = 0
-    separation_s: NotNegative = 0
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,7 +40,7 @@ from adserve.metering.tickets import Sealer, TicketKey
 from adserve.prediction.prior import Prior
 from adserve.selection.slots import Bounds, Slots
 from adserve.selection.state import LiveView
-from adserve.settings import Surface
+from adserve.domain.surfaces import Surface
 from adserve.store.catalogue import Catalogue
 from adserve.store.desk import Desk
 from adserve.store.journal import Journal

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from adserve.settings import Settings, Surface
+from adserve.domain.surfaces import Surface
+from adserve.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CODE = sorted(

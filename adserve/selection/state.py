@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ads import Ad, Tier
 from adserve.domain.facts import ViewerFacts
+from adserve.domain.surfaces import Surface
 from adserve.limits.rules import Rule, campaign_key, cap_rules, keys_counted, placement_rules
 from adserve.selection.index import Rows, TargetingIndex
-from adserve.selection.placement import PlacementRules
 
 VIEW_RATE = 0.7
 """The share of impressions that become viewable, for bids that are paid by the view."""
@@ -35,13 +35,6 @@ class Rates(Protocol):
         ...
 
 
-class SurfaceSettings(PlacementRules, Protocol):
-    currency: str
-    group: str
-    min_time_s: int
-    separation_s: int
-
-
 class CompiledAd(NamedTuple):
     """An ad with what the counters ask of it."""
 
@@ -54,7 +47,7 @@ class CompiledAd(NamedTuple):
 class CompiledSurface:
     """One surface's ads as columns; row i of every column is `ads[i]`."""
 
-    def __init__(self, settings: SurfaceSettings, ads: Sequence[Ad], rates: Rates) -> None:
+    def __init__(self, settings: Surface, ads: Sequence[Ad], rates: Rates) -> None:
         eligible = [ad for ad in ads if ad.campaign.currency == settings.currency]
         self.settings = settings
         self.ads = [_compiled(ad, settings) for ad in eligible]
@@ -70,7 +63,7 @@ class CompiledSurface:
         self.has_guaranteed = bool((self.tiers == Tier.GUARANTEED).any())
 
 
-def _compiled(ad: Ad, settings: SurfaceSettings) -> CompiledAd:
+def _compiled(ad: Ad, settings: Surface) -> CompiledAd:
     rules = placement_rules(
         ad, separation_ms=settings.separation_s * 1_000, min_time_ms=settings.min_time_s * 1_000
     )
@@ -99,7 +92,7 @@ class Switch(Protocol):
 class LiveView:
     """Holds the view that decisions read, and swaps it whole."""
 
-    def __init__(self, surfaces: Mapping[str, SurfaceSettings], rates: Rates) -> None:
+    def __init__(self, surfaces: Mapping[str, Surface], rates: Rates) -> None:
         self._surfaces = surfaces
         self._rates = rates
         self._view: View | None = None

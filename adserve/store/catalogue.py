@@ -13,6 +13,8 @@ from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.targeting import Targeting
 from adserve.domain.time import from_ms, to_ms
 from adserve.store import statements
+from adserve.store.desk import ACQUIRE_TIMEOUT_S
+from adserve.store.errors import AWAY, Away
 
 SQL = statements.load("catalogue")
 
@@ -50,8 +52,18 @@ class Catalogue:
         )
 
     async def landing_url(self, creative: int, revision: int) -> str | None:
-        url: str | None = await self._pool.fetchval(SQL.landing_url, creative, revision)
+        try:
+            url: str | None = await self._pool.fetchval(
+                SQL.landing_url, creative, revision, timeout=ACQUIRE_TIMEOUT_S
+            )
+        except AWAY as error:
+            raise Away from error
         return url
+
+    async def click_counts(self) -> dict[int, tuple[int, int]]:
+        """Ad -> (impressions, clicks) so far."""
+        rows = await self._pool.fetch(SQL.click_counts)
+        return {row["ad_id"]: (int(row["impressions"] or 0), int(row["clicks"] or 0)) for row in rows}
 
     async def beat(self, switch_version: int) -> None:
         """Says that this replica lives and obeys the switch as of that version."""

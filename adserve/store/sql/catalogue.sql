@@ -32,3 +32,9 @@ ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), switch_version = EXCLUDED.s
 
 -- name: leave
 DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
+
+-- name: click_counts
+SELECT ad_id,
+       sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap')) AS impressions,
+       sum(events) FILTER (WHERE kind = 'click' AND outcome <> 'late') AS clicks
+FROM rollup_deltas GROUP BY ad_id;

@@ -1,0 +1,116 @@
+"""The HTTP edge of a core: every resource of the API, the wrapper, and the checks of /readyz."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import orjson
+from aiohttp import ClientSession
+
+from adserve.api.ads import Ads
+from adserve.api.advertisers import Advertisers
+from adserve.api.beacons import Beacons
+from adserve.api.campaigns import Campaigns
+from adserve.api.creatives import Creatives, MediaFiles
+from adserve.api.events import EventsApi
+from adserve.api.feed import Bounds as FeedBounds
+from adserve.api.feed import Feed
+from adserve.api.feed import Slots as AnySlots
+from adserve.api.health import Health, Part
+from adserve.api.impressions import Impressions
+from adserve.api.placements import PlacementEncoder
+from adserve.api.rollout import RolloutApi
+from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
+from adserve.api.upstream import Upstream
+from adserve.bootstrap.core import Core, system_clock
+from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
+from adserve.database.replica_lock import Serving
+from adserve.domain.time import SECOND_MS
+from adserve.selection.slots import Slots
+from adserve.store.desk import Desk
+from adserve.web.operations import Operation
+
+
+class Resource(Protocol):
+    def operations(self) -> list[Operation]: ...
+
+
+Witness = Callable[[Slots], AnySlots]
+"""What stands before the slots that the wrapper asks."""
+
+
+def operations_of(
+    core: Core, session: ClientSession, witness: Witness, failures: Callable[[], dict[str, str]]
+) -> list[Operation]:
+    """The whole API; `failures` are the background tasks that fail now, with the reason."""
+    settings, clock = core.settings, core.clock
+    staff, analysts = (
+        Desk(core.pools.tenant, core.pools.operator),
+        Desk(core.pools.tenant, core.pools.analyst),
+    )
+    encoder = PlacementEncoder(settings.base_url)
+    slots = SlotsApi(
+        core.slots,
+        core.sealer,
+        core.pseudonyms,
+        encoder,
+        clock,
+        surfaces={name: surface.currency for name, surface in settings.surfaces.items()},
+        feed_items_max=settings.feed_items_max,
+        deadline_max_ms=settings.decision_deadline_max_ms,
+    )
+    resources: Sequence[Resource] = (
+        slots,
+        *_feeds(core, encoder, session, witness),
+        EventsApi(core.intake, core.journal, core.sealer, clock),
+        Beacons(core.intake, core.sealer, core.landings, clock),
+        Advertisers(staff, clock),
+        Campaigns(staff),
+        Creatives(staff),
+        MediaFiles(core.media),
+        Ads(staff),
+        RolloutApi(staff, settings.surfaces),
+        Impressions(analysts),
+        Health(_checks(core, failures)),
+    )
+    return [operation for resource in resources for operation in resource.operations()]
+
+
+def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witness: Witness) -> list[Feed]:
+    """The wrapper, when there is an upstream to wrap."""
+    settings = core.settings
+    if settings.upstream_url is None:
+        return []
+    feed = Feed(
+        Upstream(session, settings.upstream_url),
+        witness(core.slots),
+        core.auth,
+        viewer=core.viewer,
+        encode=lambda placement: orjson.dumps(encoder.placement(placement)),
+        surface=next(iter(settings.surfaces)),
+        bounds=FeedBounds(DEADLINE_DEFAULT_MS, settings.feed_body_max_bytes, settings.feed_items_max),
+    )
+    return [feed]
+
+
+def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Callable[[], Part]]:
+    def snapshot() -> Part:
+        age_s = (core.clock() - core.live.current().fresh_at_ms) // SECOND_MS
+        return Part(age_s * SECOND_MS <= SNAPSHOT_MAX_AGE_MS, f"confirmed {age_s} s ago")
+
+    def database() -> Part:
+        away = core.lock.state is Serving.DISCONNECTED
+        return Part(not away, "cannot be reached" if away else "connected")
+
+    return {
+        "database": database,
+        "serving lock": lambda: Part(core.lock.may_serve(system_clock()), core.lock.state),
+        "recorder": lambda: Part(
+            core.recorder.queued < core.settings.events_queued_max, f"{core.recorder.queued} events queued"
+        ),
+        "catalogue": snapshot,
+        "counters": lambda: Part(True, f"epoch {core.counters.epoch}, {len(core.counters)} viewers"),
+        "rates": lambda: Part(
+            True, (core.rates_fallback and f"prior: {core.rates_fallback}") or core.live.current().rates.name
+        ),
+        "tasks": lambda: Part(True, "; ".join(f"{name}: {why}" for name, why in failures().items())),
+    }

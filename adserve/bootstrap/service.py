@@ -1,0 +1,175 @@
+"""A service from its first connection to its last: started, served, stopped in order."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from uuid import uuid4
+
+from aiohttp import ClientSession, web
+from msgspec import structs
+
+from adserve.api.upstream import open_session
+from adserve.background import Background, Task
+from adserve.bootstrap.core import (
+    CATALOGUE_CHANNEL,
+    SWITCH_CHANNEL,
+    Core,
+    Progress,
+    build_core,
+    draw_128_bits,
+    system_clock,
+    tasks_of,
+)
+from adserve.bootstrap.edge import Witness, operations_of
+from adserve.database import durability
+from adserve.database.pools import Sizes, open_pools
+from adserve.database.refusal import DatabaseRefused
+from adserve.database.replica_lock import BEAT_S, ServingLock
+from adserve.domain.time import Clock
+from adserve.settings import Settings, SettingsError
+from adserve.store.notify import Listener
+from adserve.web.app import build_app
+from adserve.web.auth import Auth
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1_024
+IN_FLIGHT_S = 10.0
+"""How long a shutdown waits for requests that are being answered."""
+
+
+class Service:
+    """A process that serves: made by `start`, ended by `stop`. `url` is where it listens.
+
+    `finished` is set when the service cannot go on: another process has taken its place.
+    """
+
+    def __init__(self, core: Core, session: ClientSession) -> None:
+        self.core = core
+        self.url = f"http://{core.settings.host}:{core.settings.port}"
+        self.finished = asyncio.Event()
+        self._session = session
+        self._wakes = {name: asyncio.Event() for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL)}
+        self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
+        self._tasks = tasks_of(core, self._wakes)
+        self._runners = Background(
+            (Task("recorder", self._record, 1.0), Task("serving lock", self._keep_lock, BEAT_S)), system_clock
+        )
+        self._periodic = Background((Task("listener", self._listen, 1.0), *self._tasks), core.clock)
+        self._http: web.AppRunner | None = None
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Background tasks whose last step failed, with the reason."""
+        return self._runners.failures | self._periodic.failures
+
+    async def tick(self, now_ms: int) -> None:
+        """One step of every task, in their order: what a virtual clock drives instead of the loops."""
+        for task in self._tasks:
+            await task.step(now_ms)
+
+    async def open(self, app: web.Application, listener: socket.socket, *, background: bool) -> None:
+        """Runs every task once, then begins to listen."""
+        self._runners.start()
+        await self.tick(self.core.clock())
+        if background:
+            self._periodic.start()
+        self._http = web.AppRunner(app, access_log=None, shutdown_timeout=IN_FLIGHT_S)
+        await self._http.setup()
+        await web.SockSite(self._http, listener, backlog=BACKLOG).start()
+
+    async def stop(self) -> None:
+        """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close."""
+        if self._http is not None:
+            await self._http.cleanup()
+        await self.core.recorder.drain()
+        await self._periodic.stop()
+        now_ms = self.core.clock()
+        for name, hand_over in (
+            ("leases", self.core.keeper.stop(now_ms)),
+            ("checkpoint", self.core.checkpoint(now_ms)),
+            ("replica", self.core.catalogue.leave()),
+        ):
+            try:
+                await hand_over
+            except Exception:  # PostgreSQL may be away: a start after a crash makes up for each of these
+                log.warning("not handed over", extra={"part": name}, exc_info=True)
+        await self._runners.stop()
+        await self.core.lock.release()
+        await self._session.close()
+        await self.core.pools.close()
+
+    async def _record(self, _now_ms: int) -> None:
+        await self.core.recorder.run()
+
+    async def _keep_lock(self, now_ms: int) -> None:
+        try:
+            await self.core.lock.keep(now_ms)
+        except DatabaseRefused:
+            self.finished.set()
+            raise
+
+    async def _listen(self, _now_ms: int) -> None:
+        await Listener(self.core.database_url, self._wakes).listen()
+
+
+Extend = Callable[[Core, web.Application], Awaitable[None]]
+
+
+async def start(
+    settings: Settings,
+    database_url: str,
+    *,
+    clock: Clock = system_clock,
+    draw: Callable[[], int] = draw_128_bits,
+    background: bool = True,
+    progress: Progress = log.info,
+    witness: Witness = lambda slots: slots,
+    extend: Extend | None = None,
+) -> Service:
+    """A service that answers when this returns. The database must be migrated. Raises DatabaseRefused.
+
+    Without `background`, `Service.tick` has to be called as time goes on. `witness` stands before the slots that the
+    wrapper asks; `extend` adds pages to the application.
+    """
+    async with AsyncExitStack() as undo:
+        listener = _bound(settings)
+        undo.callback(listener.close)
+        settings = structs.replace(settings, port=listener.getsockname()[1])
+        pools = await open_pools(database_url, sizes=Sizes(recorder=settings.recorder_writers + 2))
+        undo.push_async_callback(pools.close)
+        async with pools.recorder.acquire() as connection:
+            await durability.check(connection, system_clock)
+        lock = ServingLock(database_url, settings.data_home, uuid4())
+        await lock.acquire(system_clock())
+        undo.push_async_callback(lock.release)
+        core = await build_core(settings, database_url, pools, lock, clock, draw, progress)
+        session = open_session(settings.upstream_timeout_ms)
+        undo.push_async_callback(session.close)
+        service = Service(core, session)
+        app = build_app(
+            operations_of(core, session, witness, lambda: service.failures),
+            core.auth,
+            body_max_bytes=settings.body_max_bytes,
+            version=version("adserve"),
+        )
+        if extend is not None:
+            await extend(core, app)
+        await service.open(app, listener, background=background)
+        undo.pop_all()
+    return service
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """Bound, so that the port is ours and known, and not listening: nobody waits for us while we start."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    return listener
