@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -149,8 +149,8 @@ async def build_core(
         landings.learn(snapshot)
         await live.publish(snapshot, switch, confirmed_at_ms)
 
-    def campaigns() -> set[Campaign]:
-        return {ad.campaign for ad in live.current().snapshot.ads}
+    def campaigns() -> Iterable[Campaign]:
+        return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
 
     counters = await rebuilt_counters(checkpoints, journal, clock(), progress)
     recorder = Recorder(

@@ -9,21 +9,21 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 import aiohttp
 import msgspec
 import uvloop
 from tqdm import tqdm
 
-from adserve import bootstrap
 from adserve.access.keys import Scope
-from adserve.bootstrap import Service
+from adserve.bootstrap.service import Service, start
 from adserve.commands.scratch import issue_key, scratch_database
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.ads import Cap
+from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS
-from adserve.settings import Settings, Surface
+from adserve.settings import Settings
 from adserve.simulation.caller import Caller, CallRefused
 from adserve.simulation.clock import VirtualClock
 from adserve.simulation.log_catalogue import campaigns_of, set_up
@@ -32,6 +32,7 @@ from adserve.simulation.replay import DEADLINE_MS, Replay
 from adserve.simulation.report import Report, Tally, report_of, text_of
 from adserve.simulation.seed import Api
 from adserve.store.audit import Audit
+from adserve.store.books import reconciled
 
 SURFACE = "status"
 
@@ -106,9 +107,7 @@ async def _replay(arguments: argparse.Namespace, settings: Settings, mapping: Lo
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with scratch_database(settings, "replay", _say, keep=arguments.keep) as url:
-        service = await bootstrap.start(
-            _settings(settings, mapping), url, clock=clock, draw=draw, background=False
-        )
+        service = await start(_settings(settings, mapping), url, clock=clock, draw=draw, background=False)
         try:
             return await _run(arguments, service, clock, mapping, log, stop)
         finally:
@@ -130,7 +129,7 @@ async def _run(
         caller = Caller(session, service.url, key)
         campaigns = await set_up(
             Api(session, service.url, key),
-            service.media.put,
+            service.core.media.put,
             campaigns_of(log.rows, mapping),
             mapping,
             arguments.cap,
@@ -142,14 +141,15 @@ async def _run(
         replay = Replay(caller, clock, service.tick, mapping, campaigns, SURFACE)
         with _bar(arguments, "replaying", "row", len(log.rows)) as bar:
             await replay.run(log.rows, tally, bar.update, stop.is_set)
-    audit = Audit(service.pools.recorder)
+    audit = Audit(service.core.pools.recorder)
+    books = await reconciled(service.core.pools.analyst)
     return report_of(
         tally,
         await audit.stored(),
         campaigns=campaigns,
         mapping=mapping,
         caps=[(cap, await audit.over_cap(cap)) for cap in arguments.cap],
-        differences=[],
+        differences=[str(difference) for difference in books.differences],
         complete=not stop.is_set(),
     )
 
@@ -180,7 +180,7 @@ def _cap(text: str) -> Cap:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
-def _bar(arguments: argparse.Namespace, name: str, unit: str, total: int) -> "tqdm[None]":
+def _bar(arguments: argparse.Namespace, name: str, unit: str, total: int) -> "tqdm[Never]":
     disable = False if arguments.progress else None
     return tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=disable)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
-from adserve.bootstrap import Service
+from adserve.bootstrap.service import Service
 from adserve.database import embedded, fresh, schema
 from adserve.domain.time import from_ms
 from adserve.settings import Settings
@@ -40,7 +40,7 @@ async def scratch_database(
 async def issue_key(service: Service, name: str, *scopes: Scope) -> str:
     """A key that the service knows when this returns."""
     new = new_key(secrets.token_bytes(SECRET_BYTES))
-    keys = Keys(service.pools.operator)
-    await keys.issue(new, name, frozenset(scopes), None, from_ms(service.clock()))
-    await service.auth.refresh()
+    keys = Keys(service.core.pools.operator)
+    await keys.issue(new, name, frozenset(scopes), None, from_ms(service.core.clock()))
+    await service.core.auth.refresh()
     return new.secret
