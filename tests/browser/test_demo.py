@@ -96,6 +96,7 @@ async def test_the_switch_stops_ads_and_lets_them_run_again(page: Page, demo: st
     await page.get_by_role("button", name="Stop all ads").click()
     await expect(page.locator("#rollout-note")).to_have_text("Stopped on 1 of 1 replica.")
     await expect(page.locator("#why")).to_contain_text("stopped for everyone", timeout=10_000)
+    await expect(page.locator("#viewers-count")).to_have_text("0 of 200 see ads")
     assert await walk(page, ".end") == []
     await page.get_by_role("button", name="Let ads run").click()
     await expect(page.locator("#why-title")).to_have_text("Why this ad", timeout=10_000)

@@ -167,13 +167,14 @@ class DemoPages:
     async def _set_percent(self, request: web.Request) -> web.Response:
         """Changes one surface's percent and answers when this process decides by it."""
         percent = self._percent.decode(await read_body(request, BODY_MAX_BYTES)).percent
-        changed = msgspec.structs.replace(self._surface_rollout(), percent_bp=round(percent * 100))
+        before = self._surface_rollout()
+        changed = msgspec.structs.replace(before, percent_bp=round(percent * 100))
         rollouts = {**self._view().snapshot.rollouts, SURFACE: changed}
         body = {"surfaces": {name: _rollout_json(rollout) for name, rollout in rollouts.items()}}
         answer = await self._forward("PUT", "/v1/rollout", self._service.operator_key, body)
         if answer.status != 200:
             return answer
-        await self._until(lambda: self._surface_rollout() == changed)
+        await self._until(lambda: changed == before or self._surface_rollout() != before)
         return _json(self._rollout_shown())
 
     async def _pause(self, _request: web.Request) -> web.Response:

@@ -30,7 +30,7 @@ const player = new Player(byId("screen"), {
   panels: () => sheet.open(),
 });
 const sheet = new Sheet((open) => player.hold("sheet", open));
-const viewers = new Viewers(load, (bucket) => bucket < Math.round(rollout.percent * 100));
+const viewers = new Viewers(load, (bucket) => !rollout.paused && bucket < Math.round(rollout.percent * 100));
 const rollout = new Rollout(load, () => viewers.light());
 
 async function load() {

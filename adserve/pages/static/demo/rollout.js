@@ -15,6 +15,7 @@ export class Rollout {
   #changed;
   #previewed;
   #busy = false;
+  #wanted = null;
 
   /** `changed` runs when another feed may now look different, `previewed` while the thumb moves. */
   constructor(changed, previewed) {
@@ -24,6 +25,7 @@ export class Rollout {
     slider.max = PERCENTS.length - 1;
     slider.addEventListener("input", () => this.#draw(PERCENTS[slider.value]));
     slider.addEventListener("change", () => this.#save(PERCENTS[slider.value]));
+    slider.addEventListener("pointerup", () => slider.blur()); // arrow keys go back to the feed
     byId("stop").addEventListener("click", () => this.#switch());
     byId("ticks").replaceChildren(
       ...TICKS.map((tick) => el("span", { "--at": `${(PERCENTS.indexOf(tick) / (PERCENTS.length - 1)) * 100}%` }, String(tick))),
@@ -54,10 +56,18 @@ export class Rollout {
     this.#previewed();
   }
 
+  /** One change is under way at a time; of those that wait, only the last one counts. */
   async #save(percent) {
+    this.#wanted = percent;
+    if (this.#busy) return;
     this.#busy = true;
     try {
-      const rollout = await api.setPercent(percent);
+      let rollout;
+      while (this.#wanted !== null) {
+        const next = this.#wanted;
+        this.#wanted = null;
+        rollout = await api.setPercent(next);
+      }
       this.#busy = false;
       this.show(rollout);
       this.#changed();
@@ -65,6 +75,7 @@ export class Rollout {
       toast(error.message);
     } finally {
       this.#busy = false;
+      this.#wanted = null;
     }
   }
 

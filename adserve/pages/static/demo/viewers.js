@@ -33,6 +33,7 @@ export class Viewers {
     byId("viewer-previous").addEventListener("click", () => this.step(-1));
     byId("viewer-next").addEventListener("click", () => this.step(1));
     byId("grid").addEventListener("click", ({ target }) => target.dataset.at && this.#pick(Number(target.dataset.at)));
+    byId("grid").addEventListener("pointerdown", (event) => event.preventDefault()); // arrow keys stay with the feed
     byId("grid").addEventListener("keydown", (event) => this.#key(event));
   }
 
