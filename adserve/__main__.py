@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers its exit code: 0 done, 1 it did not add up or was refused, 2 a usage error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     named = next((word for word in words if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(prog="adserve", description="The ad service between a Status feed and its clients.")
+    parser = argparse.ArgumentParser(
+        prog="adserve", description="The ad service between a Status feed and its clients."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")

@@ -28,7 +28,7 @@ from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
 from adserve.database.refusal import DatabaseRefused
 from adserve.database.replica_lock import BEAT_S, ServingLock
-from adserve.domain.time import Clock
+from adserve.domain.time import SECOND_MS, Clock
 from adserve.settings import Settings, SettingsError
 from adserve.store.notify import Listener
 from adserve.web.app import build_app
@@ -59,6 +59,7 @@ class Service:
             (Task("recorder", self._record, 1.0), Task("serving lock", self._keep_lock, BEAT_S)), system_clock
         )
         self._periodic = Background((Task("listener", self._listen, 1.0), *self._tasks), core.clock)
+        self._due_ms: dict[str, int] = {}
         self._http: web.AppRunner | None = None
 
     @property
@@ -66,15 +67,27 @@ class Service:
         """Background tasks whose last step failed, with the reason."""
         return self._runners.failures | self._periodic.failures
 
-    async def tick(self, now_ms: int) -> None:
-        """One step of every task, in their order: what a virtual clock drives instead of the loops."""
+    async def run_tasks(self, now_ms: int) -> None:
+        """One step of every task, in their order."""
         for task in self._tasks:
-            await task.step(now_ms)
+            await self._run(task, now_ms)
+
+    async def tick(self, now_ms: int) -> None:
+        """One step of every task that is due: what a virtual clock drives instead of the loops."""
+        for task in self._tasks:
+            if now_ms >= self._due_ms[task.name] or (task.wake is not None and task.wake.is_set()):
+                await self._run(task, now_ms)
+
+    async def _run(self, task: Task, now_ms: int) -> None:
+        if task.wake is not None:
+            task.wake.clear()
+        await task.step(now_ms)
+        self._due_ms[task.name] = now_ms + round(task.every_s * SECOND_MS)
 
     async def open(self, app: web.Application, listener: socket.socket, *, background: bool) -> None:
         """Runs every task once, then begins to listen."""
         self._runners.start()
-        await self.tick(self.core.clock())
+        await self.run_tasks(self.core.clock())
         if background:
             self._periodic.start()
         self._http = web.AppRunner(app, access_log=None, shutdown_timeout=IN_FLIGHT_S)

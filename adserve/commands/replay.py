@@ -35,6 +35,8 @@ from adserve.store.audit import Audit
 from adserve.store.books import reconciled
 
 SURFACE = "status"
+CHECKPOINT_INTERVAL_S = 30 * 86_400
+"""Nobody starts again from a replay's counters."""
 
 _CAP = re.compile(r"(?P<scope>[a-z]+):(?P<count>\d{1,4})/(?P<window_s>\d{1,9})")
 
@@ -137,7 +139,7 @@ async def _run(
             requests=len(log.rows),
         )
         await caller.call("PUT", "/v1/rollout", {"surfaces": {SURFACE: {"percent": arguments.percent}}})
-        await service.tick(clock())
+        await service.run_tasks(clock())
         replay = Replay(caller, clock, service.tick, mapping, campaigns, SURFACE)
         with _bar(arguments, "replaying", "row", len(log.rows)) as bar:
             await replay.run(log.rows, tally, bar.update, stop.is_set)
@@ -166,6 +168,7 @@ def _settings(settings: Settings, mapping: LogMapping) -> Settings:
         public_url=None,
         upstream_url=None,
         decision_deadline_max_ms=DEADLINE_MS,
+        checkpoint_interval_s=CHECKPOINT_INTERVAL_S,
         surfaces={SURFACE: surface},
     )
 
