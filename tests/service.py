@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from aiohttp.test_utils import TestClient, TestServer
+from multidict import CIMultiDictProxy
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
 from adserve.api.ads import Ads
@@ -29,6 +30,7 @@ from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign
 from adserve.domain.ids import AdvertiserId, KeyId
+from adserve.domain.surfaces import Surface
 from adserve.domain.time import day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.keeper import LeaseKeeper
@@ -40,7 +42,6 @@ from adserve.metering.tickets import Sealer, TicketKey
 from adserve.prediction.prior import Prior
 from adserve.selection.slots import Bounds, Slots
 from adserve.selection.state import LiveView
-from adserve.domain.surfaces import Surface
 from adserve.store.catalogue import Catalogue
 from adserve.store.desk import Desk
 from adserve.store.journal import Journal
@@ -105,7 +106,7 @@ class Service:
         async with self.client.request(method, path, headers=sent, allow_redirects=False, **given) as answer:
             raw = await answer.read()
             decoded = await answer.json(content_type=None) if "json" in answer.content_type else None
-            return Reply(answer.status, decoded, dict(answer.headers), raw)
+            return Reply(answer.status, decoded, answer.headers, raw)
 
     async def made(self, path: str, body: Any, **options: Any) -> dict[str, Any]:
         reply = await self.call("POST", path, body, **options)
@@ -151,7 +152,7 @@ class Service:
 class Reply:
     status: int
     body: Any
-    headers: dict[str, str]
+    headers: CIMultiDictProxy[str]
     raw: bytes
 
     @property

@@ -16,9 +16,12 @@ from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.paging import PageQuery
 from adserve.web.problems import NOT_FOUND, Problem
 
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
-Url = Annotated[str, Meta(pattern="^https?://[!-~]+$", max_length=2_000, description="http or https")]
-Word = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$", max_length=40)]
+_END = r"$(?!\n)"
+"""Alone, `$` also matches before a newline at the end."""
+
+Sha256 = Annotated[str, Meta(pattern=f"^[0-9a-f]{{64}}{_END}")]
+Url = Annotated[str, Meta(pattern=f"^https?://[!-~]+{_END}", max_length=2_000, description="http or https")]
+Word = Annotated[str, Meta(pattern=f"^[a-z][a-z0-9_]{{0,39}}{_END}")]
 
 _MEDIA_HEADERS = {
     "Cache-Control": "public, max-age=31536000, immutable",

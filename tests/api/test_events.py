@@ -163,7 +163,9 @@ async def test_a_redirect_leads_nowhere_but_to_a_landing_page(service: Service) 
     await service.plant()
     await service.go_live()
     ticket = (await placed(service))["ticket"]
-    reply = await service.call("GET", f"/r?e={ticket}&u=https://evil.test&override=https://evil.test", key=None)
+    reply = await service.call(
+        "GET", f"/r?e={ticket}&u=https://evil.test&override=https://evil.test", key=None
+    )
     assert reply.headers["Location"].startswith("https://example.com/")
     for forged in ("https://evil.test", ticket[:-2], ticket[1:], f"{ticket}.click"):
         reply = await service.call("GET", "/r?e=" + forged, key=None)

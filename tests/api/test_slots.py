@@ -1,6 +1,5 @@
 from typing import Any
 
-import pytest
 from service import Service
 
 FEED = {"feed": [{"id": f"s{n}", "author": f"a{n}"} for n in range(12)]}
@@ -75,32 +74,32 @@ async def test_explaining_needs_more_than_a_feed_key(service: Service) -> None:
     assert (await service.call("POST", "/v1/slots", body, key=theirs)).status == 403
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"viewer": ""}, "$.viewer"),
-        ({"viewer": 7}, "$.viewer"),
-        ({"viewer": "u\0"}, "$.viewer"),
-        ({"surface": "stories"}, "$.surface"),
-        ({"feed_length": 3}, "$.feed"),
-        ({"feed": [{"id": 1}]}, "$.feed[0].id"),
-        ({"feed": [{"id": "s", "author": "a"}] * 501}, "$.feed"),
-        ({"floor": {"micros": 1, "currency": "EUR"}}, "$.floor.currency"),
-        ({"floor": {"micros": -1, "currency": "USD"}}, "$.floor.micros"),
-        ({"ticket_ttl_s": 59}, "$.ticket_ttl_s"),
-        ({"ticket_ttl_s": 86_401}, "$.ticket_ttl_s"),
-        ({"max_ads": 1 << 70}, "$.max_ads"),
-        ({"deadline_ms": 0}, "$.deadline_ms"),
-        ({"context": {"country": "id"}}, "$.context.country"),
-        ({"context": {"country": "ID\n"}}, "$.context.country"),
-        ({"context": {"age": "27"}}, "$.context.age"),
-        ({"context": {"custom": {"team": 1}}}, "$.context.custom[...]"),
-        ({"consent": {"personalized": True}}, "$.consent.personalized"),
-    ],
-)
-async def test_bad_input_is_named(service: Service, change: dict[str, Any], field: str) -> None:
-    reply = await service.call("POST", "/v1/slots", ASK | change, key="feed")
-    assert (reply.status, reply.fields) == (400, [field])
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"viewer": ""}, "$.viewer"),
+    ({"viewer": 7}, "$.viewer"),
+    ({"viewer": "u\0"}, "$.viewer"),
+    ({"surface": "stories"}, "$.surface"),
+    ({"feed_length": 3}, "$.feed"),
+    ({"feed": [{"id": 1}]}, "$.feed[0].id"),
+    ({"feed": [{"id": "s", "author": "a"}] * 501}, "$.feed"),
+    ({"floor": {"micros": 1, "currency": "EUR"}}, "$.floor.currency"),
+    ({"floor": {"micros": -1, "currency": "USD"}}, "$.floor.micros"),
+    ({"ticket_ttl_s": 59}, "$.ticket_ttl_s"),
+    ({"ticket_ttl_s": 86_401}, "$.ticket_ttl_s"),
+    ({"max_ads": 1 << 70}, "$.max_ads"),
+    ({"deadline_ms": 0}, "$.deadline_ms"),
+    ({"context": {"country": "id"}}, "$.context.country"),
+    ({"context": {"country": "ID\n"}}, "$.context.country"),
+    ({"context": {"age": "27"}}, "$.context.age"),
+    ({"context": {"custom": {"team": 1}}}, "$.context.custom[...]"),
+    ({"consent": {"personalized": True}}, "$.consent.personalized"),
+]
+
+
+async def test_bad_input_is_named(service: Service) -> None:
+    for change, field in BAD:
+        reply = await service.call("POST", "/v1/slots", ASK | change, key="feed")
+        assert (reply.status, reply.fields) == (400, [field]), change
 
 
 async def test_a_feed_or_its_length_is_needed(service: Service) -> None:
