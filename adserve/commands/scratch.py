@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service
-from adserve.database import embedded, fresh, schema
+from adserve.database import fresh, schema
 from adserve.domain.time import from_ms
 from adserve.settings import Settings
 from adserve.store.keys import Keys
@@ -19,10 +20,8 @@ async def scratch_database(
     settings: Settings, purpose: str, progress: Progress, *, keep: bool
 ) -> AsyncIterator[str]:
     """The URL of a new, migrated database on the server of `settings`. It is dropped in the end unless it is to be kept."""
-    server = None if settings.database_url else await embedded.start(settings.data_home, progress)
-    server_url = settings.database_url or server.url
     name = f"adserve_{purpose}_{secrets.token_hex(6)}"
-    try:
+    async with database_server(settings, progress) as server_url:
         url = await fresh.create(server_url, name)
         try:
             await schema.update(url, lambda _: None)
@@ -32,9 +31,6 @@ async def scratch_database(
                 progress(f"kept: {url}")
             else:
                 await fresh.drop(server_url, name)
-    finally:
-        if server is not None:
-            await server.stop()
 
 
 async def issue_key(service: Service, name: str, *scopes: Scope) -> str:
