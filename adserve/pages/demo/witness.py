@@ -16,11 +16,16 @@ class Slots(Protocol):
 
 
 class Witness:
-    """Stands before the slots that the wrapper asks."""
+    """Stands before the slots that the wrapper asks, once it has been told which."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    _slots: Slots
+
+    def __init__(self) -> None:
         self._newest: OrderedDict[str, Decision] = OrderedDict()
+
+    def before(self, slots: Slots) -> Slots:
+        self._slots = slots
+        return self
 
     async def answer(self, ask: Ask) -> Decision:
         decision = await self._slots.answer(msgspec.structs.replace(ask, explain=True))
