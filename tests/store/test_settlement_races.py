@@ -12,6 +12,8 @@ from adserve.store.journal import Journal
 
 CLIENTS = 16
 BATCH = 100
+QUICK_DEADLOCKS = """
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database()); END $$"""
 
 
 class Race:
@@ -40,6 +42,9 @@ class Race:
 async def race(database_url: str, events: list[Event]) -> Race:
     pools = await open_pools(database_url, sizes=Sizes(recorder=CLIENTS))
     try:
+        await asyncio.gather(
+            *(pools.recorder.execute("SELECT pg_sleep(0.1)") for _ in range(CLIENTS))
+        )  # connect
         racing = Race()
         await racing.run(pools, events)
         return racing
@@ -94,8 +99,10 @@ async def test_events_without_a_lease_do_not_deadlock(world: World, database_url
 
 async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, database_url: str) -> None:
     unsorted = ("FROM rated ORDER BY issued_day, ticket_id, kind", "FROM rated ORDER BY ordinal")
-    await (await _replace_settle(database_url, unsorted)).close()
-    few = (await thousand_views(world))[:BATCH]  # each deadlock takes a second to be noticed
+    owner = await _replace_settle(database_url, unsorted)
+    await owner.execute(QUICK_DEADLOCKS)
+    await owner.close()
+    few = (await thousand_views(world))[: 3 * BATCH]
     assert (await race(database_url, few)).deadlocks > 0
 
 
