@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import orjson
 from aiohttp import ClientSession
 
 from adserve.api.ads import Ads
@@ -85,7 +84,7 @@ def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witnes
         witness(core.slots),
         core.auth,
         viewer=core.viewer,
-        encode=lambda placement: orjson.dumps(encoder.placement(placement)),
+        encode=encoder.placement,
         surface=next(iter(settings.surfaces)),
         bounds=FeedBounds(DEADLINE_DEFAULT_MS, settings.feed_body_max_bytes, settings.feed_items_max),
     )

@@ -7,9 +7,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", max_length=2, description="ISO 3166-1 alpha-2")]
-Language = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", description="BCP 47")]
-Version = Annotated[str, Meta(pattern="^[0-9]{1,3}(\\.[0-9]{1,5}){0,3}$")]
-Word = Annotated[str, Meta(pattern="^[^\\x00-\\x1f,]{1,64}$")]
+Language = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$(?!\\n)", description="BCP 47")]
+Version = Annotated[str, Meta(pattern="^[0-9]{1,3}(\\.[0-9]{1,5}){0,3}$(?!\\n)")]
+Word = Annotated[str, Meta(pattern="^[^\\x00-\\x1f,]{1,64}$(?!\\n)")]
 Age = Annotated[int, Meta(ge=0, le=130)]
 Hour = Annotated[int, Meta(ge=0, le=23)]
 Weekday = Annotated[int, Meta(ge=1, le=7, description="ISO 8601: Monday is 1")]

@@ -1,0 +1,104 @@
+"""`adserve keys`: issues, lists and revokes API keys. A new key is shown once."""
+
+import argparse
+import asyncio
+import secrets
+import sys
+import time
+
+from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.bootstrap.server import database_server
+from adserve.database import schema
+from adserve.database.pools import open_pool
+from adserve.database.refusal import DatabaseRefused
+from adserve.domain.ids import AdvertiserId, KeyId
+from adserve.domain.time import SECOND_MS, from_ms
+from adserve.settings import Settings
+from adserve.store.errors import Missing, StoreError
+from adserve.store.keys import Keys
+
+BOUND_SCOPES = frozenset({Scope.ADVERTISER, Scope.ANALYST})
+"""What a key of an advertiser may do; `advertiser` is for such a key alone."""
+
+_NAME_MAX_LENGTH = 200
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True)
+    issue = actions.add_parser("issue", help="make a key and show it, once")
+    issue.add_argument("--name", required=True, type=_name, help="who or what it is for")
+    issue.add_argument(
+        "--scope", required=True, action="append", type=Scope, choices=list(Scope), help="may be given again"
+    )
+    issue.add_argument("--advertiser", type=int, metavar="ID", help="the advertiser that the key speaks for")
+    actions.add_parser("list", help="every key without its secret")
+    revoke = actions.add_parser("revoke", help="end a key on every replica within 5 s")
+    revoke.add_argument("id", type=int)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.action == "issue":
+        refusal = scopes_refused(frozenset(arguments.scope), arguments.advertiser)
+        if refusal is not None:
+            _say(refusal)
+            return 2
+    try:
+        asyncio.run(_run(arguments, settings))
+    except (DatabaseRefused, StoreError) as error:
+        _say(str(error))
+        return 1
+    return 0
+
+
+def scopes_refused(scopes: frozenset[Scope], advertiser: int | None) -> str | None:
+    """Why no key may have these scopes together."""
+    if advertiser is None:
+        if Scope.ADVERTISER in scopes:
+            return "the scope 'advertiser' needs --advertiser ID"
+    elif scopes - BOUND_SCOPES:
+        return f"an advertiser's key cannot have the scope '{min(scopes - BOUND_SCOPES)}'"
+    return None
+
+
+async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
+    async with database_server(settings, _say) as url:
+        if settings.database_url is None:
+            await schema.update(url, _say)
+        pool = await open_pool(url, "adserve_operator", size=1)
+        try:
+            await _act(arguments, Keys(pool))
+        finally:
+            await pool.close()
+
+
+async def _act(arguments: argparse.Namespace, keys: Keys) -> None:
+    now = from_ms(time.time_ns() // SECOND_MS**2)
+    match arguments.action:
+        case "issue":
+            new = new_key(secrets.token_bytes(SECRET_BYTES))
+            advertiser = None if arguments.advertiser is None else AdvertiserId(arguments.advertiser)
+            try:
+                id_ = await keys.issue(new, arguments.name, frozenset(arguments.scope), advertiser, now)
+            except StoreError as error:
+                raise Missing(f"there is no advertiser {advertiser}") from error
+            _say(f"key {id_}, shown this once:")
+            print(new.secret)  # noqa: T201 - alone on standard output, for a script to take
+        case "list":
+            for known in await keys.known():
+                key = known.key
+                whose = "staff" if key.advertiser is None else f"advertiser {key.advertiser}"
+                state = f"revoked {known.revoked_at:%F %T}" if known.revoked_at else "valid"
+                fields = (key.id, f"{known.hint}…", ",".join(sorted(key.scopes)), whose, state, key.name)
+                print(*fields, sep="\t")  # noqa: T201
+        case _:
+            await keys.revoke(KeyId(arguments.id), now)
+
+
+def _name(text: str) -> str:
+    if not text or len(text) > _NAME_MAX_LENGTH or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"is 1 to {_NAME_MAX_LENGTH} printable characters")
+    return text
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
