@@ -18,6 +18,7 @@ from adserve.database.refusal import DatabaseRefused
 DATABASE = "adserve"
 POLL_S = 0.02
 WATCH_S = 0.2
+REFUSED_S = 5.0
 ANSWER_S = 5.0
 LOG_MAX_BYTES = 16 * 2**20
 
@@ -54,8 +55,18 @@ class Embedded:
         self._server: subprocess.Popen[bytes] | None = None
 
     async def keep(self) -> None:
-        """To be called every WATCH_S for as long as the server is needed: starts it again at the same address when it has
-        died, and takes it over when the process that held it is gone. Until then connections fail."""
+        """A task for as long as the server is needed: starts it again at the same address when it has died, and takes it
+        over when the process that held it is gone. Until then connections fail."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                await self.mend()
+            except DatabaseRefused as refused:
+                self._progress(str(refused))
+                await asyncio.sleep(REFUSED_S)
+
+    async def mend(self) -> None:
+        """What `keep` does over and over; nothing while the server runs."""
         if self._server is not None:
             if self._server.poll() is None:
                 return
@@ -118,6 +129,7 @@ class Embedded:
             self._place.log.replace(self._place.log.with_suffix(".1"))
         settings = [f"--{name}={value}" for name, value in {**SETTINGS, "port": str(port)}.items()]
         with self._place.log.open("ab") as log:
+            log_start = log.tell()  # before the server shares the file and moves on
             self._server = subprocess.Popen(  # noqa: S603 - our own program and arguments
                 self._place.command("postgres", "-D", str(self._place.cluster), *settings),
                 cwd=self._place.root,
@@ -127,7 +139,7 @@ class Embedded:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in a terminal is for us: we drain first, then stop it
             )
-            return log.tell()
+            return log_start
 
     async def _until_ready(self, port: int, log_start: int) -> str | None:
         """None as soon as the server answers, however long it recovers, or what it said before it ended."""

@@ -91,8 +91,8 @@ class ServingLock:
     async def keep(self, now_ms: int) -> None:
         """Says that we live, and takes the lock again when its connection has died; raises while that fails.
 
-        Raises DatabaseRefused for ever once another process has taken the lock: what that one counted is unknown here,
-        so only a restart helps.
+        Raises DatabaseRefused, and that for ever, once another process has taken the lock: what that one counted is
+        unknown here, so only a restart helps.
         """
         if self.state is Serving.LOST:
             raise DatabaseRefused(
@@ -152,7 +152,7 @@ class ServingLock:
         if await connection.fetchval(SQL["try_lock"]):
             came_back = bool(await connection.fetchval(SQL["come_back"], self._holder))
         elif await connection.fetchval(SQL["last_holder"]) == self._holder:
-            raise DatabaseRefused("PostgreSQL has not yet noticed that our old connection is dead")
+            raise ConnectionError("PostgreSQL has not yet noticed that our old connection is dead")
         else:
             came_back = False
         if not came_back:

@@ -37,4 +37,5 @@ AWAY = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.InternalClientError,  # what the driver says when a server is killed in the middle of a statement
 )

@@ -157,11 +157,21 @@ async def test_kill_9_of_itself_is_mended_at_the_same_address(own_server: Embedd
     pid = server_pid(data_home)
     acknowledged = await write_until_cut(url, lambda: os.kill(pid, signal.SIGKILL))
     await asyncio.sleep(0.1)
-    await own_server.keep()
+    await own_server.mend()
     assert own_server.url == url
     assert await count(url) in (acknowledged, acknowledged + 1)
-    await own_server.keep()
+    await own_server.mend()
     assert await count(url) in (acknowledged, acknowledged + 1)
+
+
+async def test_kept_it_is_mended_without_being_asked(own_server: Embedded, data_home: Path) -> None:
+    keeping = asyncio.create_task(own_server.keep())
+    pid = server_pid(data_home)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: own_server._pid_file()[1] == "ready" and own_server._pid_file()[0] != pid)
+    await execute(own_server.url, "SELECT 1")
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_control_without_synchronous_commit_kill_9_does_lose(
@@ -178,7 +188,7 @@ async def test_control_without_synchronous_commit_kill_9_does_lose(
     pid = server_pid(data_home)
     acknowledged = await write_until_cut(own_server.url, lambda: kill_all(pid))
     await asyncio.sleep(0.1)
-    await own_server.keep()
+    await own_server.mend()
     assert await count(own_server.url) < acknowledged
 
 
@@ -198,7 +208,7 @@ async def test_a_recovery_is_shown(own_server: Embedded, data_home: Path) -> Non
     )
     kill_all(server_pid(data_home))
     await asyncio.sleep(0.1)
-    await own_server.keep()
+    await own_server.mend()
     assert any("starting it again" in message for message in said)
     assert any("not properly shut down" in message for message in said)
     assert any("redo done" in message for message in said)
@@ -209,7 +219,7 @@ async def test_two_starts_at_once_share_one_server(data_home: Path) -> None:
     assert len({server.url for server in servers}) == 1
     assert len({server._lock is None for server in servers}) == 2
     for server in servers:
-        await server.keep()
+        await server.mend()
     await execute(servers[0].url, "CREATE TABLE kept (id integer)")
     assert await count(servers[2].url) == 0
     for server in servers:
@@ -239,7 +249,7 @@ async def test_one_that_joined_takes_over_from_a_killed_holder(data_home: Path) 
     assert joined.url == url
     holder.kill()
     async with asyncio.timeout(20):
-        await joined.keep()
+        await joined.mend()
     assert await count(url) == 1
     await joined.stop()
 
