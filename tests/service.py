@@ -56,6 +56,7 @@ REPLICA = UUID(int=1)
 SURFACES = {"status": Surface()}
 BODY_MAX_BYTES = 200_000
 PIXEL = b"not looked into"
+JSON = ("application/json", "application/problem+json")
 STARTS_AT = "2025-01-01T00:00:00Z"
 
 
@@ -105,7 +106,7 @@ class Service:
         given = {} if body is None else given
         async with self.client.request(method, path, headers=sent, allow_redirects=False, **given) as answer:
             raw = await answer.read()
-            decoded = await answer.json(content_type=None) if "json" in answer.content_type else None
+            decoded = await answer.json(content_type=None) if answer.content_type in JSON else None
             return Reply(answer.status, decoded, answer.headers, raw)
 
     async def made(self, path: str, body: Any, **options: Any) -> dict[str, Any]:

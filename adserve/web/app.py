@@ -1,5 +1,6 @@
 """The application that aiohttp serves."""
 
+import logging
 from collections.abc import Iterable
 
 from aiohttp import web
@@ -11,10 +12,21 @@ from adserve.web.operations import Operation, add_routes
 from adserve.web.problems import problems
 
 
+class _WithoutCallers(logging.Filter):
+    """Of a request that it cannot parse, aiohttp logs the caller's address and the line, which may hold a ticket."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Error handling request")
+
+
+_without_callers = _WithoutCallers()
+
+
 def build_app(
     operations: Iterable[Operation], auth: Auth, *, body_max_bytes: int, version: str
 ) -> web.Application:
     """Every operation on its route, described at /openapi.json and to be tried at /docs."""
+    logging.getLogger("aiohttp.server").addFilter(_without_callers)
     docs = Docs()
     table = [*operations, *docs.operations()]
     docs.description = describe(table, version)

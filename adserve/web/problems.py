@@ -160,7 +160,9 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except HTTPException as error:
         return _of_aiohttp(error)
     except web.RequestPayloadError as error:
-        return problem_response(Problem(INVALID, f"The body cannot be read: {error}"))
+        response = problem_response(Problem(INVALID, f"The body cannot be read: {error}"))
+        response.force_close()  # what follows on this connection cannot be told apart any more
+        return response
     except Exception as error:
         expected = problem_of(error)
         return _fault(request, error) if expected is None else problem_response(expected)
