@@ -125,7 +125,7 @@ BRANDS = (
         ),
         SeedCampaign(
             "Rainy day bowl", "It is raining somewhere", "Delivered hot under thirty minutes, egg included.",
-            "order_now", "noodles", Palette("#123a4a", "#07202b", "#f1ede4", "#e76f51"), "cpm", 16_000_000, 240_000,
+            "order_now", "noodles", Palette("#123a4a", "#07202b", "#f1ede4", "#e76f51"), "cpm", 16_000_000, 600_000,
             (_cap("campaign", 4, _HOUR_S),), {"platforms": ["android", "ios"]},
         ),
     )),

@@ -33,6 +33,7 @@ class Twin:
         self.paused = False
         self.events: list[dict[str, Any]] = []
         self.spent = [0] * len(CAST)
+        self.released: list[str] = []
         self.hidden: set[int] = set()
         self.decisions: dict[str, dict[str, Any]] = {}
 
@@ -100,6 +101,10 @@ class Twin:
             self.record(event["ticket"], event["kind"])
         return web.json_response({"results": [{"outcome": "recorded"}]})
 
+    async def release(self, request: web.Request) -> web.Response:
+        self.released += (await request.json())["tickets"]
+        return web.json_response({})
+
     def record(self, ticket: str, kind: str) -> None:
         index = int(ticket.split("-", maxsplit=1)[0])
         brand, campaign = CAST[index]
@@ -114,6 +119,7 @@ class Twin:
         self.events.append(
             {
                 "event": str(uuid4()),
+                "ticket": ticket,
                 "kind": kind,
                 "outcome": "recorded" if billed else "unbilled_kind",
                 "advertiser_name": brand.name,
@@ -182,6 +188,7 @@ def twin_app(twin: Twin, session: aiohttp.ClientSession, base_url: str) -> web.A
     DemoPages(service, twin, twin, lambda: twin.view, GROUP).add_to(app)  # type: ignore[arg-type]
     app.router.add_get("/v1/feed/status", twin.feed)
     app.router.add_post("/v1/events", twin.events_call)
+    app.router.add_post("/v1/tickets/release", twin.release)
     app.router.add_put("/v1/rollout", twin.rollout)
     app.router.add_post("/v1/rollout/{switch:pause|resume}", twin.rollout)
     app.router.add_get("/media/{sha256}", twin.media)

@@ -119,6 +119,21 @@ async def test_time_moves_the_statuses_and_a_hold_stops_it(page: Page) -> None:
         await page.wait_for_function("frame => !frame.isConnected", arg=first, timeout=8_000)
 
 
+async def test_ads_that_nobody_saw_are_given_back(page: Page) -> None:
+    twin = Twin()
+    async with serve_twin(twin) as url:
+        await open_demo(page, url)
+        await walk(page, ".offer")
+        await expect(page.locator("#log .kind-impression")).to_have_count(1)
+        ads = await page.locator("#strip .is-ad").count()
+        await page.get_by_role("button", name="Next viewer").click()
+        await expect(page.locator("#viewer-name")).to_have_text("viewer-002")
+        await expect(page.locator(".frame")).to_be_visible()
+    assert len(twin.released) == ads - 1
+    shown = {event["ticket"] for event in twin.events}
+    assert not shown & set(twin.released)
+
+
 async def test_on_a_phone_the_panels_wait_in_a_sheet(page: Page) -> None:
     async with serve_twin(Twin()) as url:
         await page.set_viewport_size({"width": 390, "height": 844})

@@ -11,7 +11,13 @@ from browser_twin import Twin
 
 from adserve.pages.demo import handlers
 
-WATCHING = {"viewer": "viewer-001", "country": "ID", "language": "id", "platform": "android"}
+WATCHING = {
+    "viewer": "viewer-001",
+    "country": "ID",
+    "language": "id",
+    "platform": "android",
+    "personalised": True,
+}
 
 
 @pytest.fixture

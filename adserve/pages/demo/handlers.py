@@ -1,6 +1,7 @@
 """What the demo's page asks: feeds with their explanation, the rollout, sample viewers, and the live figures."""
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
@@ -25,7 +26,8 @@ from adserve.web.problems import FORBIDDEN, NOT_FOUND, UNAVAILABLE, Problem
 SURFACE = "status"
 SAMPLE_VIEWERS = tuple(f"viewer-{number:03}" for number in range(1, 201))
 EVENTS_SHOWN = 40
-BODY_MAX_BYTES = 8_192
+INTERESTS = ("music", "food", "hiking", "sport")
+BODY_MAX_BYTES = 65_536
 STREAMS_MAX = 16
 LIVE_EVERY_S = 0.3
 SILENCE_MAX_S = 10.0
@@ -35,14 +37,18 @@ _SCENE_SEED_MAX = 99
 _ART = re.compile(r"(?P<scene>[a-z]+)-(?P<seed>\d{1,2})\.webp")
 
 Name = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+Ticket = Annotated[str, Meta(max_length=4_096)]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Watching(Struct, frozen=True, forbid_unknown_fields=True):
+    """`personalised` is the viewer's consent to be chosen for by age and interests."""
+
     viewer: Name
     country: Name
     language: Name
     platform: Name
+    personalised: bool
 
 
 class Percent(Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,9 +56,13 @@ class Percent(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Viewed(Struct, frozen=True, forbid_unknown_fields=True):
-    ticket: Annotated[str, Meta(max_length=4_096)]
+    ticket: Ticket
     kind: Literal["view"]
     view_ms: Annotated[int, Meta(ge=0, le=3_600_000)]
+
+
+class Unseen(Struct, frozen=True, forbid_unknown_fields=True):
+    tickets: Annotated[list[Ticket], Meta(max_length=50)]
 
 
 class Service(NamedTuple):
@@ -94,6 +104,7 @@ class DemoPages:
         self._watching = BodyDecoder(Watching)
         self._percent = BodyDecoder(Percent)
         self._viewed = BodyDecoder(Viewed)
+        self._unseen = BodyDecoder(Unseen)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/demo", self._page)
@@ -105,6 +116,7 @@ class DemoPages:
         app.router.add_get("/demo/api/live", self._live)
         app.router.add_post("/demo/api/feed", _from_our_page(self._feed))
         app.router.add_post("/demo/api/events", _from_our_page(self._event))
+        app.router.add_post("/demo/api/release", _from_our_page(self._release))
         app.router.add_put("/demo/api/rollout", _from_our_page(self._set_percent))
         app.router.add_post("/demo/api/pause", _from_our_page(self._pause))
         app.router.add_post("/demo/api/resume", _from_our_page(self._resume))
@@ -135,6 +147,7 @@ class DemoPages:
                 "id": viewer,
                 "bucket": bucket_of(self._group, viewer),
                 "holdout": in_holdout(rollout, self._group, viewer),
+                **_profile(viewer),
             }
             for viewer in SAMPLE_VIEWERS
         ]
@@ -143,11 +156,17 @@ class DemoPages:
     async def _feed(self, request: web.Request) -> web.Response:
         """The spliced feed as the wrapper gives it, and why its ads are there."""
         asked = self._watching.decode(await read_body(request, BODY_MAX_BYTES))
-        context = {"country": asked.country, "language": asked.language, "platform": asked.platform}
+        context = {
+            "country": asked.country,
+            "language": asked.language,
+            "platform": asked.platform,
+            **_profile(asked.viewer),
+        }
         headers = {
             "X-Adserve-Key": self._service.feed_key,
             "X-Adserve-Viewer": asked.viewer,
-            "X-Adserve-Context": msgspec.json.encode(context).decode(),
+            "X-Adserve-Context": orjson.dumps(context).decode(),
+            "X-Adserve-Consent": orjson.dumps({"personalised": asked.personalised}).decode(),
             hdrs.AUTHORIZATION: f"Bearer {asked.viewer}",
         }
         url = f"{self._service.base_url}/v1/feed/status"
@@ -160,6 +179,11 @@ class DemoPages:
     async def _event(self, request: web.Request) -> web.Response:
         viewed = self._viewed.decode(await read_body(request, BODY_MAX_BYTES))
         return await self._forward("POST", "/v1/events", self._service.feed_key, {"events": [viewed]})
+
+    async def _release(self, request: web.Request) -> web.Response:
+        """Gives back what a feed that was left early would still have shown."""
+        unseen = self._unseen.decode(await read_body(request, BODY_MAX_BYTES))
+        return await self._forward("POST", "/v1/tickets/release", self._service.feed_key, unseen)
 
     async def _rollout(self, _request: web.Request) -> web.Response:
         return _json(self._rollout_shown())
@@ -256,6 +280,14 @@ def _from_our_page(handler: Handler) -> Handler:
         return await handler(request)
 
     return checked
+
+
+def _profile(viewer: str) -> dict[str, Any]:
+    """An age and two interests, always the same for the same viewer."""
+    chance = hashlib.blake2b(viewer.encode(), digest_size=3).digest()
+    first, step = chance[1] % len(INTERESTS), 1 + chance[2] % (len(INTERESTS) - 1)
+    interests = [INTERESTS[first], INTERESTS[(first + step) % len(INTERESTS)]]
+    return {"age": 18 + chance[0] % 40, "interests": interests}
 
 
 def _rollout_json(rollout: SurfaceRollout) -> dict[str, Any]:

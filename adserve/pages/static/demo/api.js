@@ -3,6 +3,7 @@
 async function ask(method, path, body) {
   const answer = await fetch(`/demo/api/${path}`, {
     method,
+    keepalive: path === "release", // sent also as the page goes
     headers: body ? { "Content-Type": "application/json" } : {},
     body: body && JSON.stringify(body),
   });
@@ -13,6 +14,7 @@ async function ask(method, path, body) {
 
 export const api = {
   feed: (viewer) => ask("POST", "feed", viewer),
+  release: (tickets) => ask("POST", "release", { tickets }),
   sample: () => ask("GET", "viewers"),
   rollout: () => ask("GET", "rollout"),
   setPercent: (percent) => ask("PUT", "rollout", { percent }),

@@ -33,8 +33,17 @@ const sheet = new Sheet((open) => player.hold("sheet", open));
 const viewers = new Viewers(load, (bucket) => !rollout.paused && bucket < Math.round(rollout.percent * 100));
 const rollout = new Rollout(load, () => viewers.light());
 
+/** Ads that will not be shown give their caps and budgets back. */
+async function release(ads) {
+  if (ads.length) await api.release(ads.map(({ ticket }) => ticket)).catch(() => {});
+}
+
 async function load() {
   const turn = ++asked;
+  const unseen = player.unseenAds;
+  player.wait("Loading the feed…");
+  await release(unseen);
+  if (turn !== asked) return;
   try {
     const answer = await api.feed(viewers.current);
     if (turn !== asked) return;
@@ -54,7 +63,9 @@ function shown(item) {
 
 function withdraw(ad) {
   const unwanted = (item) => item.kind === "ad" && item.advertiser === ad.advertiser;
-  player.drop(unwanted).forEach((item) => strip.drop(item));
+  const gone = player.drop(unwanted);
+  gone.forEach((item) => strip.drop(item));
+  release(gone);
   player.next();
 }
 
@@ -73,6 +84,7 @@ function report(ad) {
 async function start() {
   setUpTheme();
   player.wait("Loading the feed…");
+  addEventListener("pagehide", () => release(player.unseenAds));
   await viewers.load();
   rollout.show(await api.rollout());
   follow((state) => {

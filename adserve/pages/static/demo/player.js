@@ -16,6 +16,7 @@ export class Player {
   #hooks;
   #items = [];
   #at = -1;
+  #seen = new Set();
   #frame = null;
   #clock = null;
   #pausedBy = new Set();
@@ -30,6 +31,7 @@ export class Player {
 
   load(items) {
     this.#items = items;
+    this.#seen.clear();
     this.#at = -1;
     this.hold("button", false);
     this.next();
@@ -59,6 +61,11 @@ export class Player {
     const gone = this.#items.filter((item, at) => at > this.#at && unwanted(item));
     this.#items = this.#items.filter((item) => !gone.includes(item));
     return gone;
+  }
+
+  /** The ads that nobody has seen, also those that were passed before their picture came. */
+  get unseenAds() {
+    return this.#items.filter((item) => item.kind === "ad" && !this.#seen.has(item));
   }
 
   /** How many statuses lie before the next ad; null when none comes. */
@@ -176,7 +183,9 @@ export class Player {
     this.#clock = bar.animate([{ transform: "scaleX(0)" }, { transform: "scaleX(1)" }], { duration: SHOWN_MS[item.kind], fill: "forwards" });
     this.#clock.onfinish = () => this.next();
     if (this.#pausedBy.size) this.#clock.pause();
-    if (item.kind === "ad") this.#hooks.impression(item);
+    if (item.kind !== "ad") return;
+    this.#seen.add(item);
+    this.#hooks.impression(item);
   }
 
   #tick() {

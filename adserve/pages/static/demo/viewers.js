@@ -50,6 +50,7 @@ export class Viewers {
     return {
       viewer: this.#sample[this.#at].id,
       country: form.country.value, language: form.language.value, platform: form.platform.value,
+      personalised: form.personalised.checked,
     };
   }
 
@@ -83,7 +84,8 @@ export class Viewers {
   }
 
   #describe() {
-    const { bucket, holdout } = this.#sample[this.#at];
+    const { bucket, holdout, age, interests } = this.#sample[this.#at];
+    byId("viewer-profile").textContent = [age, ...interests].join(", ");
     const place = holdout ? "held out" : this.#admitted(bucket) ? "in" : "out";
     byId("viewer-bucket").textContent = `bucket ${count(bucket)} of 10,000 · ${place}`;
   }
