@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import random
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from adserve.access.keys import Scope
 from adserve.bootstrap.service import Service, start
 from adserve.commands.scratch import issue_key, scratch_database
+from adserve.commands.serve import stop_signal
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.ads import Cap
 from adserve.domain.surfaces import Surface
@@ -105,9 +105,7 @@ async def _replay(arguments: argparse.Namespace, settings: Settings, mapping: Lo
     start_ms = log.rows[0].at_ms
     clock = VirtualClock(start_ms)
     draw = partial(random.Random(arguments.seed).getrandbits, 128)  # noqa: S311 - chance that can be repeated
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signal()
     async with scratch_database(settings, "replay", _say, keep=arguments.keep) as url:
         service = await start(_settings(settings, mapping), url, clock=clock, draw=draw, background=False)
         try:

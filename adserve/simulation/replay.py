@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.domain.events import EventKind
 from adserve.domain.time import SECOND_MS, rfc3339
 from adserve.simulation.caller import Caller, CallRefused, Placed
@@ -15,7 +16,7 @@ from adserve.simulation.clock import VirtualClock
 from adserve.simulation.logs import LogMapping, Malformed, Row
 from adserve.simulation.report import Tally
 
-STEP_EVERY_MS = 10 * SECOND_MS
+STEP_EVERY_MS = SNAPSHOT_MAX_AGE_MS * 4 // 5
 STEP_EVERY_ROWS = 10
 """Budget leases last for at least twice as many events."""
 DAY_MAY_BEGIN_EVERY_MS = 900 * SECOND_MS
