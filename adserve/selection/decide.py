@@ -21,24 +21,32 @@ from adserve.selection.gates import first_closed
 from adserve.selection.index import Rows
 from adserve.selection.placement import open_positions
 from adserve.selection.pricing import Contender, clearing_micros
-from adserve.selection.ranking import rank
-from adserve.selection.state import CompiledSurface, View
+from adserve.selection.ranking import Ranked, rank
+from adserve.selection.state import CompiledAd, CompiledSurface, View
 
 RULES_VERSION = 1
 ARM = "exposed"
 
 EVENT_RATE_MIN = 1e-6
-"""No prediction is taken to be less: a price per event divides by it."""
+"""No prediction is taken to be less, nor one that is no number: a price per event divides by it."""
 
 
 class Plan(NamedTuple):
-    """The ranked contenders, best first, and where ads may stand; or why there will be none."""
+    """The ranked ads and where they may stand; or why there will be none."""
 
     no_fill: NoFill | None
     positions: tuple[int, ...] = ()
-    contenders: tuple[Contender, ...] = ()
     matched: int = 0
-    below_floor: int = 0
+    ranked: Ranked = Ranked()
+
+
+class Held(NamedTuple):
+    """The `places` among the ranked ads that hold a price, and the `holds`. Of the ads from `reached` on none was
+    asked for: there were enough."""
+
+    places: tuple[int, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    reached: int = 0
 
 
 class Offer(NamedTuple):
@@ -74,20 +82,7 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int) ->
         return Plan(NoFill.NO_ELIGIBLE_AD, positions)
     click_rates = _click_rates(ask, view, surface, past, facts, rows)
     ranked = rank(surface, rows, click_rates, ask.floor_micros, most, seed)
-    if not len(ranked.rows):
-        return Plan(NoFill.BELOW_FLOOR, positions, (), len(rows), ranked.below_floor)
-    columns = zip(
-        ranked.rows.tolist(),
-        ranked.values_micros.tolist(),
-        ranked.event_rates.tolist(),
-        ranked.click_rates.tolist(),
-        strict=True,
-    )
-    contenders = tuple(
-        Contender(surface.ads[row], value, event_rate, click_rate)
-        for row, value, event_rate, click_rate in columns
-    )
-    return Plan(None, positions, contenders, len(rows), ranked.below_floor)
+    return Plan(None if ranked.ads else NoFill.BELOW_FLOOR, positions, len(rows), ranked)
 
 
 def _click_rates(
@@ -103,20 +98,19 @@ def _click_rates(
             campaigns = surface.campaign_keys
             exposures[:] = [seen.get(campaigns[row], 0) for row in rows.tolist()]
     rates = view.rates.click(surface.prepared, rows, facts._replace(surface=ask.surface), exposures)
-    return np.maximum(rates, EVENT_RATE_MIN)
+    return np.fmax(rates, EVENT_RATE_MIN)
 
 
 def ticket_ids(now_ms: int, seed: int, count: int) -> tuple[UUID, ...]:
     return tuple(derived_uuid7(now_ms, seed, index + 1) for index in range(count))
 
 
-def hold_micros(contender: Contender, click_hold_factor: float) -> int:
-    """What a contender holds on its budget: its bid for an impression or view; a click may not come, so its bid
-    counts by its probability with a margin."""
-    bid = contender.ad.campaign.event_bid_micros
-    if contender.ad.campaign.billable != "click":
-        return bid
-    return expected_click_micros(bid, contender.click_rate, click_hold_factor)
+def hold_micros(compiled: CompiledAd, click_rate: float, click_hold_factor: float) -> int:
+    """What an ad holds on its budget: its bid for an impression or view; a click may not come, so its bid counts by
+    its probability with a margin."""
+    if compiled.event_rate is not None:
+        return compiled.bid_micros
+    return expected_click_micros(compiled.bid_micros, click_rate, click_hold_factor)
 
 
 def expected_click_micros(price_micros: int, click_rate: float, click_hold_factor: float) -> int:
@@ -133,14 +127,13 @@ class Award(NamedTuple):
 
 def award(offer: Offer, grant: Grant) -> list[Award]:
     """Prices what was granted and gathers the facts that each ticket will seal."""
-    ranked_behind = [*grant.reserved, *(() if grant.runner_up is None else (grant.runner_up,))]
+    granted = [offer.contenders[place] for place in grant.reserved]
+    ranked = granted if grant.runner_up is None else [*granted, offer.contenders[grant.runner_up]]
     awards = []
-    for nth, index in enumerate(grant.reserved):
-        winner = offer.contenders[index]
-        behind = [offer.contenders[other] for other in ranked_behind[nth + 1 :]]
-        price = clearing_micros(winner, behind, offer.ask.floor_micros)
-        ticket = _ticket(offer, winner, offer.holds[index], nth, price)
-        awards.append(Award(index, offer.positions[nth], ticket))
+    for nth, (place, winner) in enumerate(zip(grant.reserved, granted, strict=True)):
+        price = clearing_micros(winner, ranked[nth + 1 :], offer.ask.floor_micros)
+        ticket = _ticket(offer, winner, offer.holds[place], nth, price)
+        awards.append(Award(place, offer.positions[nth], ticket))
     return awards
 
 

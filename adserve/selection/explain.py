@@ -8,47 +8,45 @@ from adserve.domain.slots import Ask
 from adserve.limits.counters import Grant
 from adserve.limits.rules import Rule
 from adserve.rollout.assignment import bucket_of
-from adserve.selection.decide import Award, Offer, Plan
+from adserve.selection.decide import Award, Held, Offer, Plan
 from adserve.selection.pricing import Contender
+from adserve.selection.ranking import Ranked
 from adserve.selection.state import View
+
+_NOTHING_HELD = Held()
 
 
 def explain(
     ask: Ask,
     view: View,
     planned: Plan,
-    unfunded: Sequence[Contender] = (),
+    held: Held = _NOTHING_HELD,
     offer: Offer | None = None,
     grant: Grant | None = None,
     awards: Sequence[Award] = (),
     used: Mapping[Rule, int] | None = None,
 ) -> dict[str, Any]:
-    """The rollout facts, the funnel, and for each ad considered its score, its price or why it lost.
-
-    `unfunded` are the contenders that found no budget to hold; the walk ends when there are candidates enough, so
-    that others are never reached.
-    """
+    """The rollout facts, the funnel, and for each ad considered its score, its price or why it lost."""
     surface = view.surfaces[ask.surface]
     rollout = view.snapshot.rollouts.get(ask.surface, SurfaceRollout())
     percent_bp = rollout.percent_bp_for(ask.context.country)
     bucket = bucket_of(surface.settings.group, ask.viewer.raw)
     capped = dict(grant.capped) if grant else {}
-    held = offer.contenders if offer else ()
     return {
         "rollout": {"bucket": bucket, "admitted_below": percent_bp, "in_rollout": bucket < percent_bp},
         "positions": list(planned.positions),
         "funnel": {
             "eligible": len(surface.ads),
             "targeted": planned.matched,
-            "above_floor": planned.matched - planned.below_floor,
-            "ranked": len(planned.contenders),
-            "in_budget": len(held),
-            "under_cap": len(held) - len(capped),
+            "above_floor": planned.matched - planned.ranked.below_floor,
+            "ranked": len(planned.ranked.ads),
+            "in_budget": len(held.places),
+            "under_cap": len(held.places) - len(capped),
             "placed": len(awards),
         },
         "ads": _placed(offer, awards, used or {})
-        + _outdone(held, capped, awards)
-        + _without_hold(planned, held, unfunded),
+        + _outdone(offer, capped, awards)
+        + _without_hold(planned.ranked, held),
     }
 
 
@@ -58,7 +56,9 @@ def _placed(offer: Offer | None, awards: Sequence[Award], used: Mapping[Rule, in
     placed = []
     for given in awards:
         contender = offer.contenders[given.place]
-        caps = [_cap(rule, used[rule]) for rule in contender.compiled.rules if rule.key[0] not in "hlt"]
+        caps = [
+            _cap(rule, used[rule]) for rule in contender.compiled.candidate.rules if rule.key[0] not in "hlt"
+        ]
         placed.append(
             _scored(contender)
             | {
@@ -72,23 +72,22 @@ def _placed(offer: Offer | None, awards: Sequence[Award], used: Mapping[Rule, in
 
 
 def _outdone(
-    held: Sequence[Contender], capped: Mapping[int, Rule], awards: Sequence[Award]
+    offer: Offer | None, capped: Mapping[int, Rule], awards: Sequence[Award]
 ) -> list[dict[str, Any]]:
     placed = {given.place for given in awards}
     return [
         _scored(contender) | {"lost": _reason(capped.get(place))}
-        for place, contender in enumerate(held)
+        for place, contender in enumerate(offer.contenders if offer else ())
         if place not in placed
     ]
 
 
-def _without_hold(
-    planned: Plan, held: Sequence[Contender], unfunded: Sequence[Contender]
-) -> list[dict[str, Any]]:
-    reached = {contender.ad.id for contender in (*held, *unfunded)}
-    never_reached = [contender for contender in planned.contenders if contender.ad.id not in reached]
-    return [_scored(contender) | {"lost": {"reason": "no_budget"}} for contender in unfunded] + [
-        _scored(contender) | {"lost": {"reason": "not_reached"}} for contender in never_reached
+def _without_hold(ranked: Ranked, held: Held) -> list[dict[str, Any]]:
+    return [
+        _scored(ranked.contender(place))
+        | {"lost": {"reason": "no_budget" if place < held.reached else "not_reached"}}
+        for place in range(len(ranked.ads))
+        if place not in held.places
     ]
 
 

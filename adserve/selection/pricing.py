@@ -12,11 +12,10 @@ _WITHOUT_NOISE = 1 - 1e-12
 
 
 class Contender(NamedTuple):
-    """A ranked ad. `value_micros` is that of 1,000 impressions, `event_rate` billable events per impression."""
+    """A ranked ad. `value_micros` is that of 1,000 impressions."""
 
     compiled: CompiledAd
     value_micros: float
-    event_rate: float
     click_rate: float
 
     @property
@@ -24,8 +23,10 @@ class Contender(NamedTuple):
         return self.compiled.ad
 
     @property
-    def tier(self) -> Tier:
-        return self.ad.campaign.tier
+    def event_rate(self) -> float:
+        """Billable events per impression."""
+        told = self.compiled.event_rate
+        return self.click_rate if told is None else told
 
 
 def clearing_micros(winner: Contender, behind: Sequence[Contender], floor_micros: int) -> int:
@@ -33,8 +34,8 @@ def clearing_micros(winner: Contender, behind: Sequence[Contender], floor_micros
 
     `behind` are the contenders ranked after the winner, best first. A guaranteed ad pays its own price.
     """
-    bid = winner.ad.campaign.event_bid_micros
-    if winner.tier is Tier.GUARANTEED:
+    bid = winner.compiled.bid_micros
+    if winner.compiled.candidate.tier == Tier.GUARANTEED:
         return bid
     runner_up_micros = next((other.value_micros for other in behind if _rivals(winner, other)), 0.0)
     to_beat_micros = max(float(floor_micros), runner_up_micros)
@@ -43,4 +44,5 @@ def clearing_micros(winner: Contender, behind: Sequence[Contender], floor_micros
 
 
 def _rivals(winner: Contender, other: Contender) -> bool:
-    return other.tier is winner.tier and other.ad.advertiser != winner.ad.advertiser
+    mine, theirs = winner.compiled.candidate, other.compiled.candidate
+    return theirs.tier == mine.tier and theirs.advertiser != mine.advertiser

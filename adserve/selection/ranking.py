@@ -1,12 +1,14 @@
 """The order of the matched ads by what an impression of each is worth."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adserve.selection.index import Rows
-from adserve.selection.state import CompiledSurface, Numbers
+from adserve.selection.pricing import Contender
+from adserve.selection.state import CompiledAd, CompiledSurface, Numbers
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
@@ -14,37 +16,46 @@ _SHIFT = np.uint64(31)
 
 
 class Ranked(NamedTuple):
-    """Rows from best to worst, with the value of 1,000 impressions (micros) and billable events per impression."""
+    """Ads from best to worst as columns. `below_floor` counts those that were worth too little."""
 
-    rows: Rows
-    values_micros: Numbers
-    event_rates: Numbers
-    click_rates: Numbers
-    below_floor: int
+    ads: Sequence[CompiledAd] = ()
+    values_micros: Sequence[float] = ()
+    click_rates: Sequence[float] = ()
+    below_floor: int = 0
+
+    def contender(self, place: int) -> Contender:
+        return Contender(self.ads[place], self.values_micros[place], self.click_rates[place])
 
 
 def rank(
     surface: CompiledSurface, rows: Rows, click_rates: Numbers, floor_micros: int, most: int, seed: int
 ) -> Ranked:
     """The `most` best rows: guaranteed before auction, then by expected value, ties broken by `seed` and ad id."""
-    event_rates = np.where(surface.paid_by_click[rows], click_rates, surface.fixed_rates[rows])
-    values = surface.event_bids[rows] * event_rates * 1_000.0
+    values = surface.fixed_values.take(rows) + surface.click_values.take(rows) * click_rates
+    matched = len(rows)
     kept = np.flatnonzero(values >= floor_micros)
-    below_floor = len(rows) - len(kept)
-    order = _best(surface, rows[kept], values[kept], most, seed)
-    chosen = kept[order]
-    return Ranked(rows[chosen], values[chosen], event_rates[chosen], click_rates[chosen], below_floor)
+    if len(kept) < matched:
+        rows, values, click_rates = rows.take(kept), values.take(kept), click_rates.take(kept)
+    order = _best(surface, rows, values, most, seed)
+    return Ranked(
+        surface.ads.take(rows.take(order)).tolist(),
+        values.take(order).tolist(),
+        click_rates.take(order).tolist(),
+        matched - len(kept),
+    )
 
 
 def _best(surface: CompiledSurface, rows: Rows, values: Numbers, most: int, seed: int) -> NDArray[np.intp]:
     """Positions in `rows`, best first. A row that ties with the last one kept is weighed before any is cut."""
-    tiers = surface.tiers[rows]
-    pool = np.arange(len(rows))
-    if len(rows) > most and not surface.has_guaranteed:
-        threshold = np.partition(values, len(values) - most)[len(values) - most]
-        pool = np.flatnonzero(values >= threshold)
-    order = np.lexsort((_chance(surface.ad_ids[rows[pool]], seed), -values[pool], tiers[pool]))
-    return pool[order[:most]]
+    if surface.has_guaranteed:
+        chance = _chance(surface.ad_ids.take(rows), seed)
+        return np.lexsort((chance, -values, surface.tiers.take(rows)))[:most]
+    if len(rows) <= most:
+        return np.lexsort((_chance(surface.ad_ids.take(rows), seed), -values))
+    threshold = np.partition(values, len(values) - most)[len(values) - most]
+    pool = np.flatnonzero(values >= threshold)
+    order = np.lexsort((_chance(surface.ad_ids.take(rows.take(pool)), seed), -values.take(pool)))
+    return pool.take(order[:most])
 
 
 def _chance(ad_ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

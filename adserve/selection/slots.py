@@ -9,10 +9,11 @@ from adserve.domain.ids import DecisionId, derived_uuid7
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import Clock
-from adserve.limits.counters import Candidate, Grant, Past, Reservation
+from adserve.limits.counters import Grant, Past, Reservation
 from adserve.limits.leases import Hold, LeaseBook
 from adserve.selection.decide import (
     Award,
+    Held,
     Offer,
     Plan,
     award,
@@ -23,7 +24,7 @@ from adserve.selection.decide import (
 )
 from adserve.selection.decision import Decision, Placement, RequestReused
 from adserve.selection.explain import explain
-from adserve.selection.pricing import Contender
+from adserve.selection.ranking import Ranked
 from adserve.selection.state import View
 
 _log = logging.getLogger(__name__)
@@ -122,16 +123,16 @@ class Slots:
         if planned.no_fill is not None:
             explanation = explain(ask, view, planned) if ask.explain else None
             return Decision(decision, (), planned.no_fill, explanation)
-        contenders, holds, unfunded = self._hold(planned.contenders, now_ms)
-        if not contenders:
-            explanation = explain(ask, view, planned, unfunded) if ask.explain else None
+        held = self._hold(planned.ranked, now_ms)
+        if not held.places:
+            explanation = explain(ask, view, planned, held) if ask.explain else None
             return Decision(decision, (), NoFill.BUDGET_SPENT, explanation)
         offer = Offer(
             decision=decision,
             ask=ask,
             positions=planned.positions,
-            contenders=contenders,
-            holds=holds,
+            contenders=tuple(map(planned.ranked.contender, held.places)),
+            holds=held.holds,
             tickets=ticket_ids(now_ms, seed, len(planned.positions)),
             model=view.rates.name,
             catalogue_version=view.snapshot.version,
@@ -146,36 +147,32 @@ class Slots:
             placements = self._seal(offer, awards)
             explanation = None
             if ask.explain:
-                explanation = await self._explain(view, planned, unfunded, offer, grant, awards)
+                explanation = await self._explain(view, planned, held, offer, grant, awards)
             for given in awards:  # last, as nothing fails after it: what stays held is answered
                 self._keep(offer, given)
                 kept.add(given.place)
         finally:
-            for index, hold in enumerate(holds):
-                if index not in kept:
+            for place, hold in enumerate(held.holds):
+                if place not in kept:
                     self._leases.give_back(hold)
         no_fill = None if awards else NoFill.FREQUENCY_CAPPED
         return Decision(decision, placements, no_fill, explanation)
 
-    def _hold(
-        self, ranked: Sequence[Contender], now_ms: int
-    ) -> tuple[tuple[Contender, ...], tuple[Hold, ...], tuple[Contender, ...]]:
-        """The first contenders, as many as may be candidates, whose campaigns have room for their price, with
-        their holds; and those passed over on the way because theirs had not."""
-        contenders: list[Contender] = []
+    def _hold(self, ranked: Ranked, now_ms: int) -> Held:
+        """Holds the prices of the first ads, as many as may be candidates, whose campaigns have room for them."""
+        places: list[int] = []
         holds: list[Hold] = []
-        unfunded: list[Contender] = []
-        for contender in ranked:
-            amount = hold_micros(contender, self._bounds.click_hold_factor)
-            hold = self._leases.hold(contender.ad.campaign.id, amount, now_ms)
-            if hold is None:
-                unfunded.append(contender)
-                continue
-            contenders.append(contender)
-            holds.append(hold)
-            if len(contenders) == self._bounds.candidates_max:
-                break
-        return tuple(contenders), tuple(holds), tuple(unfunded)
+        reached = len(ranked.ads)
+        for place, compiled in enumerate(ranked.ads):
+            amount = hold_micros(compiled, ranked.click_rates[place], self._bounds.click_hold_factor)
+            hold = self._leases.hold(compiled.campaign, amount, now_ms)
+            if hold is not None:
+                places.append(place)
+                holds.append(hold)
+                if len(places) == self._bounds.candidates_max:
+                    reached = place + 1
+                    break
+        return Held(tuple(places), tuple(holds), reached)
 
     def _keep(self, offer: Offer, given: Award) -> None:
         ticket, winner = given.ticket, offer.contenders[given.place]
@@ -204,27 +201,22 @@ class Slots:
         self,
         view: View,
         planned: Plan,
-        unfunded: Sequence[Contender],
+        held: Held,
         offer: Offer,
         grant: Grant,
         awards: Sequence[Award],
     ) -> dict[str, object]:
-        rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.rules]
+        rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.candidate.rules]
         keys_windows = [(rule.key, rule.window_ms) for rule in rules]
         counts = await self._counters.usage(offer.ask.viewer.cap, keys_windows, offer.issued_at_ms)
         used = dict(zip(rules, counts, strict=True))
-        return explain(offer.ask, view, planned, unfunded, offer, grant, awards, used)
+        return explain(offer.ask, view, planned, held, offer, grant, awards, used)
 
 
 def _reservation(offer: Offer) -> Reservation:
     return Reservation(
         decision=offer.decision,
-        candidates=[
-            Candidate(
-                contender.ad.advertiser, contender.tier, contender.compiled.keys, contender.compiled.rules
-            )
-            for contender in offer.contenders
-        ],
+        candidates=[contender.compiled.candidate for contender in offer.contenders],
         tickets=offer.tickets,
         expires_at_ms=offer.expires_at_ms,
         request=offer.ask.request,

@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ads import Ad, Tier
 from adserve.domain.facts import ViewerFacts
+from adserve.domain.ids import CampaignId
 from adserve.domain.surfaces import Surface
-from adserve.limits.rules import Rule, campaign_key, cap_rules, keys_counted, placement_rules
+from adserve.limits.counters import Candidate
+from adserve.limits.rules import campaign_key, cap_rules, keys_counted, placement_rules
 from adserve.selection.index import Rows, TargetingIndex
 
 VIEW_RATE = 0.7
 """The share of impressions that become viewable, for bids that are paid by the view."""
+
+_EVENT_RATES = {"impression": 1.0, "view": VIEW_RATE, "click": None}
 
 Numbers = NDArray[np.float64]
 
@@ -36,30 +40,38 @@ class Rates(Protocol):
 
 
 class CompiledAd(NamedTuple):
-    """An ad with what the counters ask of it."""
+    """An ad with what every decision asks of it.
+
+    `bid_micros` is per billable event, `event_rate` how many of these an impression makes; None for clicks, of which
+    every decision makes its own prediction.
+    """
 
     ad: Ad
-    keys: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    campaign: CampaignId
+    bid_micros: int
+    event_rate: float | None
+    candidate: Candidate
     sealed_rules: tuple[tuple[str, int, int], ...]
 
 
 class CompiledSurface:
-    """One surface's ads as columns; row i of every column is `ads[i]`."""
+    """One surface's ads as columns; row i of every column is `ads[i]`.
+
+    1,000 impressions are worth `fixed_values` (micros), and `click_values` times the click rate where clicks are paid.
+    """
 
     def __init__(self, settings: Surface, ads: Sequence[Ad], rates: Rates) -> None:
         eligible = [ad for ad in ads if ad.campaign.currency == settings.currency]
         self.settings = settings
-        self.ads = [_compiled(ad, settings) for ad in eligible]
+        self.ads = np.fromiter((_compiled(ad, settings) for ad in eligible), dtype=np.object_)
         self.index = TargetingIndex(eligible)
         self.prepared = rates.prepare(eligible)
         self.ad_ids = np.array([ad.id for ad in eligible], dtype=np.uint64)
         self.campaign_keys = [campaign_key(ad.campaign.id) for ad in eligible]
         self.tiers = np.array([ad.campaign.tier for ad in eligible], dtype=np.int8)
-        self.event_bids = np.array([ad.campaign.event_bid_micros for ad in eligible], dtype=np.float64)
-        self.paid_by_click = np.array([ad.campaign.billable == "click" for ad in eligible], dtype=np.bool_)
-        rates_of = {"impression": 1.0, "view": VIEW_RATE, "click": 0.0}
-        self.fixed_rates = np.array([rates_of[ad.campaign.billable] for ad in eligible], dtype=np.float64)
+        worth = [(compiled.bid_micros * 1_000.0, compiled.event_rate) for compiled in self.ads]
+        self.fixed_values = np.array([0.0 if rate is None else bid * rate for bid, rate in worth])
+        self.click_values = np.array([bid if rate is None else 0.0 for bid, rate in worth])
         self.has_guaranteed = bool((self.tiers == Tier.GUARANTEED).any())
 
 
@@ -67,8 +79,16 @@ def _compiled(ad: Ad, settings: Surface) -> CompiledAd:
     rules = placement_rules(
         ad, separation_ms=settings.separation_s * 1_000, min_time_ms=settings.min_time_s * 1_000
     )
-    keys = keys_counted(ad.id, ad.campaign.id, ad.advertiser, ad.campaign.separation)
-    return CompiledAd(ad, keys, rules, tuple((rule.key, rule.most, rule.window_ms) for rule in cap_rules(ad)))
+    campaign = ad.campaign
+    keys = keys_counted(ad.id, campaign.id, ad.advertiser, campaign.separation)
+    return CompiledAd(
+        ad=ad,
+        campaign=campaign.id,
+        bid_micros=campaign.event_bid_micros,
+        event_rate=_EVENT_RATES[campaign.billable],
+        candidate=Candidate(ad.advertiser, campaign.tier, keys, rules),
+        sealed_rules=tuple((rule.key, rule.most, rule.window_ms) for rule in cap_rules(ad)),
+    )
 
 
 class View(NamedTuple):

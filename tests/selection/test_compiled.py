@@ -14,12 +14,12 @@ def test_a_placement_obeys_caps_separation_minimum_time_and_hides() -> None:
     surface = Surface(separation_s=600, min_time_s=30)
     (compiled,) = make_view([AD], surface=surface).surfaces["status"].ads
     others = (Rule("l:drinks", 1, 600_000), Rule("t", 1, 30_000), Rule("h3", 1, 200 * DAY_MS))
-    assert compiled.rules == CAP_RULES + others
+    assert compiled.candidate.rules == CAP_RULES + others
 
 
 def test_what_a_surface_switches_off_is_no_rule() -> None:
     (compiled,) = make_view([AD]).surfaces["status"].ads
-    assert compiled.rules == (*CAP_RULES, Rule("h3", 1, 200 * DAY_MS))
+    assert compiled.candidate.rules == (*CAP_RULES, Rule("h3", 1, 200 * DAY_MS))
 
 
 def test_a_ticket_is_held_to_its_caps_alone() -> None:

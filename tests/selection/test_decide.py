@@ -11,10 +11,15 @@ from adserve.domain.targeting import Targeting
 from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
 from adserve.limits.rules import ALL, Rule, campaign_key
-from adserve.selection.decide import EVENT_RATE_MIN, Offer, award, hold_micros, plan, ticket_ids
+from adserve.selection.decide import EVENT_RATE_MIN, Offer, Plan, award, hold_micros, plan, ticket_ids
+from adserve.selection.pricing import Contender
 
 NOTHING_YET = Past({}, None)
 SEED = 2**100 + 7
+
+
+def contenders_of(planned: Plan) -> tuple[Contender, ...]:
+    return tuple(map(planned.ranked.contender, range(len(planned.ranked.ads))))
 
 
 def make_offer(view: Any, **told: Any) -> Offer:
@@ -24,8 +29,8 @@ def make_offer(view: Any, **told: Any) -> Offer:
         decision=ticket_ids(NOW_MS, SEED, 9)[8],
         ask=ask,
         positions=planned.positions,
-        contenders=planned.contenders,
-        holds=tuple(Hold(contender.ad.campaign.id, 20_454, 1) for contender in planned.contenders),
+        contenders=contenders_of(planned),
+        holds=tuple(Hold(contender.ad.campaign.id, 20_454, 1) for contender in contenders_of(planned)),
         tickets=ticket_ids(NOW_MS, SEED, len(planned.positions)),
         model="told",
         catalogue_version=7,
@@ -45,13 +50,13 @@ def test_the_same_inputs_plan_and_award_the_same() -> None:
     told = {"context": Context(country="ID", age=30, interests=("tea",)), "personalised": True}
     past = Past({campaign_key(3): 2, ALL: 2}, None)
     plans = [plan(make_ask(**told), view, past, 8, NOW_MS, SEED) for view in (first, second)]
-    ranked = [[(each.ad.id, each[1:]) for each in planned.contenders] for planned in plans]
+    ranked = [[(each.ad.id, each[1:]) for each in contenders_of(planned)] for planned in plans]
     assert ranked[0] == ranked[1]
     grant = Grant((0, 2), 3, ())
     awards = [award(make_offer(view), grant) for view in (first, second)]
     assert awards[0] == awards[1]
     others = plan(make_ask(**told), first, past, 8, NOW_MS, SEED + 1)
-    assert [each.ad.id for each in others.contenders] != [number for number, _ in ranked[0]]
+    assert [each.ad.id for each in contenders_of(others)] != [number for number, _ in ranked[0]]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_the_same_inputs_plan_and_award_the_same() -> None:
 )
 def test_why_there_is_no_plan(told: dict[str, Any], ads: list[Any], reason: NoFill) -> None:
     planned = plan(make_ask(**told), make_view(ads), NOTHING_YET, 32, NOW_MS, SEED)
-    assert (planned.no_fill, planned.contenders) == (reason, ())
+    assert (planned.no_fill, contenders_of(planned)) == (reason, ())
 
 
 def test_a_floor_equal_to_the_bid_is_met() -> None:
@@ -159,18 +164,19 @@ def test_a_ticket_seals_what_its_events_will_need() -> None:
 
 def test_a_click_holds_its_expected_price_with_a_margin() -> None:
     view = make_view([per_click(1, 100_000), make_ad(2)], rates=ToldRates({1: 0.01}))
-    click, impression = plan(make_ask(), view, NOTHING_YET, 32, NOW_MS, SEED).contenders[::-1]
-    assert (click.ad.id, impression.ad.id) == (1, 2)
-    assert hold_micros(click, 2.0) == 2_000
-    assert hold_micros(click, 1_000.0) == 100_000, "never more than the bid"
-    assert hold_micros(click, 1e-9) == 1
-    assert hold_micros(impression, 2.0) == 5_000
+    click, impression = view.surfaces["status"].ads
+    assert hold_micros(click, 0.01, 2.0) == 2_000
+    assert hold_micros(click, 0.01, 1_000.0) == 100_000, "never more than the bid"
+    assert hold_micros(click, 0.01, 1e-9) == 1
+    assert hold_micros(impression, 0.01, 2.0) == 5_000
 
 
-def test_a_rate_of_nothing_is_not_divided_by() -> None:
-    view = make_view([per_click(1, 100_000)], rates=ToldRates({1: 0.0}))
-    (contender,) = plan(make_ask(), view, NOTHING_YET, 32, NOW_MS, SEED).contenders
-    assert contender.click_rate == EVENT_RATE_MIN
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_rate_that_cannot_be_divided_by_is_the_least(rate: float) -> None:
+    view = make_view([per_click(1, 100_000), make_ad(2)], rates=ToldRates({1: rate, 2: rate}))
+    best, other = contenders_of(plan(make_ask(), view, NOTHING_YET, 32, NOW_MS, SEED))
+    assert (best.ad.id, best.value_micros) == (2, 5_000_000)
+    assert other.click_rate == EVENT_RATE_MIN
 
 
 def test_ticket_ids_repeat_and_are_those_of_the_moment() -> None:

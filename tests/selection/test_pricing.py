@@ -16,7 +16,7 @@ BIDS = st.integers(1, 50_000)
 def contend(ad: Ad, click_rate: float = 0.01) -> Contender:
     rate = {"impression": 1.0, "view": VIEW_RATE, "click": click_rate}[ad.campaign.billable]
     compiled = make_view([ad]).surfaces["status"].ads[0]
-    return Contender(compiled, ad.campaign.event_bid_micros * rate * 1_000.0, rate, click_rate)
+    return Contender(compiled, ad.campaign.event_bid_micros * rate * 1_000.0, click_rate)
 
 
 def cpm(number: int, event_bid: int, **told: object) -> Contender:
