@@ -1,6 +1,6 @@
 """Where events are written for good, and read again by ticket or by time."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 from uuid import UUID
@@ -54,7 +54,7 @@ class Journal:
 
     async def settle(self, events: Sequence[Event]) -> list[Settled]:
         """Commits all or none, and answers in order. Raises the journal errors of metering, and no others."""
-        columns = [list(column) for column in zip(*map(_row, events), strict=True)]
+        columns = columns_of(events)
         with _translated_errors():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 rows = await connection.fetch(SQL.settle, *columns)
@@ -104,8 +104,12 @@ class Journal:
                     yield _counted(row)
 
 
+def columns_of(events: Iterable[Event]) -> list[list[object]]:
+    """The parameters of settle()."""
+    return [list(column) for column in zip(*map(_row, events), strict=True)]
+
+
 def _row(event: Event) -> tuple[object, ...]:
-    """In the order of the parameters of settle()."""
     ticket = event.ticket
     return (
         ticket.ticket,
