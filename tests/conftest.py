@@ -127,8 +127,8 @@ def clock() -> TestClock:
 
 
 @pytest.fixture
-def data_home() -> Iterator[Path]:
-    """An empty data home for a server of this test's own."""
+def empty_home() -> Iterator[Path]:
+    """An empty data home, for a server of this test's own."""
     folder = reachable_folder()
     yield folder
     shutil.rmtree(folder)

@@ -1,10 +1,37 @@
-from collections.abc import AsyncIterator
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from adserve.database.embedded import Embedded, start
+
+
+@pytest.fixture(scope="session")
+def prepared_home() -> Iterator[Path]:
+    """The data home of a server that ran and was stopped: copying it is quicker than the first start of another."""
+    home = Path(tempfile.mkdtemp(prefix="adserve-test-"))
+    home.chmod(0o711)
+    asyncio.run(_run_once(home))
+    (home / "postgres" / "address").unlink()
+    yield home
+    shutil.rmtree(home)
+
+
+async def _run_once(home: Path) -> None:
+    embedded = await start(home, lambda _: None)
+    await embedded.stop()
+
+
+@pytest.fixture
+def data_home(prepared_home: Path, empty_home: Path) -> Path:
+    """A data home of this test's own, in which a server has run before."""
+    subprocess.run(["cp", "-a", f"{prepared_home}/postgres", empty_home], check=True)  # noqa: S603, S607
+    return empty_home
 
 
 @pytest.fixture

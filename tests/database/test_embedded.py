@@ -113,15 +113,15 @@ async def write_until_cut(url: str, killed: Callable[[], None]) -> int:
     return acknowledged
 
 
-async def test_it_says_where_its_data_is_and_starts_again_with_it(data_home: Path) -> None:
+async def test_it_says_where_its_data_is_and_starts_again_with_it(empty_home: Path) -> None:
     said: list[str] = []
-    first = await start(data_home, said.append)
+    first = await start(empty_home, said.append)
     await execute(first.url, "CREATE TABLE kept (id integer)", "INSERT INTO kept VALUES (1)")
-    pid = server_pid(data_home)
+    pid = server_pid(empty_home)
     await first.stop()
     assert not alive(pid)
-    assert any(str(data_home / "postgres" / "cluster") in message for message in said)
-    second = await start(data_home, said.append)
+    assert any(str(empty_home / "postgres" / "cluster") in message for message in said)
+    second = await start(empty_home, said.append)
     assert second.url == first.url
     assert await count(second.url) == 1
     await second.stop()
@@ -214,8 +214,8 @@ async def test_a_recovery_is_shown(own_server: Embedded, data_home: Path) -> Non
     assert any("redo done" in message for message in said)
 
 
-async def test_two_starts_at_once_share_one_server(data_home: Path) -> None:
-    servers = await asyncio.gather(*(start(data_home, lambda _: None) for _ in range(3)))
+async def test_two_starts_at_once_share_one_server(empty_home: Path) -> None:
+    servers = await asyncio.gather(*(start(empty_home, lambda _: None) for _ in range(3)))
     assert len({server.url for server in servers}) == 1
     assert len({server._lock is None for server in servers}) == 2
     for server in servers:
@@ -254,12 +254,12 @@ async def test_one_that_joined_takes_over_from_a_killed_holder(data_home: Path) 
     await joined.stop()
 
 
-async def test_what_a_killed_first_start_left_is_no_obstacle(data_home: Path) -> None:
+async def test_what_a_killed_first_start_left_is_no_obstacle(empty_home: Path) -> None:
     for delay_s in (0.3, 0.7):
-        process = Process(data_home)
+        process = Process(empty_home)
         await asyncio.sleep(delay_s)
         process.kill()
-    server = await start(data_home, lambda _: None)
+    server = await start(empty_home, lambda _: None)
     await execute(server.url, "SELECT 1")
     await server.stop()
 
@@ -293,24 +293,26 @@ async def test_ctrl_c_in_the_terminal_is_not_for_the_server(own_server: Embedded
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-async def test_it_works_as_a_user_and_tells_others_to_stay_out(data_home: Path) -> None:
+async def test_it_works_as_a_user_and_tells_others_to_stay_out(empty_home: Path) -> None:
     nobody = pwd.getpwnam("nobody")
-    os.chown(data_home, nobody.pw_uid, nobody.pw_gid)
+    os.chown(empty_home, nobody.pw_uid, nobody.pw_gid)
     prefix = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--")
     if subprocess.run([*prefix, sys.executable, "-c", ""], check=False, capture_output=True).returncode:  # noqa: ASYNC221, S603
         pytest.skip("another user cannot read this interpreter")
-    process = Process(data_home, *prefix)
+    process = Process(empty_home, *prefix)
     url = process.wait_for_url()
     await execute(url, "SELECT 1")
-    assert user_of(server_pid(data_home)) == nobody.pw_uid
+    assert user_of(server_pid(empty_home)) == nobody.pw_uid
     process.kill_and_wait()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another user")
-async def test_a_folder_that_the_servers_user_cannot_enter_is_named(data_home: Path) -> None:
-    os.chmod(data_home, 0o700)
-    with pytest.raises(DatabaseRefused, match=f"may not enter {data_home}: choose another ADSERVE_DATA_HOME"):
-        await start(data_home / "closed", lambda _: None)
+async def test_a_folder_that_the_servers_user_cannot_enter_is_named(empty_home: Path) -> None:
+    os.chmod(empty_home, 0o700)
+    with pytest.raises(
+        DatabaseRefused, match=f"may not enter {empty_home}: choose another ADSERVE_DATA_HOME"
+    ):
+        await start(empty_home / "closed", lambda _: None)
 
 
 async def test_a_damaged_cluster_is_refused_with_what_postgresql_says(data_home: Path) -> None:
