@@ -20,6 +20,8 @@ GRACE_MS = 60_000
 
 RESERVED, CONFIRMED, REFUSED = "reserved", "confirmed", "refused"
 
+SWEPT_AT_ONCE = 1_000
+
 _PART_VIEWERS = 20_000
 _FORMAT = b"\x01"
 
@@ -106,6 +108,7 @@ class MemoryCounters:
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self._viewers: dict[bytes, _Viewer] = {}
+        self._unswept: list[bytes] = []
         self._requests: dict[tuple[bytes, str], tuple[int, Earlier]] = {}
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int) -> Past:
@@ -194,11 +197,15 @@ class MemoryCounters:
         self.restore_hide(ticket.viewer_cap, ticket.advertiser, at_ms)
 
     def sweep(self, now_ms: int) -> None:
-        """Forgets what no window can contain any more."""
-        for viewer, known in list(self._viewers.items()):
+        """Forgets what no window can contain any more, of some viewers a call, so that no request waits for all."""
+        if not self._unswept:
+            self._unswept = list(self._viewers)
+        for viewer in self._unswept[-SWEPT_AT_ONCE:]:
+            known = self._viewers[viewer]
             known.prune(now_ms)
             if not known.entries and not known.hides:
                 del self._viewers[viewer]
+        del self._unswept[-SWEPT_AT_ONCE:]
         for request in [key for key, (until_ms, _) in self._requests.items() if until_ms < now_ms]:
             del self._requests[request]
 
