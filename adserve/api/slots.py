@@ -285,6 +285,7 @@ class SlotsApi:
                 scopes=FEED,
                 body=ReleaseRequest,
                 answer=ReleaseAnswer,
+                example={"tickets": ["AQAAAAE"]},
             ),
         ]
 

@@ -18,6 +18,7 @@ def describe(operations: Sequence[Operation], version: str) -> dict[str, Any]:
     types: list[Any] = [ProblemDocument]
     for operation in operations:
         types += [type_ for type_ in (operation.body, operation.answer) if type_ is not None]
+        types += [field.type for field in msgspec.structs.fields(operation.query)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     of_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -43,7 +44,7 @@ def _operation(operation: Operation, of_type: dict[Any, Any]) -> dict[str, Any]:
         "operationId": operation.id,
         "summary": operation.summary,
         "tags": [operation.tag],
-        "parameters": _parameters(operation),
+        "parameters": _parameters(operation, of_type),
         "responses": _responses(operation, of_type),
     }
     if operation.description:
@@ -59,7 +60,7 @@ def _operation(operation: Operation, of_type: dict[Any, Any]) -> dict[str, Any]:
     return described
 
 
-def _parameters(operation: Operation) -> list[dict[str, Any]]:
+def _parameters(operation: Operation, of_type: dict[Any, Any]) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     for name in operation.parameters:
         known = PATH_PARAMETERS[name]
@@ -68,7 +69,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             {"name": name, "in": "path", "required": True, "schema": schema, "description": known.description}
         )
     for field in msgspec.structs.fields(operation.query):
-        schema = msgspec.json.schema(field.type)
+        schema = dict(of_type[field.type])
         if field.default is not NODEFAULT and field.default is not None:
             schema["default"] = msgspec.to_builtins(field.default)
         parameters.append(
