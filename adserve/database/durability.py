@@ -20,7 +20,7 @@ async def check(connection: asyncpg.Connection, now: Clock) -> None:
 
     Ask on a connection of the pool that records: a database or a login may have a synchronous_commit of its own.
     """
-    promises = await connection.fetchrow(SQL["promises"])
+    promises = await connection.fetchrow(SQL.promises)
     if promises["version"] < OLDEST_VERSION:
         raise DatabaseRefused(
             f"PostgreSQL {promises['version'] // 10_000} is too old: "
@@ -47,7 +47,7 @@ async def clock_offset_ms(connection: asyncpg.Connection, now: Clock) -> int:
     best_trip_ms, best_offset_ms = None, 0
     for _ in range(CLOCK_SAMPLES):
         asked_ms = now()
-        theirs_ms = await connection.fetchval(SQL["clock"])
+        theirs_ms = await connection.fetchval(SQL.clock)
         answered_ms = now()
         if best_trip_ms is None or answered_ms - asked_ms < best_trip_ms:
             best_trip_ms = answered_ms - asked_ms

@@ -39,8 +39,8 @@ def migrate(url: str, progress: Progress) -> None:
     try:
         with engine.connect() as connection:
             _wait_for_lock(connection, progress)
-            connection.exec_driver_sql(SQL["create_schema"])
-            connection.exec_driver_sql(SQL["search_path"])
+            connection.exec_driver_sql(SQL.create_schema)
+            connection.exec_driver_sql(SQL.search_path)
             connection.commit()
             command.upgrade(_config(connection, progress), "head")
             _replace_functions(connection)
@@ -84,7 +84,7 @@ def _execute(connection: Connection, sql: str, *, as_owner: bool) -> None:
     # The driver's own cursor: several statements in one string, and `%` and `:` mean themselves.
     cursor = connection.connection.cursor()
     if as_owner:
-        cursor.execute(SQL["become_owner"])
+        cursor.execute(SQL.become_owner)
     cursor.execute(sql)
     cursor.close()
 
@@ -92,7 +92,7 @@ def _execute(connection: Connection, sql: str, *, as_owner: bool) -> None:
 def _wait_for_lock(connection: Connection, progress: Progress) -> None:
     # Asking again, not waiting inside PostgreSQL: a waiting statement's snapshot would hold up CREATE INDEX CONCURRENTLY.
     told = False
-    while not connection.exec_driver_sql(SQL["lock"]).scalar():
+    while not connection.exec_driver_sql(SQL.lock).scalar():
         connection.commit()
         if not told:
             progress("another migration is running; waiting for it")

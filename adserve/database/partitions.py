@@ -16,5 +16,5 @@ async def ensure(connection: asyncpg.Connection, first: date, last: date) -> int
 
     As adserve_owner. Safe to repeat and to run twice at once; readers and writers of the tables go on meanwhile.
     """
-    made: int = await connection.fetchval(SQL["ensure"], first, last)
+    made: int = await connection.fetchval(SQL.ensure, first, last)
     return made

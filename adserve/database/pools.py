@@ -87,7 +87,7 @@ async def open_pool(url: str, role: str, *, size: int) -> asyncpg.Pool:
 
 
 async def _reset(connection: asyncpg.Connection) -> None:
-    await connection.execute(SQL["reset"])
+    await connection.execute(SQL.reset)
 
 
 async def _set_codecs(connection: asyncpg.Connection) -> None:

@@ -113,7 +113,7 @@ class ServingLock:
         self._held_until_ms = 0
         if self._connection is not None:
             try:
-                await self._connection.execute(SQL["release"], self._holder)
+                await self._connection.execute(SQL.release, self._holder)
                 await self._connection.close(timeout=CONNECT_TIMEOUT_S)
             except Exception as error:  # the driver has many words for a lost connection
                 log.warning("the serving lock could not be released cleanly: %r", error)
@@ -122,36 +122,36 @@ class ServingLock:
     async def _enter(self) -> None:
         connection = self._connection = await self._connect()
         for _ in range(round(PATIENCE_S / RETRY_S)):
-            if await connection.fetchval(SQL["try_lock"]):
+            if await connection.fetchval(SQL.try_lock):
                 break
             await asyncio.sleep(RETRY_S)
         else:
             raise DatabaseRefused(
                 "another process serves from this database, and with counters in memory only one may: stop it first"
             )
-        await connection.execute(SQL["forget_old"])
-        await connection.execute(SQL["enter"], self._holder, self._home)
+        await connection.execute(SQL.forget_old)
+        await connection.execute(SQL.enter, self._holder, self._home)
         self.state = Serving.WAITING
 
     async def _beat(self, now_ms: int) -> None:
         assert self._connection is not None  # noqa: S101 - for the type checker
         if self.state is Serving.WAITING:
             wait_ms = await self._connection.fetchval(
-                SQL["wait_ms"], self._holder, self._home, self._grace_ms
+                SQL.wait_ms, self._holder, self._home, self._grace_ms
             )
             if wait_ms > 0:
                 log.info("an earlier process may still serve; waiting %d s at most", -(-wait_ms // SECOND_MS))
                 return
-        await self._connection.execute(SQL["beat"], self._holder)
+        await self._connection.execute(SQL.beat, self._holder)
         # From before the beat was sent: whoever reads it in the row counts from later, and so waits for longer.
         self._held_until_ms = now_ms + self._grace_ms
         self.state = Serving.HOLDING
 
     async def _come_back(self) -> None:
         connection = self._connection = await self._connect()
-        if await connection.fetchval(SQL["try_lock"]):
-            came_back = bool(await connection.fetchval(SQL["come_back"], self._holder))
-        elif await connection.fetchval(SQL["last_holder"]) == self._holder:
+        if await connection.fetchval(SQL.try_lock):
+            came_back = bool(await connection.fetchval(SQL.come_back, self._holder))
+        elif await connection.fetchval(SQL.last_holder) == self._holder:
             raise ConnectionError("PostgreSQL has not yet noticed that our old connection is dead")
         else:
             came_back = False

@@ -1,15 +1,16 @@
-"""Reads files of named SQL statements: `-- name: xyz` opens a statement, which lasts until the next name."""
+"""Named SQL statements: a file a subject, a block a statement, opened by a line `-- name: take_lease`."""
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_NAME = re.compile(r"^-- name: (\w+)[ \t]*\n", re.MULTILINE)
 
 
-def load(path: Path) -> dict[str, str]:
-    """The statements of a file by name, without their closing semicolons."""
+def load(path: Path) -> SimpleNamespace:
+    """The statements of a file as attributes; what stands before the first name is prose."""
     _, *parts = _NAME.split(path.read_text(encoding="utf-8"))
     names, bodies = parts[::2], parts[1::2]
     if len(set(names)) < len(names):
-        raise ValueError(f"{path}: a statement's name is used twice")
-    return {name: body.strip().removesuffix(";") for name, body in zip(names, bodies, strict=True)}
+        raise ValueError(f"{path} names a statement twice")
+    return SimpleNamespace(**dict(zip(names, map(str.strip, bodies), strict=True)))
