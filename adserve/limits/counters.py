@@ -18,6 +18,9 @@ from adserve.limits.rules import ALL, PACE, RETENTION_MS, Rule, hide_key, keys_c
 GRACE_MS = 60_000
 """How much longer than its ticket a reservation counts: an event received in time may be confirmed later."""
 
+REQUESTS_MAX = 50_000
+"""How many answered requests are remembered for a retry; the oldest are forgotten first."""
+
 RESERVED, CONFIRMED, REFUSED = "reserved", "confirmed", "refused"
 
 SWEPT_AT_ONCE = 1_000
@@ -158,6 +161,8 @@ class MemoryCounters:
             if ask.request is not None:
                 earlier = Earlier(ask.digest, grant, ask.memo)
                 self._requests[viewer, ask.request] = (ask.expires_at_ms, earlier)
+                if len(self._requests) > REQUESTS_MAX:
+                    del self._requests[next(iter(self._requests))]
         return grant
 
     async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:

@@ -252,6 +252,17 @@ async def test_a_request_that_comes_again_recalls_its_grant(counters: Any) -> No
     assert (await counters.recall(VIEWER, None, START_MS)).earlier is None
 
 
+async def test_the_oldest_requests_are_forgotten_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adserve.limits.counters.REQUESTS_MAX", 2)
+    counters = MemoryCounters(1)
+    for number in range(3):
+        await counters.reserve(VIEWER, reservation([A], [ticket_id(number)], request=f"r-{number}"), START_MS)
+    remembered = [(await counters.recall(VIEWER, f"r-{number}", START_MS)).earlier for number in range(3)]
+    assert [earlier is not None for earlier in remembered] == [False, True, True]
+
+
 async def test_the_past_holds_confirmed_impressions_of_the_last_week(counters: Any) -> None:
     for number, ad in ((1, A), (2, A), (3, B), (4, B)):
         assert await reserve_one(counters, ad, number)
