@@ -5,6 +5,9 @@
 -- No two batches can deadlock: leases are locked first and in id order, then keys are written in key order, then the
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
 -- second reads of the lease and of the first one's events is committed.
+--
+-- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
+-- OFFSET 0 have it look up each key in the index all the same.
 CREATE OR REPLACE FUNCTION settle(
   p_ticket_id uuid[], p_kind text[], p_event_id uuid[], p_outcome text[],
   p_price_micros bigint[], p_currency text[], p_billable text[], p_bid_model text[], p_decision_id uuid[],
@@ -15,9 +18,14 @@ CREATE OR REPLACE FUNCTION settle(
   p_received_at_ms bigint[], p_occurred_at_ms bigint[], p_view_ms integer[],
   p_viewer_cap bytea[], p_viewer_log bytea[]
 ) RETURNS TABLE (ordinal bigint, event_id uuid, outcome text, billed_micros bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+AS $$
 #variable_conflict use_column
 DECLARE
+  v_first_day date;
+  v_last_day date;
+  v_leases leases[];
   v_ordinals bigint[];
   v_outcomes text[];
   v_billed bigint[];
@@ -26,9 +34,15 @@ DECLARE
   v_caps bytea[];
   v_logs bytea[];
 BEGIN
-  PERFORM FROM leases
-  WHERE id IN (SELECT l FROM unnest(p_lease_id, p_outcome) AS given (l, o) WHERE o = 'recorded')
-  ORDER BY id FOR NO KEY UPDATE;
+  -- With these bounds a look for keys opens the partitions of the batch, not all there are.
+  SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer
+  INTO v_first_day, v_last_day FROM unnest(p_issued_at_ms) AS given (m);
+
+  SELECT array_agg(locked) INTO v_leases FROM (
+    SELECT * FROM leases
+    WHERE id = ANY (ARRAY(SELECT l FROM unnest(p_lease_id, p_outcome) AS given (l, o) WHERE o = 'recorded'))
+    ORDER BY id FOR NO KEY UPDATE
+  ) AS locked;
 
   WITH given AS (
     SELECT *, date '1970-01-01' + (issued_at_ms / 86400000)::integer AS issued_day
@@ -47,8 +61,8 @@ BEGIN
   ), fresh AS (
     SELECT DISTINCT ON (issued_day, ticket_id, kind) *
     FROM given
-    WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day
-                      AND e.ticket_id = given.ticket_id AND e.kind = given.kind)
+    WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
+                      AND e.kind = given.kind AND e.issued_day BETWEEN v_first_day AND v_last_day OFFSET 0)
     ORDER BY issued_day, ticket_id, kind, ordinal
   ), drawn AS (
     SELECT *, sum(price_micros) OVER (PARTITION BY lease_id, outcome ORDER BY ordinal) AS drawn_micros FROM fresh
@@ -56,7 +70,7 @@ BEGIN
     SELECT d.*, CASE WHEN d.outcome <> 'recorded' THEN d.outcome
                      WHEN d.drawn_micros <= l.granted_micros - l.captured_micros THEN 'recorded'
                      ELSE 'over_budget' END AS rating
-    FROM drawn d LEFT JOIN leases l ON l.id = d.lease_id AND l.closed_at IS NULL AND l.campaign_id = d.campaign_id
+    FROM drawn d LEFT JOIN unnest(v_leases) AS l ON l.id = d.lease_id AND l.closed_at IS NULL AND l.campaign_id = d.campaign_id
      AND l.advertiser_id = d.advertiser_id AND l.currency = d.currency
   ), stored AS (
     INSERT INTO events (
@@ -118,9 +132,10 @@ BEGIN
   IF cardinality(v_ordinals) IS DISTINCT FROM cardinality(p_ticket_id) THEN
     RETURN QUERY
     SELECT g.ordinal, e.event_id, 'duplicate', 0::bigint
-    FROM unnest(p_issued_at_ms, p_ticket_id, p_kind) WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, ordinal)
-    JOIN events e ON e.issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer
-     AND e.ticket_id = g.ticket_id AND e.kind = g.kind
+    FROM unnest(p_issued_at_ms, p_ticket_id, p_kind) WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, ordinal),
+    LATERAL (SELECT event_id FROM events
+             WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
+               AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day OFFSET 0) AS e
     WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal);
   END IF;
 END $$;
