@@ -124,7 +124,7 @@ async def _run(
 ) -> Report:
     tally = Tally()
     tally.malformed += log.malformed
-    key = await issue_key(service, "replay", Scope.FEED, Scope.OPERATOR)
+    key = await issue_key(service.core, "replay", Scope.FEED, Scope.OPERATOR)
     async with aiohttp.ClientSession() as session:
         caller = Caller(session, service.url, key)
         campaigns = await set_up(

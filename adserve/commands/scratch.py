@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.bootstrap.core import Core
 from adserve.bootstrap.server import database_server
-from adserve.bootstrap.service import Service
 from adserve.database import fresh, schema
 from adserve.domain.time import from_ms
 from adserve.settings import Settings
@@ -33,10 +33,10 @@ async def scratch_database(
                 await fresh.drop(server_url, name)
 
 
-async def issue_key(service: Service, name: str, *scopes: Scope) -> str:
+async def issue_key(core: Core, name: str, *scopes: Scope) -> str:
     """A key that the service knows when this returns."""
     new = new_key(secrets.token_bytes(SECRET_BYTES))
-    keys = Keys(service.core.pools.operator)
-    await keys.issue(new, name, frozenset(scopes), None, from_ms(service.core.clock()))
-    await service.core.auth.refresh()
+    keys = Keys(core.pools.operator)
+    await keys.issue(new, name, frozenset(scopes), None, from_ms(core.clock()))
+    await core.auth.refresh()
     return new.secret
