@@ -33,6 +33,9 @@ class Resource(Protocol):
     def operations(self) -> list[Operation]: ...
 
 
+SILENCE_MAX_MS = 5 * SECOND_MS
+"""The snapshot is asked for twice a second: without an answer for so long, PostgreSQL hangs."""
+
 Witness = Callable[[Slots], AnySlots]
 """What stands before the slots that the wrapper asks."""
 
@@ -92,13 +95,18 @@ def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witnes
 
 
 def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Callable[[], Part]]:
+    def snapshot_age_ms() -> int:
+        return core.clock() - core.live.current().fresh_at_ms
+
     def snapshot() -> Part:
-        age_s = (core.clock() - core.live.current().fresh_at_ms) // SECOND_MS
-        return Part(age_s * SECOND_MS <= SNAPSHOT_MAX_AGE_MS, f"confirmed {age_s} s ago")
+        age_ms = snapshot_age_ms()
+        return Part(age_ms <= SNAPSHOT_MAX_AGE_MS, f"confirmed {age_ms // SECOND_MS} s ago")
 
     def database() -> Part:
-        away = core.lock.state is Serving.DISCONNECTED
-        return Part(not away, "cannot be reached" if away else "connected")
+        if core.lock.state is Serving.DISCONNECTED:
+            return Part(False, "cannot be reached")
+        silent = snapshot_age_ms() > SILENCE_MAX_MS
+        return Part(not silent, "does not answer" if silent else "connected")
 
     return {
         "database": database,

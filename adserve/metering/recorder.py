@@ -14,6 +14,8 @@ from adserve.metering.errors import RecorderFull, RecorderUnavailable
 from adserve.metering.settle import Journal, settle
 
 LINGER_S = 0.005
+ANSWER_S = 5.0
+"""How long a caller waits: while the ledger hangs, so does every writer, and what is behind them waits for more than one."""
 
 
 class _Call:
@@ -70,8 +72,8 @@ class Recorder:
     async def record(self, events: Sequence[Event]) -> list[Settled]:
         """What became of each event, in their order, once all of them are durable.
 
-        Raises RecorderUnavailable when that is not so of some of them: send them again, the others will be
-        duplicates. A caller that is cancelled does not take its events back.
+        Raises RecorderUnavailable when that is not so of some of them within ANSWER_S: send them again, the others
+        will be duplicates. A caller that leaves does not take its events back.
         """
         if not events:
             return []
@@ -84,7 +86,11 @@ class Recorder:
         self._some.set()
         if len(self._queue) >= self._batch_rows_max:
             self._linger_no_more.set()
-        await call.done
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await call.done
+        except TimeoutError:
+            raise RecorderUnavailable("the ledger takes too long") from None
         return [settled for settled in call.settled if settled is not None]
 
     async def run(self) -> None:

@@ -14,6 +14,7 @@ from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import day_of, from_ms, to_ms
 from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
+from adserve.store.errors import AWAY
 from adserve.store.statements import load
 
 SQL = load("journal")
@@ -174,5 +175,5 @@ def _translated_errors() -> Iterator[None]:
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
         # ValueError is the driver's own, for a value that does not fit its column's type.
         raise JournalRejected(str(error)) from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (*AWAY, asyncpg.PostgresError) as error:
         raise JournalAway(f"the database: {error or type(error).__name__}") from error

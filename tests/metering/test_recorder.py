@@ -8,6 +8,7 @@ from test_tickets import make_ticket
 
 from adserve.domain.events import Event, EventKind, Outcome
 from adserve.domain.ids import EventId, uuid7
+from adserve.metering import recorder as recording
 from adserve.metering import settle as settling
 from adserve.metering.errors import (
     JournalAway,
@@ -100,6 +101,18 @@ async def test_a_failing_batch_fails_its_callers_and_no_others() -> None:
     assert isinstance(answers[0], RecorderUnavailable)
     assert [one.outcome for one in answers[1]] == [Outcome.RECORDED]
     assert isinstance(answers[2], RecorderUnavailable)
+
+
+async def test_no_caller_waits_for_more_than_one_hanging_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "ANSWER_S", 0.05)
+    journal = MemoryJournal()
+    journal.takes_s = 0.04
+    async with running(journal, writers=1, batch_rows_max=1) as recorder:
+        first, second = make_events(2)
+        answers = asyncio.gather(recorder.record([first]), recorder.record([second]), return_exceptions=True)
+        assert [type(answer) for answer in await answers] == [list, RecorderUnavailable]
+        await recorder.drain()
+    assert len(journal.stored) == 2
 
 
 async def test_a_caller_that_leaves_does_not_take_its_events_back() -> None:
