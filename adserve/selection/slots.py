@@ -117,7 +117,7 @@ class Slots:
     async def _decide(self, ask: Ask, decision: DecisionId, now_ms: int, seed: int) -> Decision:
         view = self._view()
         past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms)
-        if past.earlier is not None:
+        if past.earlier is not None and not view.paused:  # the switch beats every promise to a retry
             return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
         planned = plan(ask, view, past, self._bounds.candidates_max * RANKED_PER_CANDIDATE, now_ms, seed)
         if planned.no_fill is not None:

@@ -119,6 +119,13 @@ async def test_a_request_that_comes_again_is_answered_alike() -> None:
     assert sum(GRANT_MICROS - left for left in market.remaining_micros().values()) == 9_000, "held once"
 
 
+async def test_the_switch_beats_the_promise_to_a_retry() -> None:
+    market = Market(rising(5))
+    assert (await market.answer(request="r-1")).placements
+    market.view = market.view._replace(paused=True)
+    assert (await market.answer(request="r-1")).no_fill is NoFill.ROLLOUT_PAUSED
+
+
 async def test_a_request_with_another_body_is_refused() -> None:
     market = Market(rising(5))
     await market.answer(request="r-1", digest=b"body")
