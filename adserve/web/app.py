@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from adserve.web.auth import Auth
 from adserve.web.docs import Docs
@@ -13,10 +14,13 @@ from adserve.web.problems import problems
 
 
 class _WithoutCallers(logging.Filter):
-    """Of a request that it cannot parse, aiohttp logs the caller's address and the line, which may hold a ticket."""
+    """Keeps the framework from logging callers' addresses, and what it cannot parse: that may hold a ticket."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith("Error handling request")
+        if str(record.msg).startswith("Error handling request"):
+            record.args = ("a caller",)
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 _without_callers = _WithoutCallers()

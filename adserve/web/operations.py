@@ -13,7 +13,7 @@ from adserve.access.keys import Key, Scope
 from adserve.domain.ids import KeyId
 from adserve.web.auth import Auth
 from adserve.web.bodies import BodyDecoder, check_is_json, decode_query, read_body
-from adserve.web.problems import problems
+from adserve.web.problems import EXPECTATION, Problem, problem_response, problems
 
 REQUESTS = Counter("adserve_http_requests", "Calls by operation and status.", ["operation", "status"])
 
@@ -131,9 +131,19 @@ class Endpoint:
         return await operation.handle(Call(request, caller, query, body, raw))
 
 
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Lets a caller that asked first send its body. The framework's own answer to anything else repeats it, which
+    fails on bytes that are no text."""
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # nothing of the answer has been sent
+        return None
+    return problem_response(Problem(EXPECTATION))
+
+
 def add_routes(
     router: web.UrlDispatcher, operations: Iterable[Operation], auth: Auth, body_max_bytes: int
 ) -> None:
     for operation in operations:
         endpoint = Endpoint(operation, auth, body_max_bytes)
-        router.add_route(operation.method, operation.route, endpoint.handle)
+        router.add_route(operation.method, operation.route, endpoint.handle, expect_handler=expect)

@@ -57,6 +57,7 @@ CONFLICT = Kind(409, "conflict", "The request contradicts what is already so")
 OUTDATED = Kind(412, "outdated", "The thing has changed since it was read")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
 CONTENT = Kind(415, "content-type", "The body's content type is not accepted")
+EXPECTATION = Kind(417, "expectation", "The expectation is not known")
 UNCONDITIONAL = Kind(428, "precondition-required", "If-Match is needed")
 FAULT = Kind(500, "fault", "Something went wrong on our side")
 BAD_GATEWAY = Kind(502, "bad-gateway", "The upstream feed cannot be read")
@@ -76,6 +77,7 @@ KINDS = {
         OUTDATED,
         TOO_LARGE,
         CONTENT,
+        EXPECTATION,
         UNCONDITIONAL,
         FAULT,
         BAD_GATEWAY,
