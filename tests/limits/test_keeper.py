@@ -1,0 +1,180 @@
+from uuid import UUID
+
+import pytest
+from world import NOW_MS, PRICE_MICROS, World, make_world
+
+from adserve.database.pools import Pools
+from adserve.domain.ads import Campaign, Tier
+from adserve.domain.targeting import Targeting
+from adserve.domain.time import DAY_MS, HOUR_MS
+from adserve.limits.keeper import ASK_AGAIN_MS, EVENTS_PER_LEASE_MIN, LOST_AFTER_MS, LeaseKeeper
+from adserve.limits.leases import GRACE_MS, LeaseBook
+from adserve.store.books import reconciled
+from adserve.store.ledger import deposit
+
+LEASE_MICROS = EVENTS_PER_LEASE_MIN * PRICE_MICROS
+
+
+def make_campaign(number: int, advertiser: int, daily: int | None = None, zone: str = "UTC") -> Campaign:
+    return Campaign(
+        id=number,  # type: ignore[arg-type]
+        advertiser=advertiser,  # type: ignore[arg-type]
+        name="c",
+        starts_at_ms=0,
+        ends_at_ms=None,
+        time_zone=zone,
+        bid_model="cpm",
+        bid_micros=1_000 * PRICE_MICROS,
+        currency="USD",
+        billable="impression",
+        budget_daily_micros=daily,
+        budget_total_micros=None,
+        pacing="asap",
+        tier=Tier.AUCTION,
+        targeting=Targeting(),
+        caps=(),
+        separation=(),
+    )
+
+
+class Kept:
+    """A replica: its book, its keeper and what may run."""
+
+    def __init__(self, world: World, campaigns: list[Campaign], replica: int = 1) -> None:
+        self.book = LeaseBook()
+        self.campaigns = campaigns
+        self.keeper = LeaseKeeper(self.book, world.ledger, lambda: self.campaigns, UUID(int=replica))
+
+    def draw(self, campaign: int, events: int, now_ms: int, ttl_ms: int = HOUR_MS) -> int:
+        """Keeps as many events' prices as there is room for."""
+        drawn = 0
+        for _ in range(events):
+            hold = self.book.hold(campaign, PRICE_MICROS, now_ms)
+            if hold is None:
+                break
+            drawn += 1
+            self.book.keep(hold, UUID(int=now_ms * 100_000 + drawn), PRICE_MICROS, now_ms + ttl_ms)
+        return drawn
+
+
+@pytest.fixture
+async def world(pools: Pools) -> World:
+    return await make_world(pools)
+
+
+async def leases(world: World, condition: str) -> int:
+    return int(await world.fetchval(f"SELECT count(*) FROM leases WHERE {condition}"))  # noqa: S608
+
+
+async def test_a_lease_is_taken_ahead_of_need_and_followed_by_one_for_the_demand(world: World) -> None:
+    kept = Kept(world, [make_campaign(world.campaign, world.advertiser)])
+    await kept.keeper.step(NOW_MS)
+    await kept.keeper.step(NOW_MS + 1_000)
+    assert kept.book.remaining_micros(world.campaign, NOW_MS) == LEASE_MICROS
+    assert kept.draw(world.campaign, 99, NOW_MS + 1_000) == EVENTS_PER_LEASE_MIN
+    assert kept.keeper.wake.is_set()
+    await kept.keeper.step(NOW_MS + 1_000)
+    remaining = kept.book.remaining_micros(world.campaign, NOW_MS + 1_000)
+    assert remaining == 10 * LEASE_MICROS  # ten seconds of what one second drew
+    assert await leases(world, "frozen_at IS NOT NULL") == 1
+    assert (await reconciled(world.pools.analyst)).exact
+
+
+async def test_a_lease_is_at_most_a_tenth_of_the_day_and_never_below_an_event(world: World) -> None:
+    small = await world.add_campaign(world.advertiser, daily=100_000)
+    tiny = await world.add_campaign(world.advertiser, daily=5_000)
+    kept = Kept(
+        world,
+        [
+            make_campaign(small, world.advertiser, 100_000),
+            make_campaign(tiny, world.advertiser, 5_000),
+        ],
+    )
+    await kept.keeper.step(NOW_MS)
+    assert kept.book.remaining_micros(small, NOW_MS) == 10_000
+    assert kept.book.remaining_micros(tiny, NOW_MS) == PRICE_MICROS
+
+
+async def test_a_daily_budget_is_drawn_to_the_end_and_begins_again_the_next_day(world: World) -> None:
+    budget = 10 * PRICE_MICROS
+    number = await world.add_campaign(world.advertiser, daily=budget)
+    kept = Kept(world, [make_campaign(number, world.advertiser, budget)])
+    drawn, now_ms = 0, NOW_MS
+    for _ in range(40):
+        await kept.keeper.step(now_ms)
+        drawn += kept.draw(number, 99, now_ms, 16 * HOUR_MS)
+        now_ms += ASK_AGAIN_MS
+    assert drawn == 10
+    tomorrow_ms = NOW_MS + 12 * HOUR_MS
+    await kept.keeper.step(tomorrow_ms)
+    assert kept.draw(number, 1, tomorrow_ms) == 1
+    assert await leases(world, "budget_day = '2026-01-02'") == 1
+
+
+async def test_the_day_is_that_of_the_campaigns_zone(world: World) -> None:
+    kept = Kept(world, [make_campaign(world.campaign, world.advertiser, zone="Pacific/Kiritimati")])
+    await kept.keeper.step(NOW_MS)  # noon in UTC is 2 in the morning of the next day there
+    assert await leases(world, "budget_day = '2026-01-02'") == 1
+    assert kept.book.hold(world.campaign, 1, NOW_MS + 22 * HOUR_MS - 1) is not None
+    assert kept.book.hold(world.campaign, 1, NOW_MS + 22 * HOUR_MS) is None
+
+
+async def test_a_deposit_works_within_two_seconds(world: World) -> None:
+    poor = await world.add_advertiser(0)
+    number = await world.add_campaign(poor)
+    kept = Kept(world, [make_campaign(number, poor)])
+    await kept.keeper.step(NOW_MS)
+    assert kept.draw(number, 1, NOW_MS) == 0
+    await deposit(world.pools.operator, poor, 10 * PRICE_MICROS, "USD", "test", NOW_MS)
+    for step in range(1, 3):
+        await kept.keeper.step(NOW_MS + step * 1_000)
+    assert kept.draw(number, 99, NOW_MS + 2_000) == 10
+
+
+async def test_a_campaign_that_ends_gives_back_after_its_last_ticket(world: World) -> None:
+    kept = Kept(world, [make_campaign(world.campaign, world.advertiser)])
+    await kept.keeper.step(NOW_MS)
+    kept.draw(world.campaign, 1, NOW_MS)
+    kept.campaigns = []
+    await kept.keeper.step(NOW_MS + 1_000)
+    assert await leases(world, "frozen_at IS NOT NULL AND closed_at IS NULL") == 1
+    over_ms = NOW_MS + HOUR_MS + GRACE_MS
+    await kept.keeper.step(over_ms - 1)
+    assert await leases(world, "closed_at IS NOT NULL") == 0
+    await kept.keeper.step(over_ms)
+    assert await leases(world, "closed_at IS NOT NULL") == 1
+    assert (await reconciled(world.pools.analyst)).exact
+
+
+async def test_stopping_returns_at_once_what_no_ticket_can_claim(world: World) -> None:
+    other = await world.add_campaign(world.advertiser)
+    kept = Kept(world, [make_campaign(number, world.advertiser) for number in (world.campaign, other)])
+    await kept.keeper.step(NOW_MS)
+    kept.draw(world.campaign, 1, NOW_MS)
+    await kept.keeper.stop(NOW_MS + 1)
+    assert await leases(world, "closed_at IS NOT NULL") == 1
+    assert await leases(world, "closed_at IS NULL") == 1
+    assert kept.draw(world.campaign, 1, NOW_MS + 2) == 0
+
+
+async def test_the_leases_of_a_lost_replica_come_back_after_the_longest_ticket(world: World) -> None:
+    lost = Kept(world, [make_campaign(world.campaign, world.advertiser)], replica=1)
+    await lost.keeper.step(NOW_MS)
+    heir = Kept(world, [], replica=2)
+    await heir.keeper.step(NOW_MS + LOST_AFTER_MS)
+    assert await leases(world, "frozen_at IS NOT NULL") == 0
+    frozen_ms = NOW_MS + LOST_AFTER_MS + 1
+    await heir.keeper.step(frozen_ms)
+    assert await leases(world, "frozen_at IS NOT NULL") == 1
+    await lost.keeper.step(frozen_ms)  # it was not lost after all, and takes a new one
+    assert lost.draw(world.campaign, 99, frozen_ms) == EVENTS_PER_LEASE_MIN
+    assert await leases(world, "frozen_at IS NULL") == 1
+    await heir.keeper.step(frozen_ms + DAY_MS + GRACE_MS)
+    assert await leases(world, "closed_at IS NOT NULL") >= 1
+
+
+async def test_a_lease_whose_grant_never_arrived_is_given_back(world: World) -> None:
+    await world.lease(LEASE_MICROS)  # by this replica, as far as the ledger knows
+    kept = Kept(world, [], replica=1)
+    await kept.keeper.step(NOW_MS + 1)
+    assert await leases(world, "closed_at IS NOT NULL") == 1

@@ -1,0 +1,186 @@
+from uuid import UUID
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+
+from adserve.limits.leases import GRACE_MS, Hold, Lease, LeaseBook
+
+END_MS = 1_000_000
+CAMPAIGN = 7
+
+
+def lease(number: int = 1, granted: int = 1_000, ends_at_ms: int = END_MS) -> Lease:
+    return Lease(number, CAMPAIGN, 739_617, granted, ends_at_ms)
+
+
+def held(book: LeaseBook, micros: int, now_ms: int = 0) -> Hold:
+    hold = book.hold(CAMPAIGN, micros, now_ms)
+    assert hold is not None
+    return hold
+
+
+def test_holds_never_exceed_the_lease_and_come_back() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    first = held(book, 600)
+    assert book.hold(CAMPAIGN, 401, 0) is None
+    second = held(book, 400)
+    book.give_back(first)
+    assert book.remaining_micros(CAMPAIGN, 0) == 600
+    book.keep(second, UUID(int=1), 150, 100)
+    assert book.remaining_micros(CAMPAIGN, 0) == 850
+    assert book.drawn_micros(CAMPAIGN) == 150
+
+
+def test_a_kept_price_comes_back_after_the_grace_and_not_before() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    for number, expires_at_ms in enumerate((100, 200)):
+        book.keep(held(book, 500), UUID(int=number), 500, expires_at_ms)
+    book.expire(100 + GRACE_MS - 1)
+    assert book.remaining_micros(CAMPAIGN, 0) == 0
+    book.expire(100 + GRACE_MS)
+    assert book.remaining_micros(CAMPAIGN, 0) == 500
+    book.expire(200 + GRACE_MS)
+    assert book.remaining_micros(CAMPAIGN, 0) == 1_000
+
+
+def test_a_release_gives_back_once_and_a_capture_spends() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    book.keep(held(book, 300), UUID(int=1), 300, 100)
+    book.release(UUID(int=1))
+    book.release(UUID(int=1))
+    assert book.remaining_micros(CAMPAIGN, 0) == 1_000
+    book.captured(UUID(int=1), 1, 300)
+    assert book.remaining_micros(CAMPAIGN, 0) == 700
+    book.captured(UUID(int=2), 99, 300)
+    assert book.remaining_micros(CAMPAIGN, 0) == 700
+
+
+def test_yesterdays_lease_does_not_serve_today() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    assert book.hold(CAMPAIGN, 1, END_MS - 1) is not None
+    assert book.hold(CAMPAIGN, 1, END_MS) is None
+    book.add(lease(2, ends_at_ms=2 * END_MS))
+    assert held(book, 1, END_MS).lease == 2
+
+
+def test_running_short_is_told_once_until_there_is_a_new_lease() -> None:
+    told = []
+    book = LeaseBook(lambda: told.append(1))
+    for _ in range(5):
+        book.hold(CAMPAIGN, 1, 0)
+    assert len(told) == 1
+    book.add(lease(granted=1))
+    held(book, 1)
+    book.hold(CAMPAIGN, 1, 0)
+    assert len(told) == 2
+
+
+def test_what_others_captured_is_spent_here_and_a_lease_taken_away_is_forgotten() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    book.add(lease(2))
+    book.captured(UUID(int=1), 1, 100)
+    assert book.sync({1: 250, 3: 0}) == {3}
+    assert book.remaining_micros(CAMPAIGN, 0) == 750
+    book.sync({1: 250})
+    assert book.remaining_micros(CAMPAIGN, 0) == 750
+
+
+def test_leases_retire_when_over_unnamed_or_used_up_beside_a_newer_one() -> None:
+    book = LeaseBook()
+    book.add(lease(1, 100))
+    assert book.retire({CAMPAIGN: 200}, 0) == {}
+    book.add(lease(2, 100))
+    hold = held(book, 60)
+    book.keep(hold, UUID(int=1), 60, 500)
+    assert book.retire({CAMPAIGN: 50}, 10) == {1: 500 + GRACE_MS}
+    assert book.hold(CAMPAIGN, 40, 10) == Hold(2, 739_617, 40)
+    book.forget([1])
+    book.release(UUID(int=1))
+    assert book.retire({}, 10) == {}  # a decision still holds it
+    assert book.hold(CAMPAIGN, 1, 10) is None
+    book.give_back(Hold(2, 739_617, 40))
+    assert book.retire({}, 10) == {2: 10}
+
+
+class Drawing(RuleBasedStateMachine):
+    """Whatever decisions and events do, what is held, kept and spent stays within the lease."""
+
+    holds = Bundle("holds")
+    tickets = Bundle("tickets")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.book = LeaseBook()
+        self.book.add(lease())
+        self.number = 0
+        self.now_ms = 0
+        self.promised: dict[UUID, tuple[int, int]] = {}
+        self.held = 0
+        self.spent = 0
+
+    @rule(target=holds, micros=st.integers(1, 400))
+    def hold(self, micros: int) -> object:
+        hold = self.book.hold(CAMPAIGN, micros, self.now_ms)
+        if hold is None:
+            return multiple()
+        self.held += micros
+        return hold
+
+    @rule(hold=consumes(holds))
+    def give_back(self, hold: Hold) -> None:
+        self.book.give_back(hold)
+        self.held -= hold.micros
+
+    @rule(target=tickets, hold=consumes(holds), part=st.floats(0.1, 1), lives_ms=st.integers(0, 5_000))
+    def keep(self, hold: Hold, part: float, lives_ms: int) -> UUID:
+        self.number += 1
+        ticket, micros = UUID(int=self.number), max(1, int(hold.micros * part))
+        self.book.keep(hold, ticket, micros, self.now_ms + lives_ms)
+        self.held -= hold.micros
+        self.promised[ticket] = (micros, self.now_ms + lives_ms)
+        return ticket
+
+    @rule(ticket=consumes(tickets))
+    def capture(self, ticket: UUID) -> None:
+        if ticket in self.promised:
+            micros, _ = self.promised.pop(ticket)
+            self.book.captured(ticket, 1, micros)
+            self.spent += micros
+
+    @rule(ticket=tickets)
+    def release(self, ticket: UUID) -> None:
+        self.book.release(ticket)
+        self.promised.pop(ticket, None)
+
+    @rule(passes_ms=st.integers(0, 2 * GRACE_MS))
+    def expire(self, passes_ms: int) -> None:
+        self.now_ms += passes_ms
+        self.book.expire(self.now_ms)
+        self.promised = {t: p for t, p in self.promised.items() if p[1] + GRACE_MS > self.now_ms}
+
+    @invariant()
+    def nothing_is_promised_twice(self) -> None:
+        promised = sum(micros for micros, _ in self.promised.values())
+        if self.now_ms < END_MS:
+            assert self.book.remaining_micros(CAMPAIGN, 0) == 1_000 - self.held - promised - self.spent
+        assert self.held + promised + self.spent <= 1_000
+
+
+TestDrawing = Drawing.TestCase
+TestDrawing.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+@given(st.lists(st.integers(1, 500), max_size=50))
+def test_the_sum_of_all_holds_is_within_all_leases(amounts: list[int]) -> None:
+    book = LeaseBook()
+    book.add(lease(1, 700))
+    book.add(lease(2, 300))
+    granted = [hold.micros for micros in amounts if (hold := book.hold(CAMPAIGN, micros, 0))]
+    assert sum(granted) <= 1_000
+    assert book.remaining_micros(CAMPAIGN, 0) == 1_000 - sum(granted)

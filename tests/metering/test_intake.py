@@ -1,0 +1,140 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from journals import MemoryJournal
+from test_tickets import KEY, make_ticket
+from world import NOW_MS
+
+from adserve.domain.events import EventKind, Outcome
+from adserve.domain.money import Money
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import HOUR_MS
+from adserve.limits.leases import Lease, LeaseBook
+from adserve.metering.errors import JournalAway, RecorderUnavailable
+from adserve.metering.intake import Answer, Intake, Problem, Report
+from adserve.metering.recorder import Recorder
+from adserve.metering.tickets import Sealer
+
+BILLED = Money(2_500, "USD")
+SEALER = Sealer([KEY])
+
+
+class Counters:
+    """Lets through what fits; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.fits = True
+        self.confirmed: list[tuple[Ticket, int]] = []
+        self.hidden: list[Ticket] = []
+
+    async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+        self.confirmed.append((ticket, at_ms))
+        return self.fits
+
+    async def hide(self, ticket: Ticket, at_ms: int) -> None:
+        self.hidden.append(ticket)
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.journal, self.counters, self.book = MemoryJournal(), Counters(), LeaseBook()
+        self.recorder = Recorder(self.journal)
+        self.intake = Intake(SEALER, self.counters, self.book, self.recorder, lambda: 42)
+
+    async def take(self, *reports: Report, at_ms: int = NOW_MS + 1_000) -> list[Answer]:
+        return await self.intake.take(reports, at_ms)
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    made = Setting()
+    running = asyncio.create_task(made.recorder.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def report(kind: str = "impression", **facts: object) -> Report:
+    return Report(SEALER.seal(make_ticket(**facts)), kind)  # type: ignore[arg-type]
+
+
+async def test_the_first_outcome_that_holds_decides(setting: Setting) -> None:
+    late_ms = NOW_MS + HOUR_MS + 1
+    assert [one.outcome for one in await setting.take(report(), report(), report("view"))] == [
+        Outcome.RECORDED,
+        Outcome.DUPLICATE,
+        Outcome.UNBILLED_KIND,
+    ]
+    setting.counters.fits = False
+    (late,) = await setting.take(report(chance=100), at_ms=late_ms)
+    assert late.outcome is Outcome.LATE
+    (late_again,) = await setting.take(report(), at_ms=late_ms)
+    assert late_again.outcome is Outcome.DUPLICATE
+    over, unbilled = await setting.take(report("view", chance=200), report("click", chance=200))
+    assert over.outcome is Outcome.OVER_CAP
+    assert unbilled.outcome is Outcome.UNBILLED_KIND
+
+
+async def test_an_event_at_the_very_expiry_is_in_time(setting: Setting) -> None:
+    assert (await setting.take(report(), at_ms=NOW_MS + HOUR_MS))[0].billed == BILLED
+
+
+async def test_refusals_stand_in_their_place_and_spoil_nothing(setting: Setting) -> None:
+    problems = (Problem("$.occurred_at", "must be a time"),)
+    answers = await setting.take(
+        Report("", "impression", problems=problems), report(), Report("forged", "impression"), report("wink")
+    )
+    assert answers[0] == Answer(None, Outcome.REFUSED, None, problems)
+    assert answers[1].billed == BILLED
+    assert [answers[2].errors[0].field, answers[3].errors[0].field] == ["$.ticket", "$.kind"]
+    assert "impression, view, click, hide, report, complete" in answers[3].errors[0].reason
+    assert len(setting.journal.stored) == 1
+
+
+async def test_only_impressions_and_views_in_time_are_confirmed(setting: Setting) -> None:
+    await setting.take(*(report(kind) for kind in EventKind))
+    assert [at_ms for _, at_ms in setting.counters.confirmed] == [NOW_MS + 1_000] * 2
+    await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
+    assert len(setting.counters.confirmed) == 2
+
+
+async def test_a_hide_or_report_is_told_to_the_counters_even_when_late(setting: Setting) -> None:
+    late_ms = NOW_MS + HOUR_MS + 1
+    await setting.take(report("hide"), report("report"), report("click"))
+    await setting.take(report("hide", chance=100), at_ms=late_ms)
+    assert len(setting.counters.hidden) == 3
+
+
+async def test_a_charge_is_taken_from_the_lease_in_memory_once(setting: Setting) -> None:
+    ticket = make_ticket()
+    setting.book.add(Lease(ticket.lease, ticket.campaign, ticket.budget_day, 10_000, NOW_MS + HOUR_MS))
+    hold = setting.book.hold(ticket.campaign, 4_000, NOW_MS)
+    assert hold is not None
+    setting.book.keep(hold, ticket.ticket, 2_500, ticket.expires_at_ms)
+    await setting.take(report(), report())
+    setting.book.expire(ticket.expires_at_ms + HOUR_MS)
+    assert setting.book.remaining_micros(ticket.campaign, NOW_MS) == 7_500
+
+
+async def test_nothing_is_answered_when_it_could_not_be_made_durable(setting: Setting) -> None:
+    def away(events: object) -> None:
+        raise JournalAway("gone")
+
+    setting.journal.trouble = away
+    with pytest.raises(RecorderUnavailable):
+        await setting.take(report("hide"))
+    assert setting.counters.hidden == []
+
+
+async def test_event_ids_are_distinct_and_repeatable(setting: Setting) -> None:
+    answers = await setting.take(*(report(chance=chance * 10) for chance in range(50)))
+    ids = [answer.event for answer in answers]
+    assert len(set(ids)) == 50
+    again = Setting()
+    running = asyncio.create_task(again.recorder.run())
+    assert [
+        one.event for one in await again.take(*(report(chance=chance * 10) for chance in range(50)))
+    ] == ids
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
