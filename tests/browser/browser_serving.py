@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -27,27 +30,50 @@ async def serve_twin(twin: Twin) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def serve_demo(home: Path) -> AsyncIterator[str]:
+@contextmanager
+def serve_demo(home: Path) -> Iterator[str]:
     port = unused_port()
     url = f"http://127.0.0.1:{port}"
     environment = os.environ | {"ADSERVE_PORT": str(port), "ADSERVE_DATA_HOME": str(home)}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "adserve", "demo", env=environment)
-    try:
-        async with asyncio.timeout(DEMO_STARTS_WITHIN_S), aiohttp.ClientSession() as session:
-            while not await _answers(session, f"{url}/demo"):
-                assert process.returncode is None, "adserve demo ended before it served"
-                await asyncio.sleep(0.2)
-        yield url
-    finally:
-        if process.returncode is None:
+    with subprocess.Popen((sys.executable, "-m", "adserve", "demo"), env=environment) as process:
+        try:
+            deadline_s = time.monotonic() + DEMO_STARTS_WITHIN_S
+            while not _answers(f"{url}/demo"):
+                assert process.poll() is None, "adserve demo ended before it served"
+                assert time.monotonic() < deadline_s, "adserve demo did not serve in time"
+                time.sleep(0.2)
+            yield url
+        finally:
             process.terminate()
-        await process.wait()
 
 
-async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+def _answers(url: str) -> bool:
     try:
-        async with session.get(url) as answer:
-            return answer.status == 200
-    except aiohttp.ClientError:
+        with urllib.request.urlopen(url) as answer:  # noqa: S310 - an address of our own
+            return bool(answer.status == 200)
+    except OSError:
         return False
+
+
+async def show_ads_to_everybody(url: str) -> None:
+    """Returns when a viewer of none of the tests has been shown an ad."""
+    probe = {
+        "viewer": "probe",
+        "country": "US",
+        "language": "en",
+        "platform": "android",
+        "personalised": True,
+    }
+    async with asyncio.timeout(DEMO_STARTS_WITHIN_S), aiohttp.ClientSession(url) as session:
+        for call in (
+            session.post("/demo/api/resume", json={}),
+            session.put("/demo/api/rollout", json={"percent": 100}),
+        ):
+            async with call as answer:
+                assert answer.status == 200
+        while True:
+            async with session.post("/demo/api/feed", json=probe) as answer:
+                items = (await answer.json())["feed"]["items"]
+            if any(item.get("type") == "ad" for item in items):
+                return
+            await asyncio.sleep(0.2)

@@ -1,15 +1,15 @@
 """A real Chromium, and two services for it to look at: the twin of a few lines, and `adserve demo` itself."""
 
+import itertools
 import os
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
-from browser_serving import serve_demo, serve_twin
+from browser_serving import serve_demo, serve_twin, show_ads_to_everybody
 from browser_twin import Twin
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
@@ -46,13 +46,35 @@ def _is_fault(message: ConsoleMessage) -> bool:
     return message.type == "error" and "net::ERR_" not in message.text
 
 
-@pytest.fixture(params=["twin", "service"])
-async def demo(request: Any, tmp_path: Path) -> AsyncIterator[str]:
-    """The address of a demo whose rollout stands at 100 %."""
-    if request.param == "service" and find_spec("adserve.commands.demo") is None:
+@pytest.fixture(scope="session")
+def service_url() -> Iterator[str]:
+    """One `adserve demo` for the whole run. Its home is not below pytest's own, which PostgreSQL's user may not enter."""
+    if find_spec("adserve.commands.demo") is None:
         pytest.skip("adserve demo is not there yet")
-    serving = serve_twin(Twin()) if request.param == "twin" else serve_demo(tmp_path)
-    async with serving as url:
-        async with aiohttp.ClientSession() as session:
-            await session.put(f"{url}/demo/api/rollout", json={"percent": 100})
+    with tempfile.TemporaryDirectory(prefix="adserve-demo-") as home:
+        Path(home).chmod(0o755)
+        with serve_demo(Path(home)) as url:
+            yield url
+
+
+@pytest.fixture(params=["twin", "service"])
+async def demo(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The address of a demo whose rollout stands at 100 %, with ads to show."""
+    if request.param == "service":
+        url = request.getfixturevalue("service_url")
+        await show_ads_to_everybody(url)
         yield url
+    else:
+        async with serve_twin(Twin()) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def _numbers() -> Iterator[int]:
+    return itertools.count(1)
+
+
+@pytest.fixture
+def viewer(_numbers: Iterator[int]) -> int:
+    """A sample viewer whom no other test looks over the shoulder of."""
+    return next(_numbers)

@@ -22,7 +22,7 @@ export class EventLog {
     const paid = row.billed_micros > 0;
     return el(
       "li",
-      { class: fresh ? "is-new" : null },
+      { class: fresh ? "is-new" : null, "data-event": row.event },
       el("time", { datetime: row.received_at }, clock(row.received_at)),
       el("span", { class: `kind kind-${row.kind}` }, words(row.kind)),
       el("span", { class: "about" }, `${row.advertiser_name} · ${row.campaign_name}`),
