@@ -35,9 +35,10 @@ NO_ANSWER = (aiohttp.ClientError, OSError)
 class Live:
     """A replica on a port of its own, which it keeps when it is started again."""
 
-    def __init__(self, home: Path, **settings: object) -> None:
+    def __init__(self, home: Path, port: int | None = None, **settings: object) -> None:
         self.home = home
-        self.port = unused_port()
+        self.home.mkdir(exist_ok=True)
+        self.port = port or unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {"data_home": home, "port": self.port, "log_level": "WARNING", **settings}
         self._process: subprocess.Popen[bytes] | None = None
@@ -53,7 +54,9 @@ class Live:
 
     @property
     def database_url(self) -> str:
-        """Of the embedded server."""
+        """The given one, or that of the embedded server."""
+        if "database_url" in self._settings:
+            return str(self._settings["database_url"])
         place = installation.locate(self.home)
         return place.url(int(place.address.read_text()), "adserve")
 
@@ -91,9 +94,13 @@ class Live:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def end(self) -> None:
         """Whatever has become of it."""
-        if self._process is not None and self._process.poll() is None:
+        if self.runs:
             self.terminate()
 
     @property
