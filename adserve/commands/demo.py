@@ -17,7 +17,7 @@ from adserve.access.keys import Scope
 from adserve.bootstrap.core import Core, system_clock
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
-from adserve.commands.scratch import issue_key, scratch_database
+from adserve.commands.scratch import issue_key, scratch
 from adserve.commands.serve import configure_logs, stop_signal, until
 from adserve.database import fresh, schema
 from adserve.database.refusal import DatabaseRefused
@@ -95,14 +95,12 @@ async def _show(settings: Settings) -> int:
 async def _once(arguments: argparse.Namespace, settings: Settings) -> Summary:
     clock = SkippingClock(system_clock)
     async with (
-        scratch_database(settings, "demo", _say, keep=arguments.keep) as database_url,
+        scratch(settings, "demo", _say, keep=arguments.keep) as (own, database_url),
         _sample_upstream() as upstream_url,
         aiohttp.ClientSession() as session,
     ):
-        local = msgspec.structs.replace(
-            settings, host="127.0.0.1", port=0, public_url=None, upstream_url=upstream_url
-        )
-        service = await start(local, database_url, clock=clock)
+        wrapping = msgspec.structs.replace(own, upstream_url=upstream_url)
+        service = await start(wrapping, database_url, clock=clock)
         try:
             await _plant(service, session, FOR_THE_CROWD)
             return await _crowded(arguments, service, session, clock)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from adserve.access.keys import Scope
 from adserve.bootstrap.service import Service, start
-from adserve.commands.scratch import issue_key, scratch_database
+from adserve.commands.scratch import issue_key, scratch
 from adserve.commands.serve import stop_signal
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.ads import Cap
@@ -106,8 +106,8 @@ async def _replay(arguments: argparse.Namespace, settings: Settings, mapping: Lo
     clock = VirtualClock(start_ms)
     draw = partial(random.Random(arguments.seed).getrandbits, 128)  # noqa: S311 - chance that can be repeated
     stop = stop_signal()
-    async with scratch_database(settings, "replay", _say, keep=arguments.keep) as url:
-        service = await start(_settings(settings, mapping), url, clock=clock, draw=draw, background=False)
+    async with scratch(settings, "replay", _say, keep=arguments.keep) as (own, url):
+        service = await start(_settings(own, mapping), url, clock=clock, draw=draw, background=False)
         try:
             return await _run(arguments, service, clock, mapping, log, stop)
         finally:
@@ -161,10 +161,6 @@ def _settings(settings: Settings, mapping: LogMapping) -> Settings:
     )
     return msgspec.structs.replace(
         settings,
-        host="127.0.0.1",
-        port=0,
-        public_url=None,
-        upstream_url=None,
         decision_deadline_max_ms=DEADLINE_MS,
         checkpoint_interval_s=CHECKPOINT_INTERVAL_S,
         surfaces={SURFACE: surface},

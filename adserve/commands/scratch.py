@@ -1,8 +1,12 @@
-"""What a run of its own needs: a database to throw away, and keys to a service."""
+"""What a run of its own needs: a database and a data home to throw away, and keys to a service."""
 
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
 from adserve.bootstrap.core import Core
@@ -16,16 +20,19 @@ Progress = Callable[[str], None]
 
 
 @asynccontextmanager
-async def scratch_database(
+async def scratch(
     settings: Settings, purpose: str, progress: Progress, *, keep: bool
-) -> AsyncIterator[str]:
-    """The URL of a new, migrated database on the server of `settings`. It is dropped in the end unless it is to be kept."""
+) -> AsyncIterator[tuple[Settings, str]]:
+    """Settings with a data home to throw away and a port of its own, and the URL of a new, migrated database on the server of
+    the given settings. The database is dropped in the end unless it is to be kept."""
     name = f"adserve_{purpose}_{secrets.token_hex(6)}"
     async with database_server(settings, progress) as server_url:
         url = await fresh.create(server_url, name)
         try:
             await schema.update(url, lambda _: None)
-            yield url
+            with TemporaryDirectory(prefix="adserve-") as home:
+                own = {"data_home": Path(home), "host": "127.0.0.1", "port": 0, "public_url": None}
+                yield msgspec.structs.replace(settings, upstream_url=None, **own), url
         finally:
             if keep:
                 progress(f"kept: {url}")

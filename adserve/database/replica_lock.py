@@ -77,6 +77,7 @@ class ServingLock:
 
     async def acquire(self, now_ms: int) -> None:
         """Takes both locks, or raises DatabaseRefused. May leave us WAITING for an earlier holder that may still serve."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         self._file_lock = try_lock(self._file)
         if self._file_lock is None:
             raise DatabaseRefused(f"another process serves with {self._file}: stop it first")

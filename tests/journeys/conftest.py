@@ -1,0 +1,69 @@
+"""Commands as a person runs them: a process each, on the run's own PostgreSQL server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from adserve.database import fresh
+
+ENDS_WITHIN_S = 240
+KEPT = "kept: "
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    out: str
+    said: str
+
+    @property
+    def database_url(self) -> str:
+        """Of the database that it kept."""
+        (line,) = (line for line in self.said.splitlines() if line.startswith(KEPT))
+        return line.removeprefix(KEPT)
+
+
+Adserve = Callable[..., Ended]
+
+
+@pytest.fixture
+def adserve(server_url: str, tmp_path: Path) -> Adserve:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("ADSERVE_")}
+    ours = {"ADSERVE_DATABASE_URL": server_url, "ADSERVE_DATA_HOME": str(tmp_path / "home")}
+
+    def run(*arguments: object) -> Ended:
+        words = [sys.executable, "-m", "adserve", *map(str, arguments)]
+        ended = subprocess.run(  # noqa: S603 - our own program
+            words, env=others | ours, capture_output=True, text=True, timeout=ENDS_WITHIN_S, check=False
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+    return run
+
+
+Kept = Callable[[Ended], Awaitable[asyncpg.Connection]]
+
+
+@pytest.fixture
+async def kept(server_url: str) -> AsyncIterator[Kept]:
+    """Connects to the database that a command kept; it is dropped after the test."""
+    connections: list[asyncpg.Connection] = []
+    names: list[str] = []
+
+    async def connect(ended: Ended) -> asyncpg.Connection:
+        connection = await asyncpg.connect(ended.database_url, server_settings={"search_path": "adserve"})
+        connections.append(connection)
+        names.append(ended.database_url.rpartition("/")[2])
+        return connection
+
+    yield connect
+    for connection in connections:
+        await connection.close()
+    for name in names:
+        await fresh.drop(server_url, name)
