@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench lock help
+.PHONY: demo test check format bench replay-check lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ format: $(VENV)/dev.stamp     ## put the code into shape
 
 bench: $(VENV)/dev.stamp      ## slots/s and events/s beside their ceilings, into loadtest/results/latest.json
 	$(BIN)/python -m loadtest $(ARGS)
+
+replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
+	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_real_logs.py $(ARGS)
 
 # The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
 .PHONY: browser
