@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from adserve import settings
+from adserve.database.refusal import DatabaseRefused
 
 COMMANDS = {
     "serve": "answer slot requests and record events",
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except settings.SettingsError as error:
         print(f"adserve: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks on standard error
         return 2
+    except DatabaseRefused as refused:
+        print(f"adserve: {refused}", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         return 130
     return code

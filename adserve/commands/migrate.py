@@ -2,11 +2,9 @@
 
 import argparse
 import asyncio
-import sys
 
 from adserve.database import embedded
 from adserve.database.migrate import migrate
-from adserve.database.refusal import DatabaseRefused
 from adserve.settings import Settings
 
 
@@ -15,14 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
-    try:
-        if settings.database_url:
-            migrate(settings.database_url, _say)
-        else:
-            asyncio.run(_migrate_embedded(settings))
-    except DatabaseRefused as refused:
-        print(f"adserve: {refused}", file=sys.stderr)  # noqa: T201
-        return 1
+    if settings.database_url:
+        migrate(settings.database_url, _say)
+    else:
+        asyncio.run(_migrate_embedded(settings))
     return 0
 
 

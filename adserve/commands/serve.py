@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import signal
-import sys
 
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
@@ -12,7 +11,6 @@ from pythonjsonlogger.json import JsonFormatter
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
 from adserve.database import schema
-from adserve.database.refusal import DatabaseRefused
 from adserve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logs(settings.log_level)
-    try:
-        return uvloop.run(_serve(settings))
-    except DatabaseRefused as refused:
-        print(f"adserve: {refused}", file=sys.stderr)  # noqa: T201
-        return 1
+    return uvloop.run(_serve(settings))
 
 
 def configure_logs(level: str) -> None:

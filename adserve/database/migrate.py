@@ -14,8 +14,8 @@ from alembic import command, context, op
 from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, pool
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from adserve.database import statements
 from adserve.database.refusal import DatabaseRefused
@@ -53,6 +53,13 @@ def _config(connection: Connection, progress: Progress) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     return config
+
+
+def _connected(engine: Engine) -> Connection:
+    try:
+        return engine.connect()
+    except OperationalError as error:
+        raise DatabaseRefused(f"PostgreSQL cannot be reached: {error.orig}") from error
 
 
 def run_sql(name: str, *, as_owner: bool = True) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from adserve.database import statements
+from adserve.database import schema, statements
 
 SQL = statements.load(Path(__file__).parent / "sql" / "pools.sql")
 
@@ -57,11 +57,12 @@ class Pools:
 
 
 async def open_pools(url: str, *, sizes: Sizes = Sizes()) -> Pools:  # noqa: B008 - it is immutable
-    """Opens one connection of each pool, so that a database that is not migrated is noticed here."""
+    """Opens one connection of each pool. Raises DatabaseRefused for a database that is not migrated."""
+    await schema.check(url)
     opened: list[asyncpg.Pool] = []
     try:
         for role, size in zip(Sizes._fields, sizes, strict=True):
-            opened.append(await open_pool(url, f"adserve_{role}", size=size))
+            opened.append(await _open(url, f"adserve_{role}", size=size))
     except BaseException:
         for pool in opened:
             pool.terminate()
@@ -70,6 +71,12 @@ async def open_pools(url: str, *, sizes: Sizes = Sizes()) -> Pools:  # noqa: B00
 
 
 async def open_pool(url: str, role: str, *, size: int) -> asyncpg.Pool:
+    """One pool alone. Raises DatabaseRefused for a database that is not migrated."""
+    await schema.check(url)
+    return await _open(url, role, size=size)
+
+
+async def _open(url: str, role: str, *, size: int) -> asyncpg.Pool:
     """A pool of up to `size` connections as `role`, which is their start-up value, so that a reset returns to it."""
     pool = await asyncpg.create_pool(
         url,

@@ -137,9 +137,7 @@ class ServingLock:
     async def _beat(self, now_ms: int) -> None:
         assert self._connection is not None  # noqa: S101 - for the type checker
         if self.state is Serving.WAITING:
-            wait_ms = await self._connection.fetchval(
-                SQL.wait_ms, self._holder, self._home, self._grace_ms
-            )
+            wait_ms = await self._connection.fetchval(SQL.wait_ms, self._holder, self._home, self._grace_ms)
             if wait_ms > 0:
                 log.info("an earlier process may still serve; waiting %d s at most", -(-wait_ms // SECOND_MS))
                 return

@@ -1,11 +1,39 @@
-"""Brings a database to the newest schema from a running program."""
+"""Knows whether a database has the schema that this code needs, and brings it there from a running program."""
 
 import asyncio
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import asyncpg
+
+from adserve.database import statements
 from adserve.database.refusal import DatabaseRefused
+
+SQL = statements.load(Path(__file__).parent / "sql" / "schema.sql")
+REVISIONS = Path(__file__).parents[2] / "migrations" / "versions"
+CONNECT_TIMEOUT_S = 10.0
+
+
+async def check(url: str) -> None:
+    """Raises DatabaseRefused for a database that cannot be reached, or that misses a revision. One that is ahead of this
+    code is fine: migrations expand before they contract."""
+    try:
+        connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseRefused(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error
+    try:
+        revision = await connection.fetchval(SQL.revision)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        revision = None
+    finally:
+        await connection.close()
+    newest = max(path.name[:4] for path in REVISIONS.glob("[0-9]*.py"))
+    if revision is None or revision < newest:
+        raise DatabaseRefused(
+            f"the database is at revision {revision or 'none'} and needs {newest}: run `adserve migrate`"
+        )
 
 
 async def update(url: str, progress: Callable[[str], None]) -> None:

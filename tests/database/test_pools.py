@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from adserve.database.pools import Pools, Sizes, open_pools
+from adserve.database.refusal import DatabaseRefused
 
 
 @pytest.mark.parametrize("role", Sizes._fields)
@@ -49,6 +50,17 @@ async def test_a_statement_is_bounded(pools: Pools) -> None:
     assert await pools.analyst.fetchval("SHOW statement_timeout") == "25s"
 
 
-async def test_no_pools_on_a_database_without_its_roles_or_server() -> None:
-    with pytest.raises(OSError, match="Connect call failed"):
+async def test_no_pools_without_a_server() -> None:
+    with pytest.raises(DatabaseRefused, match="cannot be reached"):
         await open_pools("postgresql://nobody:x@127.0.0.1:1/adserve?sslmode=disable")
+
+
+async def test_no_pools_on_a_database_that_misses_a_revision(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE adserve.alembic_version SET version_num = '0002'")
+    with pytest.raises(DatabaseRefused, match="at revision 0002 and needs 0003"):
+        await open_pools(database_url)
+    await connection.execute("DROP SCHEMA adserve CASCADE")
+    await connection.close()
+    with pytest.raises(DatabaseRefused, match="at revision none"):
+        await open_pools(database_url)
