@@ -1,11 +1,13 @@
 """The targeting index of one surface: from what is known of a viewer to the rows of the ads that match.
 
-Values that no campaign mentions are folded together, so that a viewer's cell is small and its matched rows can be
-kept: the same cell answers from memory until the snapshot changes or a campaign starts or ends.
+Each dimension folds together what no campaign tells apart, and keeps for each fold the ads that allow it. A viewer's
+folds are its cell: the same cell answers from memory until the snapshot changes or a campaign starts or ends, and a
+new one is the conjunction of masks that are there already.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from adserve.domain.facts import ViewerFacts
 from adserve.domain.targeting import Exclusion, parse_version
 
 CELLS_MAX = 4_096
+MASKS_MAX = 1_024
+"""Of each dimension."""
 
 Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
@@ -25,22 +29,18 @@ class TargetingIndex:
     """Matches viewers to ads. Rows are positions in `ads`."""
 
     def __init__(self, ads: Sequence[Ad]) -> None:
-        self._size = len(ads)
         targetings = [ad.campaign.targeting for ad in ads]
         excludes = [targeting.exclude for targeting in targetings]
         self._custom_names = sorted({name for part in [*targetings, *excludes] for name in part.custom})
-        values_of = [*_VALUES, *map(_custom, self._custom_names)]
-        self._wanted = [_SetDimension(targetings, values) for values in values_of]
-        self._excluded = [_SetDimension(excludes, values) for values in values_of]
-        self._age = _RangeDimension(
-            [_age_range(part) for part in targetings], [_age_range(part) for part in excludes]
+        lives = [(ad.campaign.starts_at_ms, _last_ms(ad)) for ad in ads]
+        ranges = (
+            _RangeDimension(lives, [None] * len(ads)),
+            _RangeDimension(list(map(_age_range, targetings)), list(map(_age_range, excludes))),
+            _RangeDimension(list(map(_version_range, targetings)), list(map(_version_range, excludes))),
         )
-        self._version = _RangeDimension(
-            [_version_range(part) for part in targetings], [_version_range(part) for part in excludes]
-        )
-        self._starts = np.array([ad.campaign.starts_at_ms for ad in ads], dtype=np.int64)
-        self._ends = np.array([ad.campaign.ends_at_ms or 2**62 for ad in ads], dtype=np.int64)
-        self._boundaries = sorted({*self._starts.tolist(), *self._ends.tolist()})
+        values_of = (*_VALUES, *map(_custom, self._custom_names))
+        sets = [_SetDimension(targetings, excludes, values) for values in values_of]
+        self._dimensions: tuple[_Dimension, ...] = (*ranges, *sets)
         self._cells: dict[Cell, Rows] = {}
 
     def match(self, facts: ViewerFacts, now_ms: int) -> Rows:
@@ -50,42 +50,45 @@ class TargetingIndex:
         if rows is None:
             if len(self._cells) >= CELLS_MAX:
                 self._cells.clear()
-            rows = self._cells[cell] = self._search(facts, now_ms)
+            rows = self._cells[cell] = self._search(cell)
             rows.flags.writeable = False  # every viewer of the cell reads this one
         return rows
 
     def _cell(self, facts: ViewerFacts, now_ms: int) -> Cell:
-        return (
-            bisect_right(self._boundaries, now_ms),
-            *(
-                wanted.fold(excluded, values)
-                for wanted, excluded, values in zip(
-                    self._wanted, self._excluded, self._sets_of(facts), strict=True
-                )
-            ),
-            self._age.fold(facts.age),
-            self._version.fold(facts.version),
-        )
-
-    def _search(self, facts: ViewerFacts, now_ms: int) -> Rows:
-        matches: Mask = (self._starts <= now_ms) & (now_ms < self._ends)
-        for wanted, excluded, values in zip(self._wanted, self._excluded, self._sets_of(facts), strict=True):
-            matches &= wanted.untargeted_or(values) & ~excluded.any_of(values)
-        matches &= self._age.matches(facts.age) & self._version.matches(facts.version)
-        return np.flatnonzero(matches).astype(np.int32)
-
-    def _sets_of(self, facts: ViewerFacts) -> tuple[tuple[Hashable, ...], ...]:
-        """In the order of the dimensions: `_VALUES`, then the custom names."""
+        """In the order of the dimensions."""
         custom = dict(facts.custom)
-        return (
-            () if facts.country is None else (facts.country,),
+        known = (
+            now_ms,
+            facts.age,
+            facts.version,
+            (facts.country,),
             facts.languages,
-            () if facts.platform is None else (facts.platform,),
+            (facts.platform,),
             facts.interests,
-            () if facts.weekday is None else (facts.weekday,),
-            () if facts.hour is None else (facts.hour,),
-            *((custom[name],) if name in custom else () for name in self._custom_names),
+            (facts.weekday,),
+            (facts.hour,),
+            *[(custom.get(name),) for name in self._custom_names],
         )
+        return tuple([dimension.fold(part) for dimension, part in zip(self._dimensions, known, strict=True)])
+
+    def _search(self, cell: Cell) -> Rows:
+        first, *others = [
+            dimension.mask(fold) for dimension, fold in zip(self._dimensions, cell, strict=True)
+        ]
+        matches = first.copy()
+        for mask in others:
+            matches &= mask
+        return matches.nonzero()[0].astype(np.int32)
+
+
+class _Dimension(Protocol):
+    def fold(self, known: Any) -> Hashable:
+        """What of a viewer's part campaigns tell apart."""
+        ...
+
+    def mask(self, fold: Any) -> Mask:
+        """The ads that allow every viewer of a fold."""
+        ...
 
 
 _VALUES: tuple[Callable[[Exclusion], Iterable[Hashable]], ...] = (
@@ -103,33 +106,44 @@ def _custom(name: str) -> Callable[[Exclusion], Iterable[Hashable]]:
 
 
 class _SetDimension:
-    """For each value the rows that name it."""
+    """Values, any of which is enough. An ad that asks for none takes everybody but those whom it excludes."""
 
-    def __init__(self, parts: Sequence[Exclusion], values: Callable[[Exclusion], Iterable[Hashable]]) -> None:
-        rows: dict[Hashable, list[int]] = {}
-        self._untargeted = np.ones(len(parts), dtype=np.bool_)
-        for row, part in enumerate(parts):
-            for value in values(part):
-                rows.setdefault(value, []).append(row)
-                self._untargeted[row] = False
-        self._rows = {value: np.array(listed, dtype=np.int32) for value, listed in rows.items()}
+    def __init__(
+        self,
+        wanted: Sequence[Exclusion],
+        excluded: Sequence[Exclusion],
+        values: Callable[[Exclusion], Iterable[Hashable]],
+    ) -> None:
+        self._wanted = _rows_by_value(wanted, values)
+        self._excluded = _rows_by_value(excluded, values)
+        self._named = frozenset(self._wanted) | frozenset(self._excluded)
+        self._untargeted = np.array([not list(values(part)) for part in wanted], dtype=np.bool_)
+        self._masks: dict[frozenset[Hashable], Mask] = {}
 
-    def fold(self, other: "_SetDimension", values: Iterable[Hashable]) -> Hashable:
-        """The values that either dimension can tell apart, in an order of their own."""
-        return frozenset(value for value in values if value in self._rows or value in other._rows)
+    def fold(self, known: Iterable[Hashable]) -> frozenset[Hashable]:
+        return self._named.intersection(known)
 
-    def untargeted_or(self, values: Iterable[Hashable]) -> Mask:
-        return self._marked(self._untargeted.copy(), values)
-
-    def any_of(self, values: Iterable[Hashable]) -> Mask:
-        return self._marked(np.zeros_like(self._untargeted), values)
-
-    def _marked(self, mask: Mask, values: Iterable[Hashable]) -> Mask:
-        for value in values:
-            rows = self._rows.get(value)
-            if rows is not None:
-                mask[rows] = True
+    def mask(self, fold: frozenset[Hashable]) -> Mask:
+        mask = self._masks.get(fold)
+        if mask is None:
+            if len(self._masks) >= MASKS_MAX:
+                self._masks.clear()
+            mask = self._masks[fold] = self._untargeted.copy()
+            for value in fold:
+                mask[self._wanted.get(value, [])] = True
+            for value in fold:
+                mask[self._excluded.get(value, [])] = False
         return mask
+
+
+def _rows_by_value(
+    parts: Sequence[Exclusion], values: Callable[[Exclusion], Iterable[Hashable]]
+) -> dict[Hashable, list[int]]:
+    rows: dict[Hashable, list[int]] = {}
+    for row, part in enumerate(parts):
+        for value in values(part):
+            rows.setdefault(value, []).append(row)
+    return rows
 
 
 Range = tuple[int | None, int | None] | None
@@ -144,22 +158,33 @@ class _RangeDimension:
         self._low, self._high = _ends(wanted, (_LOWEST, _HIGHEST))
         self._out_low, self._out_high = _ends(excluded, (1, 0))
         ends = [*self._low, *(self._high + 1), *self._out_low, *(self._out_high + 1)]
-        self._steps = sorted({int(end) for end in ends})
+        self._steps = sorted({_LOWEST, *map(int, ends)})
+        self._masks: dict[int, Mask] = {}
 
-    def fold(self, number: int | None) -> Hashable:
-        return None if number is None else bisect_right(self._steps, number)
+    def fold(self, known: int | None) -> int | None:
+        """The least of the numbers that no ad tells from this one."""
+        return None if known is None else self._steps[bisect_right(self._steps, known) - 1]
 
-    def matches(self, number: int | None) -> Mask:
-        if number is None:
+    def mask(self, fold: int | None) -> Mask:
+        if fold is None:
             return self._untargeted
-        inside = (self._low <= number) & (number <= self._high)
-        return inside & ~((self._out_low <= number) & (number <= self._out_high))
+        mask = self._masks.get(fold)
+        if mask is None:
+            if len(self._masks) >= MASKS_MAX:
+                self._masks.clear()
+            inside = (self._low <= fold) & (fold <= self._high)
+            mask = self._masks[fold] = inside & ~((self._out_low <= fold) & (fold <= self._out_high))
+        return mask
 
 
 def _ends(ranges: Sequence[Range], absent: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     lows = [absent[0] if ends is None else _LOWEST if ends[0] is None else ends[0] for ends in ranges]
     highs = [absent[1] if ends is None else _HIGHEST if ends[1] is None else ends[1] for ends in ranges]
     return np.array(lows, dtype=np.int64), np.array(highs, dtype=np.int64)
+
+
+def _last_ms(ad: Ad) -> int | None:
+    return None if ad.campaign.ends_at_ms is None else ad.campaign.ends_at_ms - 1
 
 
 def _age_range(part: Exclusion) -> Range:
