@@ -5,7 +5,6 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,7 +30,7 @@ from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign
 from adserve.domain.ids import AdvertiserId, KeyId
 from adserve.domain.surfaces import Surface
-from adserve.domain.time import day_of, from_ms
+from adserve.domain.time import DAY_MS, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
@@ -181,54 +180,31 @@ def draw_128_bits() -> int:
 
 @asynccontextmanager
 async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIterator[Service]:
-    now = from_ms(clock())
-    async with pools.owner.acquire() as connection:
-        await partitions.ensure(
-            connection, now.date() - timedelta(days=1), day_of(clock()) + timedelta(days=1)
-        )
+    await ensure_partitions(pools, clock())
+    live, catalogue = LiveView(SURFACES, Prior({})), Catalogue(pools.catalogue, REPLICA)
     sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
-    rates = Prior({})
-    live = LiveView(SURFACES, rates)
     book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
-    catalogue = Catalogue(pools.catalogue, REPLICA)
+    recorder, landings = Recorder(journal), Landings(catalogue)
+    media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
+    intake = Intake(sealer, counters, book, recorder, draw_128_bits)
     slots = Slots(
         live.current, counters, book, sealer, clock, draw_128_bits, may_serve=lambda: True, bounds=Bounds()
     )
-    recorder = Recorder(journal)
-    intake = Intake(sealer, counters, book, recorder, draw_128_bits)
 
     def campaigns() -> list[Campaign]:
         return list({ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values())
 
-    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
-    pseudonyms = Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))
-    media, landings, checks = Media(home, pools.operator), Landings(catalogue), Checks()
-    desk = Desk(pools.tenant, pools.operator)
-    auth = Auth(Keys(pools.catalogue))
-    apis: list[Any] = [
+    apis = [
         Health(checks),
-        Advertisers(desk, clock),
-        Campaigns(desk),
-        Creatives(desk),
-        Ads(desk),
-        MediaFiles(media),
-        RolloutApi(desk, SURFACES),
-        Impressions(Desk(pools.tenant, pools.analyst)),
-        SlotsApi(
-            slots,
-            sealer,
-            pseudonyms,
-            PlacementEncoder("http://ads.test"),
-            clock,
-            surfaces={"status": "USD"},
-            feed_items_max=500,
-            deadline_max_ms=1_000,
-        ),
+        *setting_up(pools, clock, media),
+        slots_api(slots, sealer, clock),
         EventsApi(intake, journal, sealer, clock),
         Beacons(intake, sealer, landings, clock),
     ]
     operations = [operation for api in apis for operation in api.operations()]
     app = build_app(operations, auth, body_max_bytes=BODY_MAX_BYTES, version="1")
+    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
+    refresh = Refresh(catalogue, live.publish)
     writing = asyncio.create_task(recorder.run())
     try:
         async with TestClient(TestServer(app)) as client:
@@ -238,7 +214,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
                 client,
                 operations,
                 auth,
-                Refresh(catalogue, live.publish),
+                refresh,
                 live,
                 keeper,
                 landings,
@@ -246,11 +222,41 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
                 media,
                 checks,
             )
-            service.keys = {
-                scope: await service.issue(scope) for scope in ("feed", "operator", "analyst", "reviewer")
-            }
+            for scope in ("feed", "operator", "analyst", "reviewer"):
+                service.keys[scope] = await service.issue(scope)
             yield service
     finally:
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
+
+
+async def ensure_partitions(pools: Pools, now_ms: int) -> None:
+    async with pools.owner.acquire() as connection:
+        await partitions.ensure(connection, day_of(now_ms - DAY_MS), day_of(now_ms + DAY_MS))
+
+
+def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any]:
+    desk, analysts = Desk(pools.tenant, pools.operator), Desk(pools.tenant, pools.analyst)
+    return [
+        Advertisers(desk, clock),
+        Campaigns(desk),
+        Creatives(desk),
+        Ads(desk),
+        MediaFiles(media),
+        RolloutApi(desk, SURFACES),
+        Impressions(analysts),
+    ]
+
+
+def slots_api(slots: Slots, sealer: Sealer, clock: Callable[[], int]) -> SlotsApi:
+    return SlotsApi(
+        slots,
+        sealer,
+        Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),))),
+        PlacementEncoder("http://ads.test"),
+        clock,
+        surfaces={"status": "USD"},
+        feed_items_max=500,
+        deadline_max_ms=1_000,
+    )

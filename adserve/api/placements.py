@@ -19,9 +19,11 @@ class PlacementEncoder:
         self._ads: dict[Ad, orjson.Fragment] = {}
 
     def decision(self, decision: Decision) -> bytes:
+        placed = decision.placements
+        expires_at = rfc3339(placed[0].ticket.expires_at_ms) if placed else ""  # one decision, one expiry
         answer: dict[str, Any] = {
             "decision": decision.decision,
-            "placements": [self._placement(placement) for placement in decision.placements],
+            "placements": [self._placement(placement, expires_at) for placement in placed],
             "no_fill": decision.no_fill,
         }
         if decision.explanation is not None:
@@ -29,14 +31,14 @@ class PlacementEncoder:
         return orjson.dumps(answer)
 
     def placement(self, placement: Placement) -> bytes:
-        return orjson.dumps(self._placement(placement))
+        return orjson.dumps(self._placement(placement, rfc3339(placement.ticket.expires_at_ms)))
 
-    def _placement(self, placement: Placement) -> dict[str, Any]:
+    def _placement(self, placement: Placement, expires_at: str) -> dict[str, Any]:
         token, base_url = placement.token, self._base_url
         return {
             "position": placement.position,
             "ticket": token,
-            "expires_at": rfc3339(placement.ticket.expires_at_ms),
+            "expires_at": expires_at,
             "ad": self._ads.get(placement.ad) or self._encode(placement.ad),
             "urls": {
                 "impression": f"{base_url}/i.gif?e={token}",

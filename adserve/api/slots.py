@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 from prometheus_client import Counter
 
 from adserve.access.keys import Key, Scope
@@ -55,7 +55,7 @@ class FeedItem(Struct, frozen=True, forbid_unknown_fields=True):
     author: Opaque | None = None
 
 
-class Context(Struct, frozen=True):
+class Context(slots.Context, frozen=True):
     """What is known of the viewer. Unknown fields are ignored, so that an app's release is no ad outage."""
 
     country: Country | None = None
@@ -65,7 +65,7 @@ class Context(Struct, frozen=True):
     age: Age | None = None
     interests: Annotated[tuple[Short, ...], Meta(max_length=100)] = ()
     time_zone: Short | None = None
-    custom: Annotated[dict[Short, Short], Meta(max_length=50)] = {}
+    custom: Annotated[dict[Short, Short], Meta(max_length=50)] = field(default_factory=dict)
 
 
 class Consent(Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,23 +206,13 @@ class SlotsApi:
         if body.explain and caller.scopes.isdisjoint(EXPLAINERS):
             raise Problem(FORBIDDEN, "To explain needs a key with the scope 'operator' or 'analyst'.")
         cap, log_ = self._pseudonyms.of(body.viewer, self._clock())
-        context = body.context
         return Ask(
             viewer=Viewer(body.viewer, cap, log_),
             surface=surface,
             feed_length=feed_length,
             authors=authors,
             max_ads=body.max_ads,
-            context=slots.Context(
-                context.country,
-                context.language,
-                context.platform,
-                context.app_version,
-                context.age,
-                context.interests,
-                context.time_zone,
-                context.custom,
-            ),
+            context=body.context,
             floor_micros=body.floor.micros if body.floor else 0,
             floor_currency=body.floor.currency if body.floor else None,
             deadline_ms=min(body.deadline_ms, self._deadline_max_ms),

@@ -16,7 +16,9 @@ async def test_a_key_is_issued_listed_and_revoked(
     database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ADSERVE_DATABASE_URL", database_url)
-    code, (secret,) = await ran(capsys, "issue", "--name", "Status feed", "--scope", "feed", "--scope", "analyst")
+    code, (secret,) = await ran(
+        capsys, "issue", "--name", "Status feed", "--scope", "feed", "--scope", "analyst"
+    )
     assert code == 0
     pool = await open_pool(database_url, "adserve_catalogue", size=1)
     async with pool:
