@@ -7,7 +7,7 @@ ARGS   ?=
 .PHONY: demo test check format bench replay-check lock help
 
 help:                ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adserve needs Python 3.11 or later")'
@@ -28,11 +28,12 @@ demo: $(VENV)/runtime.stamp   ## ads in a sample Status feed on 127.0.0.1:8080 (
 test: check browser  ## everything that must pass, make check included
 	$(BIN)/pytest -n 2 $(ARGS)
 
-check: $(VENV)/dev.stamp      ## format, lint, types, import rules
+check: $(VENV)/dev.stamp      ## format, lint, types, import rules, tidiness
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -q tests/test_tidy.py
 
 format: $(VENV)/dev.stamp     ## put the code into shape
 	$(BIN)/ruff check --fix --quiet .
