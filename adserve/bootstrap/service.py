@@ -37,6 +37,8 @@ from adserve.web.auth import Auth
 log = logging.getLogger(__name__)
 
 BACKLOG = 1_024
+IDLE_S = 75.0
+"""How long a connection may go without a whole head: longer than clients keep theirs, and nobody drips for ever."""
 IN_FLIGHT_S = 10.0
 """How long a shutdown waits for requests that are being answered."""
 
@@ -90,7 +92,9 @@ class Service:
         await self.run_tasks(self.core.clock())
         if background:
             self._periodic.start()
-        self._http = web.AppRunner(app, access_log=None, shutdown_timeout=IN_FLIGHT_S)
+        self._http = web.AppRunner(
+            app, access_log=None, shutdown_timeout=IN_FLIGHT_S, keepalive_timeout=IDLE_S
+        )
         await self._http.setup()
         await web.SockSite(self._http, listener, backlog=BACKLOG).start()
 
