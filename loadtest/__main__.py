@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import orjson
 import uvloop
 
 from adserve import settings
-from adserve.commands.scratch import scratch_database
+from adserve.commands.scratch import scratch
 from adserve.database.refusal import DatabaseRefused
 from adserve.simulation.seed import SeedError
 from loadtest import events, market, slots
@@ -78,15 +77,15 @@ async def _measure(plan: Plan) -> None:
             "warning: there is one core only; generator and server share it, and the figures are of both together"
         )
     bodies = market.slot_requests(plan.viewers, plan.seed)
-    async with scratch_database(settings.load(), "bench", _say, keep=False) as url:
+    async with scratch(settings.load(), "bench", _say, keep=False) as (own, url):
         os.sched_setaffinity(0, {taken.generator})  # after PostgreSQL was started, which may use every core
-        with tempfile.TemporaryDirectory() as folder:
-            async with serving("adserve", taken.server, Wanted(database_url=url, folder=folder)) as service:
-                _say(f"planting {plan.campaigns:,} campaigns")
-                await plant(service, market.brands(plan.campaigns, plan.seed))
-                await asyncio.sleep(LEASED_S)
-                of_slots = await slots.measure(plan, taken, service, bodies, _say)
-                of_events = await events.measure(plan, service, bodies, url, _say)
+        wanted = Wanted(database_url=url, folder=str(own.data_home))
+        async with serving("adserve", taken.server, wanted) as service:
+            _say(f"planting {plan.campaigns:,} campaigns")
+            await plant(service, market.brands(plan.campaigns, plan.seed))
+            await asyncio.sleep(LEASED_S)
+            of_slots = await slots.measure(plan, taken, service, bodies, _say)
+            of_events = await events.measure(plan, service, bodies, url, _say)
     figures = as_json(plan, taken, service.rates, of_slots, of_events)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))

@@ -61,7 +61,7 @@ class Ceiling:
 
     async def insert_per_s(self, tokens: Sequence[str]) -> float:
         batches = [_narrow(batch) for batch in _batches(self._opened(tokens))]
-        return await _per_s(self._raw, SQL["insert"], batches)
+        return await _per_s(self._raw, SQL.insert, batches)
 
     async def settle_per_s(self, tokens: Sequence[str]) -> float:
         batches = [journal.columns_of(batch) for batch in _batches(self._opened(tokens))]
@@ -82,7 +82,7 @@ class Ceiling:
 @asynccontextmanager
 async def ceiling(database_url: str) -> AsyncIterator[Ceiling]:
     async with asyncpg.create_pool(database_url, min_size=1, max_size=CEILING_CONNECTIONS) as raw:
-        await raw.execute(SQL["create"])
+        await raw.execute(SQL.create)
         recorder = await open_pool(database_url, "adserve_recorder", size=CEILING_CONNECTIONS)
         keys = await open_pool(database_url, "adserve_catalogue", size=1)
         async with recorder, keys:

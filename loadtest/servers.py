@@ -29,7 +29,7 @@ from loadtest.generator import HOST
 
 
 class Wanted(Struct, frozen=True):
-    """`answer` is what the servers that decide nothing answer; the service needs a database and a folder."""
+    """`answer` is what the servers that decide nothing answer; the service needs a database and a data home."""
 
     answer: str = ""
     database_url: str = ""
@@ -52,14 +52,14 @@ class Server(Protocol):
 @asynccontextmanager
 async def adserve(wanted: Wanted) -> AsyncIterator[Ready]:
     """The service as it is, with a click model of full size."""
-    loaded = settings.load(host=HOST, port=0, public_url=None, upstream_url=None)
+    loaded = settings.load(data_home=wanted.folder, host=HOST, port=0, public_url=None, upstream_url=None)
     if loaded.model_path is None:
-        loaded = msgspec.structs.replace(loaded, model_path=_drawn_model(Path(wanted.folder)))
+        loaded = msgspec.structs.replace(loaded, model_path=_drawn_model(loaded.data_home / "model"))
     service = await start(loaded, wanted.database_url)
     try:
         yield Ready(
             port=int(service.url.rsplit(":", 1)[1]),
-            key=await issue_key(service, "load", Scope.FEED, Scope.OPERATOR),
+            key=await issue_key(service.core, "load", Scope.FEED, Scope.OPERATOR),
             media=await service.core.media.put(b"nobody looks", "image/webp", 1080, 1920),
             rates=service.core.live.current().rates.name,
         )
