@@ -74,6 +74,7 @@ async def test_the_page_to_try_it_needs_nothing_from_elsewhere(service: Service)
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
     text = page.raw.decode()
     assert "//" not in text.replace("<!doctype html>", "")
     for asset in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png"):
