@@ -17,7 +17,7 @@ from adserve.database.pools import Pools
 from adserve.database.replica_lock import BEAT_S, ServingLock
 from adserve.domain.ads import Campaign
 from adserve.domain.slots import Viewer
-from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of
+from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
@@ -33,6 +33,7 @@ from adserve.prediction.rates import load_or_prior
 from adserve.selection.slots import Bounds, Slots
 from adserve.selection.state import LiveView, Switch
 from adserve.settings import Settings
+from adserve.store import idempotency
 from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.journal import Journal
@@ -49,6 +50,9 @@ Progress = Callable[[str], None]
 REFRESH_S = 0.5
 PARTITIONS_S = 3_600.0
 SWEEP_S = 60.0
+IDEMPOTENT_S = 3_600.0
+IDEMPOTENT_FOR_MS = 7 * DAY_MS
+"""How long a creating call may be repeated with its Idempotency-Key."""
 PARTITIONS_BEHIND_DAYS = 2
 """A ticket may be a day old when its event comes; its partition is that of the day it was issued."""
 
@@ -100,6 +104,10 @@ class Core:
     async def checkpoint(self, now_ms: int) -> None:
         await self.checkpoints.save(list(self.counters.dump()), now_ms)
 
+    async def forget_answers(self, now_ms: int) -> None:
+        async with self.pools.operator.acquire() as connection:
+            await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
+
     async def refresh_keys(self, _now_ms: int) -> None:
         await self.auth.refresh()
 
@@ -120,6 +128,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("sweep", core.sweep, SWEEP_S),
+        Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
     )
 

@@ -107,10 +107,10 @@ class Intake:
         return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
-        """Tells the budgets and counters. A duplicate has told them when it came first."""
+        """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
         if settled.outcome is Outcome.RECORDED:
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
-        if event.kind in WITHHOLDING and settled.outcome is not Outcome.DUPLICATE:
+        if event.kind in WITHHOLDING:
             await self._counters.hide(event.ticket, event.received_at_ms)
         return Answer(settled.event, settled.outcome, settled.billed)
 
