@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -32,19 +33,38 @@ class Ended:
 Adserve = Callable[..., Ended]
 
 
-@pytest.fixture
-def adserve(server_url: str, tmp_path: Path) -> Adserve:
+def environment(database_url: str, home: Path, **settings: object) -> dict[str, str]:
+    """Nothing of the settings that the tests themselves were started with."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("ADSERVE_")}
-    ours = {"ADSERVE_DATABASE_URL": server_url, "ADSERVE_DATA_HOME": str(tmp_path / "home")}
+    ours = {"database_url": database_url, "data_home": home, **settings}
+    return others | {f"ADSERVE_{name.upper()}": str(value) for name, value in ours.items()}
 
-    def run(*arguments: object) -> Ended:
-        words = [sys.executable, "-m", "adserve", *map(str, arguments)]
-        ended = subprocess.run(  # noqa: S603 - our own program
-            words, env=others | ours, capture_output=True, text=True, timeout=ENDS_WITHIN_S, check=False
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
 
-    return run
+def words(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "adserve", *map(str, arguments)]
+
+
+def run(surroundings: dict[str, str], *arguments: object) -> Ended:
+    ended = subprocess.run(  # noqa: S603 - our own program
+        words(*arguments),
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN_S,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def surroundings(server_url: str, tmp_path: Path) -> dict[str, str]:
+    """Of a command that makes a database of its own."""
+    return environment(server_url, tmp_path / "home")
+
+
+@pytest.fixture
+def adserve(surroundings: dict[str, str]) -> Adserve:
+    return partial(run, surroundings)
 
 
 Kept = Callable[[Ended], Awaitable[asyncpg.Connection]]

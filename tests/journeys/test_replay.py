@@ -1,10 +1,13 @@
 """Replays of logs that the tests write, through the real service and database."""
 
 import json
+import re
+import signal
+import subprocess
 from pathlib import Path
 
 from caps import CAP, billed_twice, shown_too_soon
-from conftest import Adserve, Kept
+from conftest import Adserve, Kept, words
 from written_logs import MALFORMED, write_auctions, write_sessions
 
 ROWS = 600
@@ -83,3 +86,23 @@ def test_what_cannot_be_replayed_is_refused_in_a_sentence(adserve: Adserve, tmp_
     assert ended.code == 1
     assert "no column 'nobody'" in ended.said
     assert adserve("replay", log, "--mapping", mapping, "--cap", "campaign:0/60").code == 2
+
+
+def test_ctrl_c_stops_it_and_reports_what_was_done(surroundings: dict[str, str], tmp_path: Path) -> None:
+    log, mapping = write_sessions(tmp_path, 5_000)
+    command = words("replay", log, "--mapping", mapping, "--json", "--progress")
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        said = b""
+        while not re.search(rb"replaying: +[1-9]", said):
+            said += process.stderr.read1()
+            assert process.poll() is None, said
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    report = json.loads(out)
+    assert process.returncode == 130
+    assert not report["complete"]
+    assert 0 < report["placed"] < 5_000
+    assert report["differences"] == []
