@@ -2,7 +2,8 @@
 
 An entry is one ticket of one viewer. Reserved, it counts in every window until its ticket has expired and a grace
 has passed; confirmed, at its moment; refused, nowhere (it is kept so that a later event of the ticket gets the
-same answer). Nothing here awaits, so every method is atomic.
+same answer). Doubted, it was confirmed, and whether its event was stored is not known: as it may be sent again, it
+counts like a reservation, and after that at its moment. Nothing here awaits, so every method is atomic.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,8 @@ GRACE_MS = 60_000
 REQUESTS_MAX = 50_000
 """How many answered requests are remembered for a retry; the oldest are forgotten first."""
 
-RESERVED, CONFIRMED, REFUSED = "reserved", "confirmed", "refused"
+RESERVED, CONFIRMED, DOUBTED, REFUSED = "reserved", "confirmed", "doubted", "refused"
+_OPEN = frozenset({RESERVED, DOUBTED})
 
 SWEPT_AT_ONCE = 1_000
 
@@ -38,7 +40,7 @@ class Candidate(NamedTuple):
     rules: tuple[Rule, ...]
 
 
-class Reservation(NamedTuple):
+class Reservation(Struct, frozen=True, gc=False):
     """A ranked list and the tickets that wait for the open positions, in feed order.
 
     `memo` is given back with the grant when the same `request` of the viewer comes again.
@@ -53,7 +55,7 @@ class Reservation(NamedTuple):
     memo: Any = None
 
 
-class Grant(NamedTuple):
+class Grant(Struct, frozen=True, gc=False):
     """Indexes into the ranked list: `reserved` in position order, `runner_up` the next admissible ad of another
     advertiser in the last reserved one's tier, `capped` those that a rule forbade, with that rule."""
 
@@ -62,7 +64,7 @@ class Grant(NamedTuple):
     capped: tuple[tuple[int, Rule], ...]
 
 
-class Earlier(NamedTuple):
+class Earlier(Struct, frozen=True, gc=False):
     """The answer that this viewer's `request` got before."""
 
     digest: bytes
@@ -70,7 +72,7 @@ class Earlier(NamedTuple):
     memo: Any
 
 
-class Past(NamedTuple):
+class Past(Struct, frozen=True, gc=False):
     """What a decision may know of a viewer: confirmed impressions of late by key, and an earlier answer to its
     request."""
 
@@ -78,7 +80,7 @@ class Past(NamedTuple):
     earlier: Earlier | None
 
 
-class _Entry(Struct, array_like=True):
+class _Entry(Struct, array_like=True, gc=False):
     ticket: UUID
     decision: UUID
     state: str
@@ -86,9 +88,13 @@ class _Entry(Struct, array_like=True):
     expires_at_ms: int
     keys: tuple[str, ...]
 
+    def open(self, now_ms: int) -> bool:
+        """Whether an event of the ticket may still set its moment."""
+        return self.state in _OPEN and now_ms <= self.expires_at_ms + GRACE_MS
+
     def lapsed(self, now_ms: int) -> bool:
         if self.state == RESERVED:
-            return now_ms > self.expires_at_ms + GRACE_MS
+            return not self.open(now_ms)
         return now_ms - self.at_ms >= RETENTION_MS
 
 
@@ -174,7 +180,7 @@ class MemoryCounters:
         """Whether the impression received at `at_ms` counts. The ticket's first confirmation decides; later ones
         repeat it.
 
-        A reservation moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
+        An open entry moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
         (released, lapsed, or from before a crash) must fit every window that contains `at_ms`.
         """
         known = self._viewers.setdefault(ticket.viewer_cap, _Viewer({}, {}))
@@ -184,9 +190,16 @@ class MemoryCounters:
             fits = _fits_around(known, entry, [Rule(*rule) for rule in ticket.rules], now_ms)
             entry.state = CONFIRMED if fits else REFUSED
             known.entries[ticket.ticket] = entry
-        elif entry.state == RESERVED:
+        elif entry.open(now_ms):
             entry.state, entry.at_ms = CONFIRMED, at_ms
-        return entry.state == CONFIRMED
+        return entry.state != REFUSED
+
+    async def doubt(self, ticket: Ticket) -> None:
+        """Whether the event that confirmed the ticket was stored is not known."""
+        known = self._viewers.get(ticket.viewer_cap)
+        entry = known.entries.get(ticket.ticket) if known else None
+        if entry is not None and entry.state == CONFIRMED:
+            entry.state = DOUBTED
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
         """Gives back a reservation; false when there is none (already shown, released or lapsed)."""
@@ -226,7 +239,7 @@ class MemoryCounters:
         """Puts back an impression or view that the event log holds; the log's word is final."""
         known = self._viewers.setdefault(viewer, _Viewer({}, {}))
         entry = known.entries.get(ticket)
-        if entry is None or entry.state == RESERVED:
+        if entry is None or entry.state in _OPEN:
             state = CONFIRMED if counted else REFUSED
             known.entries[ticket] = _Entry(ticket, ticket, state, at_ms, expires_at_ms, keys)
 
@@ -269,7 +282,7 @@ class _Tally:
             return
         for entry in known.entries.values():
             if entry.state != REFUSED and not entry.lapsed(now_ms):
-                self._count((ALL, PACE, *entry.keys), entry.at_ms if entry.state == CONFIRMED else now_ms)
+                self._count((ALL, PACE, *entry.keys), now_ms if entry.open(now_ms) else entry.at_ms)
         for key, at_ms in known.hides.items():
             self._count((key,), at_ms)
 
@@ -307,13 +320,13 @@ def _fits_around(known: _Viewer, new: _Entry, rules: Iterable[Rule], now_ms: int
     ]
     for rule in rules:
         counted = [entry for entry in others if rule.key == ALL or rule.key in entry.keys]
-        reserved = sum(entry.state == RESERVED for entry in counted)
+        open_ = sum(entry.open(now_ms) for entry in counted)
         near = sorted(
             entry.at_ms
             for entry in counted
-            if entry.state == CONFIRMED and abs(entry.at_ms - new.at_ms) < rule.window_ms
+            if not entry.open(now_ms) and abs(entry.at_ms - new.at_ms) < rule.window_ms
         )
-        if reserved + _most_together(near, new.at_ms, rule.window_ms) > rule.most:
+        if open_ + _most_together(near, new.at_ms, rule.window_ms) > rule.most:
             return False
     return True
 

@@ -8,12 +8,13 @@ from adserve.domain.ids import EventId, derived_uuid7
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.limits.leases import LeaseBook
-from adserve.metering.errors import TicketRefused
+from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
 
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
+UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
 
 
 class Problem(NamedTuple):
@@ -47,6 +48,10 @@ class Counters(Protocol):
         """Whether the ticket counts; its first confirmation decides, later ones repeat it."""
         ...
 
+    async def doubt(self, ticket: Ticket) -> None:
+        """Whether the event that confirmed the ticket was stored is not known: it may come again, later."""
+        ...
+
     async def hide(self, ticket: Ticket, at_ms: int) -> None: ...
 
 
@@ -75,7 +80,13 @@ class Intake:
             event = EventId(derived_uuid7(received_at_ms, seed, nth))
             judged.append(await self._judge(report, event, received_at_ms))
         events = [event for event in judged if isinstance(event, Event)]
-        settled = iter(await self._recorder.record(events))
+        try:
+            settled = iter(await self._recorder.record(events))
+        except RecorderUnavailable:
+            for doubtful in events:
+                if doubtful.kind in CONFIRMING and doubtful.outcome not in UNCOUNTED:
+                    await self._counters.doubt(doubtful.ticket)
+            raise
         answers = []
         for taken in judged:
             if isinstance(taken, Answer):
