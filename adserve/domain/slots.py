@@ -1,7 +1,6 @@
 """A request for ad slots, and why it may stay without ads."""
 
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,7 +23,7 @@ class NoFill(StrEnum):
     OVERLOADED = "overloaded"
 
 
-class Viewer(NamedTuple):
+class Viewer(msgspec.Struct, frozen=True, gc=False):
     """The viewer's keys: the raw id stays in memory, the pseudonyms (16 bytes each) may be stored."""
 
     raw: str
@@ -45,7 +44,7 @@ class Context(msgspec.Struct, frozen=True):
     custom: dict[str, str] = {}
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """A request for slots after decoding and authentication.
 
     `authors` has the author of each organic item in feed order; a None there, or `authors` None altogether with

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 
-class Ticket(msgspec.Struct, frozen=True, array_like=True):
+class Ticket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One placement's sealed facts. Times are milliseconds since the epoch, money is micros.
 
     `price_micros` is whole micros per event of kind `billable`. `viewer_cap` (pseudonym for caps and hides) and

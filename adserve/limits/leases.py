@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
+
 from adserve.domain.time import SECOND_MS
 
 GRACE_MS = 60 * SECOND_MS
@@ -27,13 +29,13 @@ class Lease(NamedTuple):
     ends_at_ms: int
 
 
-class Hold(NamedTuple):
+class Hold(Struct, frozen=True, gc=False):
     lease: int
     budget_day: int
     micros: int
 
 
-class _Kept(NamedTuple):
+class _Kept(Struct, frozen=True, gc=False):
     micros: int
     back_at_ms: int
 

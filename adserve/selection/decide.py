@@ -4,10 +4,10 @@ With the recorded past and grant, the two repeat a decision exactly.
 """
 
 from math import ceil
-from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts, facts_of
@@ -31,7 +31,7 @@ EVENT_RATE_MIN = 1e-6
 """No prediction is taken to be less, nor one that is no number: a price per event divides by it."""
 
 
-class Plan(NamedTuple):
+class Plan(Struct, frozen=True, gc=False):
     """The ranked ads and where they may stand; or why there will be none."""
 
     no_fill: NoFill | None
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     ranked: Ranked = Ranked()
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True, gc=False):
     """The `places` among the ranked ads that hold a price, and the `holds`. Of the ads from `reached` on none was
     asked for: there were enough."""
 
@@ -49,7 +49,7 @@ class Held(NamedTuple):
     reached: int = 0
 
 
-class Offer(NamedTuple):
+class Offer(Struct, frozen=True, gc=False):
     """Everything that `award` needs beside the grant: kept with the reservation, so that a retry is answered alike.
 
     `contenders` are those whose price is held, with their `holds`; `tickets` wait for `positions`.
@@ -117,7 +117,7 @@ def expected_click_micros(price_micros: int, click_rate: float, click_hold_facto
     return min(price_micros, max(1, ceil(price_micros * click_rate * click_hold_factor)))
 
 
-class Award(NamedTuple):
+class Award(Struct, frozen=True, gc=False):
     """A granted contender: `place` is where it stands among the offer's contenders."""
 
     place: int

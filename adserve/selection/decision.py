@@ -1,6 +1,8 @@
 """What a decision answers, and the one bad question that it refuses."""
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from adserve.domain.ads import Ad
 from adserve.domain.ids import DecisionId
@@ -12,7 +14,7 @@ class RequestReused(Exception):
     """The caller's `request` id came before with another body."""
 
 
-class Placement(NamedTuple):
+class Placement(Struct, frozen=True, gc=False):
     """An ad at a position: `position` organic items come before it, `token` is its sealed ticket."""
 
     position: int
@@ -21,7 +23,7 @@ class Placement(NamedTuple):
     token: str
 
 
-class Decision(NamedTuple):
+class Decision(Struct, frozen=True, gc=False):
     """`no_fill` says why when `placements` is empty."""
 
     decision: DecisionId

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from math import ceil
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from adserve.domain.ads import Ad, Tier
 from adserve.selection.state import CompiledAd
@@ -11,7 +12,7 @@ _WITHOUT_NOISE = 1 - 1e-12
 """Values are floats: what lies above a whole micro by their rounding alone must not cost the next one."""
 
 
-class Contender(NamedTuple):
+class Contender(Struct, frozen=True, gc=False):
     """A ranked ad. `value_micros` is that of 1,000 impressions."""
 
     compiled: CompiledAd

@@ -1,9 +1,9 @@
 """The order of the matched ads by what an impression of each is worth."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from adserve.selection.index import Rows
@@ -15,7 +15,7 @@ _MIX = np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT = np.uint64(31)
 
 
-class Ranked(NamedTuple):
+class Ranked(Struct, frozen=True, gc=False):
     """Ads from best to worst as columns. `below_floor` counts those that were worth too little."""
 
     ads: Sequence[CompiledAd] = ()

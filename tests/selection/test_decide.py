@@ -50,13 +50,16 @@ def test_the_same_inputs_plan_and_award_the_same() -> None:
     told = {"context": Context(country="ID", age=30, interests=("tea",)), "personalised": True}
     past = Past({campaign_key(3): 2, ALL: 2}, None)
     plans = [plan(make_ask(**told), view, past, 8, NOW_MS, SEED) for view in (first, second)]
-    ranked = [[(each.ad.id, each[1:]) for each in contenders_of(planned)] for planned in plans]
+    ranked = [
+        [(each.ad.id, each.value_micros, each.click_rate) for each in contenders_of(planned)]
+        for planned in plans
+    ]
     assert ranked[0] == ranked[1]
     grant = Grant((0, 2), 3, ())
     awards = [award(make_offer(view), grant) for view in (first, second)]
     assert awards[0] == awards[1]
     others = plan(make_ask(**told), first, past, 8, NOW_MS, SEED + 1)
-    assert [each.ad.id for each in contenders_of(others)] != [number for number, _ in ranked[0]]
+    assert [each.ad.id for each in contenders_of(others)] != [number for number, *_ in ranked[0]]
 
 
 @pytest.mark.parametrize(
