@@ -43,7 +43,7 @@ bench: $(VENV)/dev.stamp      ## slots/s and events/s beside their ceilings, int
 	$(BIN)/python -m loadtest $(ARGS)
 
 replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
-	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_real_logs.py $(ARGS)
+	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_replay_of_real_logs.py $(ARGS)
 
 # The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
 .PHONY: browser

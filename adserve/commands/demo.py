@@ -17,19 +17,20 @@ from adserve.access.keys import Scope
 from adserve.bootstrap.core import Core, system_clock
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
-from adserve.commands.scratch import issue_key, scratch
+from adserve.commands.scratch import issue_key, positive, scratch
 from adserve.commands.serve import configure_logs, stop_signal, until
 from adserve.database import fresh, schema
 from adserve.database.refusal import DatabaseRefused
+from adserve.domain.surfaces import Surface
 from adserve.pages.demo import handlers
 from adserve.pages.demo.handlers import SURFACE, DemoPages
 from adserve.pages.demo.witness import Witness
 from adserve.settings import Settings
-from adserve.simulation.caller import Caller
+from adserve.simulation.caller import Caller, CallRefused
 from adserve.simulation.clock import SkippingClock
 from adserve.simulation.crowd import Crowd, viewers
 from adserve.simulation.report import Tally
-from adserve.simulation.seed import Api, plant
+from adserve.simulation.seed import Api, SeedError, plant
 from adserve.simulation.summary import Summary, summary_of, text_of
 from adserve.simulation.upstream import upstream_app
 from adserve.store.audit import Audit
@@ -47,7 +48,9 @@ FOR_THE_CROWD = {"percent": 90, "holdout_percent": 2}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="send a crowd through, report and stop")
     parser.add_argument("--json", action="store_true", help="with --once: report as one line of JSON")
-    parser.add_argument("--viewers", type=int, default=300, help="with --once: the size of the crowd (300)")
+    parser.add_argument(
+        "--viewers", type=positive, default=300, help="with --once: the size of the crowd (300)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="with --once: who is in the crowd (0)")
     parser.add_argument(
         "--keep", action="store_true", help="with --once: keep the database and print its URL"
@@ -61,8 +64,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         if not arguments.once:
             return uvloop.run(_show(settings))
         summary = uvloop.run(_once(arguments, settings))
-    except DatabaseRefused as refused:
-        _say(f"adserve demo: {refused}")
+    except (DatabaseRefused, CallRefused, SeedError) as error:
+        _say(f"adserve demo: {error}")
         return 1
     print(summary.json() if arguments.json else text_of(summary))  # noqa: T201 - the result of the command
     return 1 if summary.differences else 0
@@ -77,10 +80,12 @@ async def _show(settings: Settings) -> int:
     ):
         database_url = await fresh.ensure(server_url, DATABASE)
         await schema.update(database_url, _say)
-        wrapping = msgspec.structs.replace(settings, upstream_url=upstream_url)
         witness = Witness()
         service = await start(
-            wrapping, database_url, witness=witness.before, extend=partial(_add_pages, session, witness)
+            _wrapping(settings, upstream_url),
+            database_url,
+            witness=witness.before,
+            extend=partial(_add_pages, session, witness),
         )
         try:
             if not service.core.live.current().snapshot.ads:
@@ -99,8 +104,7 @@ async def _once(arguments: argparse.Namespace, settings: Settings) -> Summary:
         _sample_upstream() as upstream_url,
         aiohttp.ClientSession() as session,
     ):
-        wrapping = msgspec.structs.replace(own, upstream_url=upstream_url)
-        service = await start(wrapping, database_url, clock=clock)
+        service = await start(_wrapping(own, upstream_url), database_url, clock=clock)
         try:
             await _plant(service, session, FOR_THE_CROWD)
             return await _crowded(arguments, service, session, clock)
@@ -137,6 +141,12 @@ async def _plant(service: Service, session: aiohttp.ClientSession, rollout: dict
         if len(snapshot.ads) == ads and SURFACE in snapshot.rollouts:
             return
         await asyncio.sleep(APPLIED_POLL_S)
+
+
+def _wrapping(settings: Settings, upstream_url: str) -> Settings:
+    """Of whatever surfaces there are, the demo has one."""
+    surface = settings.surfaces.get(SURFACE, Surface())
+    return msgspec.structs.replace(settings, upstream_url=upstream_url, surfaces={SURFACE: surface})
 
 
 async def _add_pages(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from adserve.access.keys import Scope
 from adserve.bootstrap.service import Service, start
-from adserve.commands.scratch import issue_key, scratch
+from adserve.commands.scratch import issue_key, positive, scratch
 from adserve.commands.serve import stop_signal
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.ads import Cap
@@ -30,7 +30,7 @@ from adserve.simulation.log_catalogue import campaigns_of, set_up
 from adserve.simulation.logs import LogMapping, LogRefused, Malformed, Row, load_mapping, read
 from adserve.simulation.replay import DEADLINE_MS, Replay
 from adserve.simulation.report import Report, Tally, report_of, text_of
-from adserve.simulation.seed import Api
+from adserve.simulation.seed import Api, SeedError
 from adserve.store.audit import Audit
 from adserve.store.books import reconciled
 
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--percent", type=float, default=100.0, help="the rollout's percent (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="what chance is drawn from (default: 0)")
-    parser.add_argument("--rows", type=int, help="stop after so many rows")
+    parser.add_argument("--rows", type=positive, help="stop after so many rows")
     parser.add_argument("--keep", action="store_true", help="keep the database and print its URL")
     parser.add_argument("--json", action="store_true", help="report as one line of JSON")
     parser.add_argument("--progress", action="store_true", help="show progress although there is no terminal")
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         mapping = load_mapping(arguments.mapping)
         log = _read(arguments, mapping)
         report = uvloop.run(_replay(arguments, settings, mapping, log))
-    except (LogRefused, DatabaseRefused, CallRefused) as error:
+    except (LogRefused, DatabaseRefused, CallRefused, SeedError) as error:
         _say(f"adserve replay: {error}")
         return 1
     print(report.json() if arguments.json else text_of(report))  # noqa: T201 - the result of the command
@@ -87,9 +87,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 def _read(arguments: argparse.Namespace, mapping: LogMapping) -> Log:
     rows: list[Row] = []
     malformed: list[Malformed] = []
-    with _bar(
-        arguments, "reading", "B", arguments.log.stat().st_size if arguments.log.is_file() else 0
-    ) as bar:
+    size = arguments.log.stat().st_size if arguments.log.is_file() else None
+    with _bar(arguments, "reading", "B", size) as bar:
         for record in read(arguments.log, mapping, bar.update):
             if isinstance(record, Row):
                 rows.append(record)
@@ -177,7 +176,7 @@ def _cap(text: str) -> Cap:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
 
-def _bar(arguments: argparse.Namespace, name: str, unit: str, total: int) -> "tqdm[Never]":
+def _bar(arguments: argparse.Namespace, name: str, unit: str, total: int | None) -> "tqdm[Never]":
     disable = False if arguments.progress else None
     return tqdm(total=total, desc=name, unit=unit, unit_scale=True, disable=disable)
 

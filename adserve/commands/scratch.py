@@ -19,6 +19,14 @@ from adserve.store.keys import Keys
 Progress = Callable[[str], None]
 
 
+def positive(text: str) -> int:
+    """A count on the command line."""
+    count = int(text)
+    if count < 1:
+        raise ValueError(f"{count} is less than 1")
+    return count
+
+
 @asynccontextmanager
 async def scratch(
     settings: Settings, purpose: str, progress: Progress, *, keep: bool

@@ -2,7 +2,7 @@
 
 import json
 
-from conftest import Adserve, Kept
+from commands_run import Adserve, Kept
 
 VIEWERS = 120
 
@@ -16,7 +16,9 @@ async def test_a_crowd_goes_through_and_every_sum_agrees_with_the_database(
     assert summary["reconciliation"] == "exact"
     assert summary["feeds"] == 2 * VIEWERS
     assert summary["requests"] >= VIEWERS
-    assert {"duplicate", "late", "over_cap", "recorded", "refused", "unbilled_kind"} <= summary["events"].keys()
+    assert {"duplicate", "late", "over_cap", "recorded", "refused", "unbilled_kind"} <= summary[
+        "events"
+    ].keys()
     assert {"holdout", "not_in_rollout"} <= summary["no_fill"].keys()
     assert 0 < summary["p50_ms"] <= summary["p99_ms"]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 from aiohttp.test_utils import unused_port
-from conftest import Adserve, environment, run, words
+from commands_run import Adserve, environment, run, words
 
 from adserve.database.pools import Pools
 from adserve.store.media import Media

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from caps import CAP, billed_twice, shown_too_soon
-from conftest import Adserve, Kept, words
+from commands_run import Adserve, Kept, words
 from written_logs import MALFORMED, write_auctions, write_sessions
 
 ROWS = 600

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from caps import CAP, billed_twice, shown_too_soon
-from conftest import Adserve, Kept
+from commands_run import Adserve, Kept
 
 from adserve.simulation.logs import MAPPINGS
 
