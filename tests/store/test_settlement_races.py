@@ -117,8 +117,9 @@ async def test_control_a_twin_without_the_key_bills_twice(world: World, database
     )
     await owner.execute("ALTER TABLE events DROP CONSTRAINT events_pkey CASCADE")
     await owner.close()
-    racing = await race(database_url, await thousand(world))
-    assert racing.outcomes.count(Outcome.RECORDED) > 600
+    few = (await thousand(world))[:200]  # without the key's index, more would take long to look up
+    racing = await race(database_url, few)
+    assert racing.outcomes.count(Outcome.RECORDED) > 200
     names = {difference.check for difference in (await reconciled(world.pools.analyst)).differences}
     assert "tickets billed again" in names
 
