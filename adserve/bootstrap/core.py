@@ -210,7 +210,8 @@ async def rebuilt_counters(
     """The counters of a new epoch, from the last checkpoint and the events since."""
     counters = MemoryCounters(await checkpoints.open_epoch(now_ms))
     taken_at_ms, parts = await checkpoints.newest() or (now_ms - RETENTION_MS + OVERLAP_MS, [])
-    read = await rebuild(counters, parts, journal.since(taken_at_ms - OVERLAP_MS), progress)
+    since_ms = taken_at_ms - OVERLAP_MS
+    read = await rebuild(counters, parts, journal.since(since_ms), since_ms, progress)
     if read:
         progress(f"counters: {len(counters):,} viewers, {read:,} events since the last checkpoint")
     return counters

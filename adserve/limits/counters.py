@@ -3,7 +3,8 @@
 An entry is one ticket of one viewer. Reserved, it counts in every window until its ticket has expired and a grace
 has passed; confirmed, at its moment; refused, nowhere (it is kept so that a later event of the ticket gets the
 same answer). Doubted, it was confirmed, and whether its event was stored is not known: as it may be sent again, it
-counts like a reservation, and after that at its moment. Nothing here awaits, so every method is atomic.
+counts like a reservation, and after that at the last moment that it may have been stored with. Nothing here awaits,
+so every method is atomic.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,13 +44,15 @@ class Candidate(NamedTuple):
 class Reservation(Struct, frozen=True, gc=False):
     """A ranked list and the tickets that wait for the open positions, in feed order.
 
-    `memo` is given back with the grant when the same `request` of the viewer comes again.
+    When it is to be `whole`, nothing is reserved unless there is an ad for every ticket and a runner-up. `memo` is
+    given back with the grant when the same `request` of the viewer comes again.
     """
 
     decision: UUID
     candidates: Sequence[Candidate]
     tickets: Sequence[UUID]
     expires_at_ms: int
+    whole: bool = False
     request: str | None = None
     digest: bytes = b""
     memo: Any = None
@@ -91,6 +94,9 @@ class _Entry(Struct, array_like=True, gc=False):
     def open(self, now_ms: int) -> bool:
         """Whether an event of the ticket may still set its moment."""
         return self.state in _OPEN and now_ms <= self.expires_at_ms + GRACE_MS
+
+    def doubt(self) -> None:
+        self.state, self.at_ms = DOUBTED, self.expires_at_ms
 
     def lapsed(self, now_ms: int) -> bool:
         if self.state == RESERVED:
@@ -155,6 +161,8 @@ class MemoryCounters:
             else:
                 runner_up = index
                 break
+        if ask.whole and (runner_up is None or len(reserved) < len(ask.tickets)):
+            return Grant((), None, tuple(capped))
         grant = Grant(tuple(reserved), runner_up, tuple(capped))
         if reserved:
             if known is None:
@@ -199,7 +207,7 @@ class MemoryCounters:
         known = self._viewers.get(ticket.viewer_cap)
         entry = known.entries.get(ticket.ticket) if known else None
         if entry is not None and entry.state == CONFIRMED:
-            entry.state = DOUBTED
+            entry.doubt()
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
         """Gives back a reservation; false when there is none (already shown, released or lapsed)."""
@@ -258,11 +266,16 @@ class MemoryCounters:
             ]
             yield _FORMAT + msgpack.encode(part)
 
-    def load(self, parts: Iterable[bytes]) -> None:
+    def load(self, parts: Iterable[bytes], doubted_from_ms: int) -> None:
+        """Takes a checkpoint's parts. What was confirmed from that moment on may not have been stored before a crash:
+        it is for `restore` to say."""
         for part in parts:
             if part[:1] != _FORMAT:
                 raise ValueError(f"a checkpoint of format {part[:1]!r} cannot be read")
             for viewer, entries, hides in _DECODER.decode(part[1:]):
+                for entry in entries:
+                    if entry.state == CONFIRMED and entry.at_ms >= doubted_from_ms:
+                        entry.doubt()
                 self._viewers[viewer] = _Viewer({entry.ticket: entry for entry in entries}, hides)
 
     def __len__(self) -> int:

@@ -43,10 +43,12 @@ async def rebuild(
     counters: MemoryCounters,
     checkpoint: Iterable[bytes],
     events: AsyncIterable[Counted],
+    since_ms: int,
     progress: Callable[[str], None],
 ) -> int:
-    """Answers how many events were read. `events` come in the order they were received; repeating one is harmless."""
-    counters.load(checkpoint)
+    """Answers how many events were read. `events` are those received since `since_ms`, in that order; repeating one is
+    harmless."""
+    counters.load(checkpoint, since_ms)
     read = 0
     async for event in events:
         _restore(counters, event)

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
 from adserve.limits.counters import CONFIRMED, RESERVED, Grant, MemoryCounters, Reservation
+from adserve.limits.rebuild import OVERLAP_MS
 from adserve.limits.rules import ALL, RETENTION_MS, Rule, ad_key
 
 VIEWERS = (b"v" * 16, b"w" * 16)
@@ -125,6 +126,7 @@ class UseOfMemory(Use):
     def __init__(self) -> None:
         super().__init__()
         self.checkpoint: list[bytes] = []
+        self.saved_ms = 0
 
     @rule()
     def sweep(self) -> None:
@@ -132,13 +134,13 @@ class UseOfMemory(Use):
 
     @rule()
     def save(self) -> None:
-        self.checkpoint = list(self.counters.dump())
+        self.checkpoint, self.saved_ms = list(self.counters.dump()), self.now_ms
 
     @rule()
     def restart(self) -> None:
         """From the last checkpoint, however old, and the event log."""
         self.counters = self.make(self.counters.epoch + 1)
-        self.counters.load(self.checkpoint)
+        self.counters.load(self.checkpoint, self.saved_ms - OVERLAP_MS)
         for counted, at_ms, ticket, ad in self.answers.values():
             self.counters.restore(
                 ticket.viewer_cap, ticket.ticket, counted, at_ms, ticket.expires_at_ms, ad.keys

@@ -296,7 +296,7 @@ async def test_a_checkpoint_brings_everything_back() -> None:
     await counters.hide(B.ticket(ticket_id(4)), START_MS)
 
     again = MemoryCounters(2)
-    again.load(list(counters.dump()))
+    again.load(list(counters.dump()), START_MS + 1)
     assert len(again) == 1
     assert not await reserve_one(again, ad, 5)
     assert not await reserve_one(again, B, 6)
@@ -307,7 +307,7 @@ async def test_a_checkpoint_brings_everything_back() -> None:
 
 def test_a_checkpoint_of_another_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format"):
-        MemoryCounters(1).load([b"\x02\x90"])
+        MemoryCounters(1).load([b"\x02\x90"], START_MS)
 
 
 async def test_the_event_log_overrules_a_reservation_but_not_a_decision() -> None:
