@@ -101,7 +101,10 @@ class LeaseKeeper:
         if asked is not None and not asked.granted and now_ms < asked.at_ms + ASK_AGAIN_MS:
             return
         wanted_micros = _wanted_micros(campaign, asked, drawn_micros, now_ms)
-        if 2 * self._book.remaining_micros(campaign.id, now_ms) >= wanted_micros:
+        remaining_micros = self._book.remaining_micros(campaign.id, now_ms)
+        # Of a click a decision holds a fraction; of anything else the whole bid, for which a rest may not do.
+        does = campaign.billable == "click" or remaining_micros >= campaign.event_bid_micros
+        if does and 2 * remaining_micros >= wanted_micros:
             return
         day = local_day(now_ms, campaign.zone)
         lease = await self._ledger.take(

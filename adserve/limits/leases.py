@@ -41,7 +41,8 @@ class _Kept(Struct, frozen=True, gc=False):
 
 
 class _Account:
-    """One lease's arithmetic: `free_micros` is neither held, nor kept under a ticket, nor spent."""
+    """One lease's arithmetic: `free_micros` is neither held, nor kept under a ticket, nor spent by us (`spent_micros`) or,
+    as far as the ledger has told, by others (`others_micros`)."""
 
     __slots__ = (
         "ends_at_ms",
@@ -52,6 +53,7 @@ class _Account:
         "last_back_at_ms",
         "lease",
         "next_back_at_ms",
+        "others_micros",
         "spent_micros",
     )
 
@@ -61,6 +63,7 @@ class _Account:
         self.free_micros = lease.granted_micros
         self.held_micros = 0
         self.spent_micros = 0
+        self.others_micros = 0
         self.kept: dict[UUID, _Kept] = {}
         self.next_back_at_ms = _NEVER_MS
         self.last_back_at_ms = 0
@@ -145,14 +148,15 @@ class LeaseBook:
     def sync(self, captured_micros: Mapping[int, int]) -> set[int]:
         """Takes what the ledger says of all leases that are open for this process to draw on.
 
-        What other processes captured is spent here too. A lease that the ledger does not name has been taken from us.
+        What other processes captured is spent here too; a capture of ours whose word is still on its way looks like one
+        of theirs until the next time. A lease that the ledger does not name has been taken from us.
         Answers the leases that are named and not known here: their grant never arrived.
         """
         self.forget([lease for lease in self._accounts if lease not in captured_micros])
         for lease, account in self._accounts.items():
-            more = max(0, captured_micros[lease] - account.spent_micros)
-            account.spent_micros += more
-            account.free_micros -= more
+            others_micros = max(0, captured_micros[lease] - account.spent_micros)
+            account.free_micros += account.others_micros - others_micros
+            account.others_micros = others_micros
         return captured_micros.keys() - self._accounts.keys()
 
     def retire(self, least_micros: Mapping[int, int], now_ms: int) -> dict[int, int]:

@@ -111,6 +111,20 @@ async def test_a_daily_budget_is_drawn_to_the_end_and_begins_again_the_next_day(
     assert await leases(world, "budget_day = '2026-01-02'") == 1
 
 
+async def test_a_rest_below_a_bid_does_not_keep_a_new_lease_away(world: World) -> None:
+    """A lease of one event's bid, of which the auction took less: what is left is not enough for another."""
+    budget = 10 * PRICE_MICROS
+    number = await world.add_campaign(world.advertiser, daily=budget)
+    kept = Kept(world, [make_campaign(number, world.advertiser, budget)])
+    await kept.keeper.step(NOW_MS)
+    hold = kept.book.hold(number, PRICE_MICROS, NOW_MS)
+    assert hold is not None
+    kept.book.keep(hold, UUID(int=1), PRICE_MICROS // 4, NOW_MS + HOUR_MS)
+    assert kept.book.hold(number, PRICE_MICROS, NOW_MS) is None
+    await kept.keeper.step(NOW_MS + ASK_AGAIN_MS)
+    assert kept.draw(number, 1, NOW_MS + ASK_AGAIN_MS) == 1
+
+
 async def test_the_day_is_that_of_the_campaigns_zone(world: World) -> None:
     kept = Kept(world, [make_campaign(world.campaign, world.advertiser, zone="Pacific/Kiritimati")])
     await kept.keeper.step(NOW_MS)  # noon in UTC is 2 in the morning of the next day there

@@ -91,6 +91,19 @@ def test_what_others_captured_is_spent_here_and_a_lease_taken_away_is_forgotten(
     assert book.remaining_micros(CAMPAIGN, 0) == 750
 
 
+def test_a_capture_that_the_ledger_tells_of_first_is_spent_once() -> None:
+    """The ledger may be read between the commit of a batch and the word of it here."""
+    book = LeaseBook()
+    book.add(lease())
+    book.keep(held(book, 100), UUID(int=1), 100, 500)
+    book.sync({1: 100})
+    book.captured(UUID(int=1), 1, 100)
+    book.sync({1: 100})
+    assert book.remaining_micros(CAMPAIGN, 0) == 900
+    book.sync({1: 350})
+    assert book.remaining_micros(CAMPAIGN, 0) == 650
+
+
 def test_leases_retire_when_over_unnamed_or_used_up_beside_a_newer_one() -> None:
     book = LeaseBook()
     book.add(lease(1, 100))
