@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 RANKED_PER_CANDIDATE = 4
 """How many more ads are ranked than become candidates: some will have no budget left to hold."""
 
+FEW_PER_POSITION = 3
+"""So many candidates fill a position and price it unless caps stand in the way: only then are more offered."""
+
 
 class Counters(Protocol):
     epoch: int
@@ -56,6 +59,10 @@ class Bounds(NamedTuple):
 
     candidates_max: int = 32
     click_hold_factor: float = 2.0
+
+
+class _TooFew(Exception):
+    """Caps stand in the way of the first few candidates, and there are more."""
 
 
 class Slots:
@@ -123,7 +130,19 @@ class Slots:
         if planned.no_fill is not None:
             explanation = explain(ask, view, planned) if ask.explain else None
             return Decision(decision, (), planned.no_fill, explanation)
-        held = self._hold(planned.ranked, now_ms)
+        few = FEW_PER_POSITION * len(planned.positions)
+        if few < self._bounds.candidates_max and not ask.explain:
+            try:
+                return await self._place(ask, view, planned, decision, now_ms, seed, few)
+            except _TooFew:
+                pass
+        return await self._place(ask, view, planned, decision, now_ms, seed, self._bounds.candidates_max)
+
+    async def _place(
+        self, ask: Ask, view: View, planned: Plan, decision: DecisionId, now_ms: int, seed: int, most: int
+    ) -> Decision:
+        """Offers the first `most` ads that hold their price."""
+        held = self._hold(planned.ranked, most, now_ms)
         if not held.places:
             explanation = explain(ask, view, planned, held) if ask.explain else None
             return Decision(decision, (), NoFill.BUDGET_SPENT, explanation)
@@ -140,9 +159,12 @@ class Slots:
             issued_at_ms=now_ms,
             expires_at_ms=now_ms + ask.ticket_ttl_s * 1_000,
         )
+        whole = most < self._bounds.candidates_max and held.reached < len(planned.ranked.ads)
         kept: set[int] = set()
         try:
-            grant = await self._counters.reserve(ask.viewer.cap, _reservation(offer), now_ms)
+            grant = await self._counters.reserve(ask.viewer.cap, _reservation(offer, whole), now_ms)
+            if whole and not grant.reserved:
+                raise _TooFew
             awards = award(offer, grant)
             placements = self._seal(offer, awards)
             explanation = None
@@ -158,8 +180,8 @@ class Slots:
         no_fill = None if awards else NoFill.FREQUENCY_CAPPED
         return Decision(decision, placements, no_fill, explanation)
 
-    def _hold(self, ranked: Ranked, now_ms: int) -> Held:
-        """Holds the prices of the first ads, as many as may be candidates, whose campaigns have room for them."""
+    def _hold(self, ranked: Ranked, most: int, now_ms: int) -> Held:
+        """Holds the prices of the first `most` ads whose campaigns have room for them."""
         places: list[int] = []
         holds: list[Hold] = []
         reached = len(ranked.ads)
@@ -169,7 +191,7 @@ class Slots:
             if hold is not None:
                 places.append(place)
                 holds.append(hold)
-                if len(places) == self._bounds.candidates_max:
+                if len(places) == most:
                     reached = place + 1
                     break
         return Held(tuple(places), tuple(holds), reached)
@@ -213,12 +235,13 @@ class Slots:
         return explain(offer.ask, view, planned, held, offer, grant, awards, used)
 
 
-def _reservation(offer: Offer) -> Reservation:
+def _reservation(offer: Offer, whole: bool) -> Reservation:
     return Reservation(
         decision=offer.decision,
         candidates=[contender.compiled.candidate for contender in offer.contenders],
         tickets=offer.tickets,
         expires_at_ms=offer.expires_at_ms,
+        whole=whole,
         request=offer.ask.request,
         digest=offer.ask.digest,
         memo=offer,

@@ -15,6 +15,7 @@ from counting import (
     reservation,
     ticket_id,
 )
+from msgspec import structs
 
 from adserve.domain.time import DAY_MS, HOUR_MS
 from adserve.limits.counters import GRACE_MS, Grant, MemoryCounters
@@ -54,6 +55,16 @@ async def test_the_runner_up_is_not_reserved(counters: Any) -> None:
     for number in (1, 2):
         grant = await counters.reserve(VIEWER, reservation([A, limited], [ticket_id(number)]), START_MS)
         assert grant.runner_up == 1
+
+
+async def test_a_whole_reservation_is_made_with_a_runner_up_or_not_at_all(counters: Any) -> None:
+    two = [ticket_id(1), ticket_id(2)]
+    for ads in ([A], [A, B], [A, C, C]):
+        grant = await counters.reserve(VIEWER, structs.replace(reservation(ads, two), whole=True), START_MS)
+        assert grant == Grant(reserved=(), runner_up=None, capped=())
+    assert await counters.usage(VIEWER, [(ALL, 60_000)], START_MS) == [0]
+    grant = await counters.reserve(VIEWER, structs.replace(reservation([A, B, C], two), whole=True), START_MS)
+    assert grant == Grant(reserved=(0, 1), runner_up=2, capped=())
 
 
 async def test_a_capped_ad_is_skipped_and_named_with_its_rule(counters: Any) -> None:

@@ -16,7 +16,7 @@ from adserve.domain.slots import Context, NoFill
 from adserve.domain.time import DAY_MS
 from adserve.limits.leases import GRACE_MS
 from adserve.selection.decision import Decision, RequestReused
-from adserve.selection.slots import Bounds
+from adserve.selection.slots import FEW_PER_POSITION, Bounds
 from adserve.settings import Surface
 
 ONCE_A_DAY = (Cap("campaign", 1, 86_400),)
@@ -301,6 +301,44 @@ def test_the_book_always_holds_what_is_out(moves: list[tuple[str, int]], budget:
             }
 
     asyncio.run(live())
+
+
+async def test_few_candidates_hold_budget_where_that_is_enough() -> None:
+    market = Market(rising(40))
+    held: list[int] = []
+    whole = market.book
+
+    def hold(campaign: int, micros: int, now_ms: int) -> Any:
+        held.append(campaign)
+        return whole.hold(campaign, micros, now_ms)
+
+    market.book = Broken(whole, hold=hold)
+    assert placed(await market.answer(max_ads=2)) == [40, 39]
+    assert held == [40, 39, 38, 37, 36, 35]
+
+
+async def test_few_candidates_or_many_place_the_same_for_the_same_price(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One viewer meets cap after cap, until the first few candidates are not enough, and then none are."""
+    ads = [
+        make_ad(
+            number,
+            advertiser=number % 3,
+            bid_micros=number * 1_000_000,
+            caps=(Cap("ad", number % 3 + 1, 3_600),),
+        )
+        for number in range(1, 31)
+    ]
+    seen = []
+    for few in (FEW_PER_POSITION, 100):
+        monkeypatch.setattr("adserve.selection.slots.FEW_PER_POSITION", few)
+        market = Market(ads)
+        seen.append([await market.answer() for _ in range(25)])
+        assert set(market.remaining_micros().values()) != {GRANT_MICROS}
+    assert seen[0] == seen[1]
+    assert len(placed(seen[0][0])) == 3
+    assert seen[0][-1].no_fill is NoFill.FREQUENCY_CAPPED
 
 
 async def test_at_most_so_many_candidates_hold_budget() -> None:
