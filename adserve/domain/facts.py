@@ -1,6 +1,6 @@
 """What is known of a viewer for choosing an ad, as far as the viewer's consent allows."""
 
-from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -10,6 +10,9 @@ from adserve.domain.time import DAY_MS, from_ms
 
 EXPOSURE_WINDOW_MS = 7 * DAY_MS
 """How far back a prediction counts what the viewer has seen."""
+
+TEXTS_CACHED_MAX = 4_096
+QUARTER_MS = 15 * 60_000
 
 EXPOSURES_UNKNOWN = -1
 """Stands for the count of a viewer whose history may not be used."""
@@ -36,7 +39,7 @@ class ViewerFacts(NamedTuple):
 
 
 def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
-    local = _local_time(context.time_zone, now_ms)
+    weekday, hour = _weekday_and_hour(context.time_zone, now_ms // QUARTER_MS)
     return ViewerFacts(
         country=context.country,
         languages=_with_general(context.language.lower()) if context.language else (),
@@ -44,22 +47,26 @@ def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
         version=parse_version(context.app_version) if context.app_version else None,
         age=context.age if personalised else None,
         interests=context.interests if personalised else (),
-        weekday=local.isoweekday() if local else None,
-        hour=local.hour if local else None,
+        weekday=weekday,
+        hour=hour,
         custom=tuple(sorted(context.custom.items())) if personalised else (),
     )
 
 
+@lru_cache(TEXTS_CACHED_MAX)
 def _with_general(language: str) -> tuple[str, ...]:
     """`zh-hant-tw`, `zh-hant`, `zh`."""
     parts = language.split("-")
     return tuple("-".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
-def _local_time(zone: str | None, now_ms: int) -> datetime | None:
+@lru_cache(TEXTS_CACHED_MAX)
+def _weekday_and_hour(zone: str | None, quarter: int) -> tuple[int | None, int | None]:
+    """In quarters of an hour since the epoch: no zone changes its hour at another moment."""
     if zone is None:
-        return None
+        return None, None
     try:
-        return from_ms(now_ms).astimezone(ZoneInfo(zone))
+        local = from_ms(quarter * QUARTER_MS).astimezone(ZoneInfo(zone))
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None
+        return None, None
+    return local.isoweekday(), local.hour

@@ -1,10 +1,13 @@
 """Whom a campaign wants to reach. An empty part asks for nothing; values inside a part are alternatives."""
 
 import re
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+
+VERSIONS_CACHED_MAX = 4_096
 
 Country = Annotated[str, Meta(pattern="^[A-Z]{2}$", max_length=2, description="ISO 3166-1 alpha-2")]
 Language = Annotated[str, Meta(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$(?!\\n)", description="BCP 47")]
@@ -54,6 +57,7 @@ class Targeting(Exclusion, frozen=True, forbid_unknown_fields=True, omit_default
     exclude: Exclusion = msgspec.field(default_factory=Exclusion)
 
 
+@lru_cache(VERSIONS_CACHED_MAX)
 def parse_version(version: str) -> int | None:
     """A number that orders dotted versions of up to four parts: `2.26.1` < `2.26.10`; missing parts are 0.
 

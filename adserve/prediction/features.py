@@ -6,6 +6,7 @@ with a campaign mixes their two hashes arithmetically, so that serving crosses w
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import mmh3
@@ -28,6 +29,8 @@ EXPOSURES_MAX = 4
 """Further exposures change the click rate no more."""
 AGE_FROM = (18, 25, 35, 45, 55, 65)
 HOURS_A_PART = 4
+
+TOKENS_CACHED_MAX = 65_536
 
 _SHIFT = np.uint64(64 - BITS)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth's multiplicative hashing
@@ -127,6 +130,7 @@ def _steps(name: str, count: int) -> list[int]:
     return [_hash(name, step) for step in range(1, min(count, EXPOSURES_MAX) + 1)]
 
 
+@lru_cache(TOKENS_CACHED_MAX)
 def _hash(name: str, value: str | int | None) -> int:
     token = f"{name}=" if value is None else f"{name}={value}"
     return mmh3.hash64(token, HASH_SEED, signed=False)[0]
