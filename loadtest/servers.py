@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from adserve import settings
 from adserve.access.keys import Scope
+from adserve.bootstrap.memory import collect_rarely
 from adserve.bootstrap.service import start
 from adserve.commands.scratch import issue_key
 from adserve.prediction import artifact
@@ -56,6 +57,7 @@ async def adserve(wanted: Wanted) -> AsyncIterator[Ready]:
     if loaded.model_path is None:
         loaded = msgspec.structs.replace(loaded, model_path=_drawn_model(loaded.data_home / "model"))
     service = await start(loaded, wanted.database_url)
+    collect_rarely()
     try:
         yield Ready(
             port=int(service.url.rsplit(":", 1)[1]),

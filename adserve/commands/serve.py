@@ -8,6 +8,7 @@ import signal
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
 
+from adserve.bootstrap.memory import collect_rarely
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
 from adserve.database import schema
@@ -38,6 +39,7 @@ async def _serve(settings: Settings) -> int:
         if settings.database_url is None:
             await schema.update(url, log.info)
         service = await start(settings, url)
+        collect_rarely()
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, service.core.live.pause)
             log.info("serving", extra={"url": service.url})
