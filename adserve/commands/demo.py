@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import aiohttp
-import msgspec
 import uvloop
 from aiohttp import web
 from tqdm import tqdm
@@ -21,7 +20,6 @@ from adserve.commands.scratch import issue_key, positive, scratch
 from adserve.commands.serve import configure_logs, stop_signal, until
 from adserve.database import fresh, schema
 from adserve.database.refusal import DatabaseRefused
-from adserve.domain.surfaces import Surface
 from adserve.pages.demo import handlers
 from adserve.pages.demo.handlers import SURFACE, DemoPages
 from adserve.pages.demo.witness import Witness
@@ -88,9 +86,7 @@ async def _show(settings: Settings) -> int:
             extend=partial(_add_pages, session, witness),
         )
         try:
-            if not service.core.live.current().snapshot.ads:
-                _say("drawing and planting the cast, once")
-                await _plant(service, session, FOR_PEOPLE)
+            await _plant(service, session, FOR_PEOPLE)
             _say(f"\n  Open {service.url}/demo\n  API: {service.url}/docs\n  Ctrl-C stops everything.\n")
             return await until(stop, service)
         finally:
@@ -132,21 +128,18 @@ async def _crowded(
 
 
 async def _plant(service: Service, session: aiohttp.ClientSession, rollout: dict[str, int]) -> None:
-    """Sets the cast up, opens the rollout, and returns when the service decides by both."""
-    key = await issue_key(service.core, "planting the demo", Scope.OPERATOR)
-    ads = await plant(Api(session, service.url, key), service.core.media.put, f"{service.url}/demo/visit")
-    await Caller(session, service.url, key).call("PUT", "/v1/rollout", {"surfaces": {SURFACE: rollout}})
-    while True:
-        snapshot = service.core.live.current().snapshot
-        if len(snapshot.ads) == ads and SURFACE in snapshot.rollouts:
-            return
+    """Sets up what is missing of the cast, opens the rollout unless somebody has set it, and returns when the service
+    decides by both."""
+    core = service.core
+    key = await issue_key(core, "planting the demo", Scope.OPERATOR)
+    if not core.live.current().snapshot.ads:
+        _say("drawing and planting the cast, once")
+    await plant(Api(session, service.url, key), core.media.put, f"{service.url}/demo/visit")
+    if SURFACE not in core.live.current().snapshot.rollouts:
+        await Caller(session, service.url, key).call("PUT", "/v1/rollout", {"surfaces": {SURFACE: rollout}})
+    planted = await core.catalogue.state()
+    while core.live.current().snapshot.version < planted.catalogue_version:
         await asyncio.sleep(APPLIED_POLL_S)
-
-
-def _wrapping(settings: Settings, upstream_url: str) -> Settings:
-    """Of whatever surfaces there are, the demo has one."""
-    surface = settings.surfaces.get(SURFACE, Surface())
-    return msgspec.structs.replace(settings, upstream_url=upstream_url, surfaces={SURFACE: surface})
 
 
 async def _add_pages(

@@ -179,7 +179,7 @@ class Api(NamedTuple):
 
 
 async def plant(api: Api, put_media: PutMedia, landing_base: str) -> int:
-    """Creates what is missing of the cast; answers how many ads it made."""
+    """Creates what is missing of the cast, also after a planting that was cut short; answers how many ads it made."""
     planted = await _planted(api)
     ads = 0
     for brand in BRANDS:
