@@ -138,8 +138,14 @@ async def _plant(service: Service, session: aiohttp.ClientSession, rollout: dict
     if SURFACE not in core.live.current().snapshot.rollouts:
         await Caller(session, service.url, key).call("PUT", "/v1/rollout", {"surfaces": {SURFACE: rollout}})
     planted = await core.catalogue.state()
-    while core.live.current().snapshot.version < planted.catalogue_version:
+    while core.live.current().snapshot.version < planted.catalogue_version:  # noqa: ASYNC110 - once, at start
         await asyncio.sleep(APPLIED_POLL_S)
+
+
+def _wrapping(settings: Settings, upstream_url: str) -> Settings:
+    """Of whatever surfaces there are, the demo has one."""
+    surface = settings.surfaces.get(SURFACE, Surface())
+    return msgspec.structs.replace(settings, upstream_url=upstream_url, surfaces={SURFACE: surface})
 
 
 async def _add_pages(
