@@ -102,7 +102,7 @@ class Core:
         self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:
-        await self.checkpoints.save(list(self.counters.dump()), now_ms)
+        await self.checkpoints.save(self.counters.dump(), now_ms)
 
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:

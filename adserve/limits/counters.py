@@ -28,7 +28,7 @@ _OPEN = frozenset({RESERVED, DOUBTED})
 
 SWEPT_AT_ONCE = 1_000
 
-_PART_VIEWERS = 20_000
+_PART_ENTRIES = 2_000
 _FORMAT = b"\x01"
 
 
@@ -257,13 +257,21 @@ class MemoryCounters:
         known.hides[key] = max(at_ms, known.hides.get(key, at_ms))
 
     def dump(self) -> Iterator[bytes]:
-        """The entries and hides as versioned parts of bounded size, for a checkpoint."""
-        viewers = list(self._viewers.items())
-        for start in range(0, len(viewers), _PART_VIEWERS):
-            part = [
-                (key, list(known.entries.values()), known.hides)
-                for key, known in viewers[start : start + _PART_VIEWERS]
-            ]
+        """The entries and hides as versioned parts of bounded size, for a checkpoint.
+
+        A part is of the moment when it is asked for, and takes some milliseconds to make: requests may come between.
+        """
+        part: list[tuple[bytes, list[_Entry], dict[str, int]]] = []
+        size = 0
+        for viewer in list(self._viewers):
+            known = self._viewers.get(viewer)
+            if known is not None:
+                part.append((viewer, list(known.entries.values()), known.hides))
+                size += 1 + len(known.entries)
+            if size >= _PART_ENTRIES:
+                yield _FORMAT + msgpack.encode(part)
+                part, size = [], 0
+        if part:
             yield _FORMAT + msgpack.encode(part)
 
     def load(self, parts: Iterable[bytes], doubted_from_ms: int) -> None:

@@ -1,6 +1,6 @@
 """Checkpoints of the counters, and the epochs that begin where none could carry the counters over whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import asyncpg
 
@@ -16,13 +16,14 @@ class Checkpoints:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def save(self, parts: Sequence[bytes], taken_at_ms: int) -> None:
-        """Replaces the checkpoint before it. Empty counters have one empty part."""
+    async def save(self, parts: Iterable[bytes], taken_at_ms: int) -> None:
+        """Replaces the checkpoint before it, whole or not at all. Takes one part after the other, as making one is work."""
         taken_at = from_ms(taken_at_ms)
-        numbered = [(taken_at, part, len(parts) or 1, payload) for part, payload in enumerate(parts or [b""])]
         async with self._pool.acquire() as connection, connection.transaction():
-            await connection.executemany(SQL.save_part, numbered)
-            await connection.execute(SQL.forget_others, taken_at)
+            await connection.execute(SQL.forget)
+            await connection.execute(SQL.save_part, taken_at, 0, 1, b"")  # empty counters have this one
+            for part, payload in enumerate(parts, 1):
+                await connection.execute(SQL.save_part, taken_at, part, part + 1, payload)
 
     async def newest(self) -> tuple[int, list[bytes]] | None:
         """When the newest whole checkpoint was taken, and its parts."""

@@ -1,3 +1,6 @@
+import asyncio
+from collections.abc import Iterator
+
 from world import NOW_MS
 
 from adserve.database.pools import Pools
@@ -14,11 +17,49 @@ async def test_the_newest_whole_checkpoint_is_found(pools: Pools) -> None:
     assert await pools.recorder.fetchval("SELECT count(*) FROM counter_checkpoints") == 1
 
 
+async def test_a_checkpoint_of_an_earlier_moment_replaces_one_of_a_later(pools: Pools) -> None:
+    """The clock was put back: events are received at earlier moments than that of the last checkpoint."""
+    checkpoints = Checkpoints(pools.recorder)
+    await checkpoints.save([b"later"], NOW_MS)
+    await checkpoints.save([b"last"], NOW_MS - 3_600_000)
+    assert await checkpoints.newest() == (NOW_MS - 3_600_000, [b"last"])
+
+
+async def test_two_checkpoints_of_one_moment_do_not_mix(pools: Pools) -> None:
+    checkpoints = Checkpoints(pools.recorder)
+    await checkpoints.save([b"old"], NOW_MS)
+    await checkpoints.save([b"new", b"more"], NOW_MS)
+    assert await checkpoints.newest() == (NOW_MS, [b"new", b"more"])
+
+
+async def test_requests_are_answered_between_the_parts(pools: Pools) -> None:
+    """A dump takes seconds where there are many viewers."""
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    seen = []
+
+    def parts() -> Iterator[bytes]:
+        for number in range(5):
+            seen.append(turns)
+            yield b"part %d" % number
+
+    turning = asyncio.create_task(turn())
+    await Checkpoints(pools.recorder).save(parts(), NOW_MS)
+    turning.cancel()
+    assert len(set(seen)) == 5
+
+
 async def test_half_a_checkpoint_is_none(pools: Pools) -> None:
     checkpoints = Checkpoints(pools.recorder)
     await checkpoints.save([b"whole"], NOW_MS)
     await pools.recorder.execute(
-        "INSERT INTO counter_checkpoints SELECT taken_at + interval '1 s', 0, 2, 'half' FROM counter_checkpoints"
+        "INSERT INTO counter_checkpoints SELECT max(taken_at) + interval '1 s', 0, 2, 'half' FROM counter_checkpoints"
     )
     assert await checkpoints.newest() == (NOW_MS, [b"whole"])
 

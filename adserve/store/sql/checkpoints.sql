@@ -1,11 +1,10 @@
--- A row is one part of a checkpoint of the counters; only whole checkpoints are read.
+-- A row is one part of a checkpoint of the counters; `parts` counts those up to it. Only whole checkpoints are read.
 
 -- name: save_part
 INSERT INTO counter_checkpoints (taken_at, part, parts, payload) VALUES ($1, $2, $3, $4)
-ON CONFLICT DO NOTHING
 
--- name: forget_others
-DELETE FROM counter_checkpoints WHERE taken_at < $1
+-- name: forget
+DELETE FROM counter_checkpoints
 
 -- name: newest
 SELECT taken_at, payload FROM counter_checkpoints
