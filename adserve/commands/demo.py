@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import aiohttp
+import msgspec
 import uvloop
 from aiohttp import web
 from tqdm import tqdm
@@ -20,6 +21,7 @@ from adserve.commands.scratch import issue_key, positive, scratch
 from adserve.commands.serve import configure_logs, stop_signal, until
 from adserve.database import fresh, schema
 from adserve.database.refusal import DatabaseRefused
+from adserve.domain.surfaces import Surface
 from adserve.pages.demo import handlers
 from adserve.pages.demo.handlers import SURFACE, DemoPages
 from adserve.pages.demo.witness import Witness
