@@ -31,12 +31,14 @@ class Background:
         self._tasks = tasks
         self._clock = clock
         self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
         self.failures: dict[str, str] = {}
 
     def start(self) -> None:
         self._loops = [asyncio.create_task(self._loop(task), name=task.name) for task in self._tasks]
 
     async def stop(self) -> None:
+        self._stopping = True
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -49,6 +51,8 @@ class Background:
             try:
                 await task.step(self._clock())
             except Exception as error:
+                if self._stopping:  # what failed as it was cancelled hid the cancellation
+                    return
                 if task.name not in self.failures:
                     _log.warning("background task failed", extra={"task": task.name}, exc_info=True)
                 self.failures[task.name] = f"{type(error).__name__}: {error}"[:200]

@@ -130,3 +130,20 @@ async def test_stopping_interrupts_a_step_and_leaves_no_task_behind() -> None:
     await background.stop()
     assert ended.is_set()
     assert asyncio.all_tasks() == before
+
+
+async def test_stopping_ends_a_step_that_fails_as_it_is_cancelled() -> None:
+    started = asyncio.Event()
+
+    async def fail_to_close(_now_ms: int) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ConnectionError
+
+    background = Background([Task("closing", fail_to_close, 1)], lambda: 0)
+    background.start()
+    await started.wait()
+    async with asyncio.timeout(5):
+        await background.stop()

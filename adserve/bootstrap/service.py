@@ -41,6 +41,7 @@ IDLE_S = 75.0
 """How long a connection may go without a whole head: longer than clients keep theirs, and nobody drips for ever."""
 IN_FLIGHT_S = 10.0
 """How long a shutdown waits for requests that are being answered."""
+HAND_OVER_S = 10.0
 
 
 class Service:
@@ -99,9 +100,20 @@ class Service:
         await web.SockSite(self._http, listener, backlog=BACKLOG).start()
 
     async def stop(self) -> None:
-        """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close."""
+        """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close.
+
+        Where PostgreSQL hangs, all that needs it is given up after HAND_OVER_S.
+        """
         if self._http is not None:
             await self._http.cleanup()
+        handing_over = asyncio.create_task(self._hand_over())
+        if (await asyncio.wait({handing_over}, timeout=HAND_OVER_S))[1]:
+            log.warning("PostgreSQL hangs: closing its connections")
+            self.core.pools.terminate()
+        await handing_over
+        await self._session.close()
+
+    async def _hand_over(self) -> None:
         await self.core.recorder.drain()
         await self._periodic.stop()
         now_ms = self.core.clock()
@@ -116,7 +128,6 @@ class Service:
                 log.warning("not handed over", extra={"part": name}, exc_info=True)
         await self._runners.stop()
         await self.core.lock.release()
-        await self._session.close()
         await self.core.pools.close()
 
     async def _record(self, _now_ms: int) -> None:

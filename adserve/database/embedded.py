@@ -61,9 +61,9 @@ class Embedded:
             await asyncio.sleep(WATCH_S)
             try:
                 await self.mend()
-            except DatabaseRefused as refused:
-                self._progress(str(refused))
-                await asyncio.sleep(REFUSED_S)
+            except Exception as error:  # whatever it is: without this task the server never comes back
+                self._progress(f"PostgreSQL was not started again: {error!r}")
+                await asyncio.sleep(REFUSED_S if isinstance(error, DatabaseRefused) else WATCH_S)
 
     async def mend(self) -> None:
         """What `keep` does over and over; nothing while the server runs."""

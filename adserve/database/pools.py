@@ -55,6 +55,11 @@ class Pools:
         """Waits for connections that are lent out."""
         await asyncio.gather(*(getattr(self, role).close() for role in Sizes._fields))
 
+    def terminate(self) -> None:
+        """Whoever waits on a connection gets an error now."""
+        for role in Sizes._fields:
+            getattr(self, role).terminate()
+
 
 async def open_pools(url: str, *, sizes: Sizes = Sizes()) -> Pools:  # noqa: B008 - it is immutable
     """Opens one connection of each pool. Raises DatabaseRefused for a database that is not migrated."""

@@ -31,6 +31,7 @@ BEAT_S = 2.0
 PATIENCE_S = 3.0
 """How long the connection of a killed holder may take to be noticed by PostgreSQL."""
 RETRY_S = 0.1
+RELEASE_S = 3.0
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 CONNECTION_SETTINGS = {
@@ -114,8 +115,8 @@ class ServingLock:
         self._held_until_ms = 0
         if self._connection is not None:
             try:
-                await self._connection.execute(SQL.release, self._holder)
-                await self._connection.close(timeout=CONNECT_TIMEOUT_S)
+                await self._connection.execute(SQL.release, self._holder, timeout=RELEASE_S)
+                await self._connection.close(timeout=RELEASE_S)
             except Exception as error:  # the driver has many words for a lost connection
                 log.warning("the serving lock could not be released cleanly: %r", error)
         self._leave()

@@ -24,7 +24,7 @@ class Listener:
                 wake.set()  # what was notified before we listened
             await lost.wait()
         finally:
-            await connection.close(timeout=1)
+            connection.terminate()
         raise ConnectionError("the connection that listens for changes was lost")
 
     def _heard(self, _connection: object, _pid: int, channel: str, _payload: object) -> None:

@@ -120,11 +120,13 @@ class Postgres:
         self._pid_file = home / "postgres" / "cluster" / "postmaster.pid"
 
     def signal(self, number: signal.Signals) -> None:
-        pid = int(self._pid_file.read_text().split()[0])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        for process in (pid, *map(int, children)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # there is none just now
+            pid = int(self._pid_file.read_text().split()[0])
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            os.kill(pid, number)
+            for child in map(int, children):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, number)
 
 
 @dataclass

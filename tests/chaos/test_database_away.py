@@ -22,6 +22,7 @@ CLICKS_ANSWERED_WITHIN_S = 2.5
 SLOTS_ANSWERED_WITHIN_S = 1.0
 NOTICED_WITHIN_S = 15.0
 BACK_WITHIN_S = 15.0
+ENDED_WITHIN_S = 20.0
 EVENTS = 12
 EVENTS_EVERY_S = 0.4
 
@@ -211,3 +212,12 @@ async def test_a_corrupt_model_is_replaced_by_the_prior_and_readyz_says_so(calle
     assert status == 200
     assert parts["rates"]["detail"].startswith("prior: ")
     assert b'{"type":"ad"' in await feed(caller, "feed", 100)
+
+
+async def test_a_replica_ends_in_time_while_its_database_hangs(
+    live: Live, server: Embedded, home: Path
+) -> None:
+    async with stopped(server, home):
+        began = time.monotonic()
+        assert await asyncio.to_thread(live.terminate) == 0
+        assert time.monotonic() - began < ENDED_WITHIN_S

@@ -38,13 +38,25 @@ async def kill_the_service(live: Live) -> None:
     await asyncio.to_thread(live.start)
 
 
+async def terminate_the_service(live: Live) -> None:
+    assert await asyncio.to_thread(live.terminate) == 0
+    await asyncio.to_thread(live.start)
+
+
 async def kill_postgres(live: Live) -> None:
     """All of its processes at once. The replica is to start it again by itself."""
     Postgres(live.home).signal(signal.SIGKILL)
 
 
+async def kill_postgres_again_and_again(live: Live) -> None:
+    """While it is started, and while it recovers."""
+    for _ in range(5):
+        await kill_postgres(live)
+        await asyncio.sleep(0.25)
+
+
 Kill = Callable[[Live], object]
-KILLS = pytest.mark.parametrize("kill", [kill_the_service, kill_postgres])
+KILLS = [kill_the_service, kill_postgres]
 
 
 async def killed_in_the_middle(live: Live, kill: Kill, traffic: Traffic) -> None:
@@ -56,7 +68,7 @@ async def killed_in_the_middle(live: Live, kill: Kill, traffic: Traffic) -> None
         assert not running.done()
 
 
-@KILLS
+@pytest.mark.parametrize("kill", [*KILLS, terminate_the_service, kill_postgres_again_and_again])
 async def test_what_was_acknowledged_is_there_once_and_billed_once(
     live: Live, caller: Caller, kill: Kill
 ) -> None:
@@ -74,7 +86,7 @@ async def test_what_was_acknowledged_is_there_once_and_billed_once(
     assert billed == sum(events[0].billed_micros for events in kept.values()) > 0
 
 
-@KILLS
+@pytest.mark.parametrize("kill", KILLS)
 async def test_control_a_front_that_acknowledges_early_loses_events(
     live: Live, caller: Caller, kill: Kill
 ) -> None:
