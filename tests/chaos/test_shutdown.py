@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 from live import Caller, Live, calling, furnish, listens, until
+from traffic import books
 
 NEXT_START_S = 20.0
 """Far below the grace after an unclean end, and enough for a busy machine."""
@@ -101,6 +102,7 @@ async def test_sigterm_hands_over_and_the_next_replica_starts_at_once_anywhere(
     assert await superuser.fetchval("SELECT count(*) FROM replicas") == 0
     assert await superuser.fetchval("SELECT count(*) FROM serving WHERE released_at IS NULL") == 0
     assert await superuser.fetchval("SELECT count(*) FROM leases WHERE frozen_at IS NULL") == 0
+    assert (await books(live.database_url)).exact
     checkpoint = await superuser.fetchval("SELECT max(taken_at) FROM counter_checkpoints")
     assert checkpoint.timestamp() * 1_000 >= began_ms
 
