@@ -49,7 +49,7 @@ Progress = Callable[[str], None]
 
 REFRESH_S = 0.5
 PARTITIONS_S = 3_600.0
-SWEEP_S = 60.0
+SWEEP_S = 5.0
 IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""

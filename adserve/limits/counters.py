@@ -20,6 +20,11 @@ from adserve.limits.rules import ALL, PACE, RETENTION_MS, Rule, hide_key, keys_c
 GRACE_MS = 60_000
 """How much longer than its ticket a reservation counts: an event received in time may be confirmed later."""
 
+OPEN_MAX = 500
+"""How many tickets of a viewer may be open at once: no person is asked for so often."""
+LAPSED_MAX = 50
+"""How many entries of a viewer may have lapsed before the next decision forgets them."""
+
 REQUESTS_MAX = 50_000
 """How many answered requests are remembered for a retry; the oldest are forgotten first."""
 
@@ -145,7 +150,9 @@ class MemoryCounters:
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int) -> Grant:
         """Walks the ranked list once and reserves the first admissible ad for each ticket."""
         known = self._viewers.get(viewer)
-        tally = _Tally(known, now_ms)
+        tally = _tidy_tally(known, now_ms)
+        if tally.open + len(ask.tickets) > OPEN_MAX:
+            return Grant((), None, ())
         reserved: list[int] = []
         capped: list[tuple[int, Rule]] = []
         runner_up = None
@@ -299,11 +306,17 @@ class _Tally:
     def __init__(self, known: _Viewer | None, now_ms: int) -> None:
         self._now_ms = now_ms
         self._moments: dict[str, list[int]] = {}
+        self.open = self.lapsed = 0
         if known is None:
             return
         for entry in known.entries.values():
-            if entry.state != REFUSED and not entry.lapsed(now_ms):
-                self._count((ALL, PACE, *entry.keys), now_ms if entry.open(now_ms) else entry.at_ms)
+            if entry.lapsed(now_ms):
+                self.lapsed += 1
+            elif entry.open(now_ms):
+                self.open += 1
+                self._count((ALL, PACE, *entry.keys), now_ms)
+            elif entry.state != REFUSED:
+                self._count((ALL, PACE, *entry.keys), entry.at_ms)
         for key, at_ms in known.hides.items():
             self._count((key,), at_ms)
 
@@ -323,6 +336,13 @@ class _Tally:
             if rule.key in self._moments and self.count(rule.key, rule.window_ms) >= rule.most:
                 return rule
         return None
+
+
+def _tidy_tally(known: _Viewer | None, now_ms: int) -> _Tally:
+    tally = _Tally(known, now_ms)
+    if known is not None and tally.lapsed > LAPSED_MAX:
+        known.prune(now_ms)
+    return tally
 
 
 def _entry_of(ticket: Ticket, at_ms: int) -> _Entry:

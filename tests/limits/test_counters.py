@@ -18,7 +18,7 @@ from counting import (
 from msgspec import structs
 
 from adserve.domain.time import DAY_MS, HOUR_MS
-from adserve.limits.counters import GRACE_MS, Grant, MemoryCounters
+from adserve.limits.counters import GRACE_MS, OPEN_MAX, Grant, MemoryCounters
 from adserve.limits.rules import ALL, PACE, Rule, ad_key, campaign_key
 
 A = Shown(ad=1, campaign=1, advertiser=1)
@@ -333,6 +333,18 @@ async def test_the_event_log_overrules_a_reservation_but_not_a_decision() -> Non
     assert not await counters.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
     assert await counters.confirm(ad.ticket(ticket_id(2)), START_MS, START_MS)
     assert await counters.usage(VIEWER, [(campaign_key(1), DAY_MS)], START_MS) == [1]
+
+
+async def test_a_viewer_has_a_bounded_number_of_open_tickets(counters: Any) -> None:
+    """Or one id that is sent for everybody would make every decision for it slower than the one before."""
+    for number in range(OPEN_MAX):
+        assert await reserve_one(counters, A, number, ttl_ms=60_000)
+    assert not await reserve_one(counters, A, OPEN_MAX)
+    grant = await counters.reserve(b"w" * 16, reservation([A], [ticket_id(OPEN_MAX)]), START_MS)
+    assert grant.reserved == (0,)
+    later_ms = START_MS + 60_000 + GRACE_MS + 1
+    assert await reserve_one(counters, A, OPEN_MAX + 1, later_ms)
+    assert len(b"".join(counters.dump())) < 1_000, "what has lapsed is forgotten by then"
 
 
 async def test_sweeping_forgets_what_no_window_can_contain() -> None:
