@@ -2,7 +2,7 @@ import asyncio
 import random
 
 import asyncpg
-from world import PRICE_MICROS, World, superuser
+from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.database.pools import Pools, Sizes, open_pools
 from adserve.domain.events import Event, Outcome
@@ -14,6 +14,9 @@ CLIENTS = 16
 BATCH = 100
 QUICK_DEADLOCKS = """
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''', current_database()); END $$"""
+
+LOCK = "SELECT FROM leases WHERE id = $1 FOR NO KEY UPDATE"
+WAITING = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%freeze_leases%'"
 
 
 class Race:
@@ -131,6 +134,43 @@ async def test_concurrent_captures_never_exceed_a_lease(world: World, database_u
     assert racing.outcomes.count(Outcome.RECORDED) == 100
     assert racing.outcomes.count(Outcome.OVER_BUDGET) == 200
     assert await world.fetchval("SELECT captured_micros FROM leases") == 100 * PRICE_MICROS
+
+
+async def freezes_beside_a_settlement(world: World, database_url: str) -> bool:
+    """Whether a settlement that has the first of two leases still gets the second while both are being frozen."""
+    leases = [await world.lease(PRICE_MICROS) for _ in range(2)]
+    settling, watching = await superuser(database_url), await superuser(database_url)
+    got_both = True
+    async with settling.transaction():
+        await settling.execute(LOCK, leases[0])
+        freezing = asyncio.create_task(world.ledger.freeze(dict.fromkeys(reversed(leases), NOW_MS), NOW_MS))
+        for _ in range(500):
+            if await watching.fetchval(WAITING):
+                break
+            await asyncio.sleep(0.01)
+        try:
+            async with settling.transaction():
+                await settling.execute(f"{LOCK} NOWAIT", leases[1])
+        except asyncpg.LockNotAvailableError:
+            got_both = False
+    await freezing
+    assert await watching.fetchval("SELECT count(*) FROM leases WHERE frozen_at IS NOT NULL") == 2
+    await settling.close()
+    await watching.close()
+    return got_both
+
+
+async def test_freezing_locks_leases_in_the_order_of_settlement(world: World, database_url: str) -> None:
+    assert await freezes_beside_a_settlement(world, database_url)
+
+
+async def test_control_freezing_in_another_order_would_deadlock(world: World, database_url: str) -> None:
+    owner = await superuser(database_url)
+    source: str = await owner.fetchval("SELECT pg_get_functiondef('freeze_leases'::regproc)")
+    assert "ORDER BY id FOR" in source
+    await owner.execute(source.replace("ORDER BY id FOR", "ORDER BY id DESC FOR"))
+    await owner.close()
+    assert not await freezes_beside_a_settlement(world, database_url)
 
 
 async def test_closing_and_taking_beside_settlement_neither_deadlocks_nor_loses_a_micro(

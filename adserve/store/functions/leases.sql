@@ -57,9 +57,10 @@ END $$;
 REVOKE ALL ON FUNCTION take_lease FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION take_lease TO adserve_recorder;
 
--- Ends the drawing on leases; each still captures until its `p_closes_at`.
+-- Ends the drawing on leases; each still captures until its `p_closes_at`. Locked in id order, like settlement locks them.
 CREATE OR REPLACE FUNCTION freeze_leases(p_lease_ids bigint[], p_closes_at timestamptz[], p_at timestamptz) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
+  SELECT FROM leases WHERE id = ANY (p_lease_ids) ORDER BY id FOR NO KEY UPDATE;
   UPDATE leases SET frozen_at = p_at, closes_at = given.closes_at
   FROM unnest(p_lease_ids, p_closes_at) AS given (id, closes_at)
   WHERE leases.id = given.id AND frozen_at IS NULL;
@@ -72,11 +73,14 @@ CREATE OR REPLACE FUNCTION freeze_lost_leases(
   p_replica uuid, p_heard_since timestamptz, p_closes_at timestamptz, p_at timestamptz
 ) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
-  WITH frozen AS (
-    UPDATE leases SET frozen_at = p_at, closes_at = p_closes_at
+  WITH lost AS (
+    SELECT id FROM leases
     WHERE frozen_at IS NULL AND replica <> p_replica AND opened_at < p_heard_since
       AND replica NOT IN (SELECT id FROM replicas WHERE heartbeat_at >= p_heard_since)
-    RETURNING id)
+    ORDER BY id FOR NO KEY UPDATE
+  ), frozen AS (
+    UPDATE leases SET frozen_at = p_at, closes_at = p_closes_at FROM lost WHERE leases.id = lost.id
+    RETURNING leases.id)
   SELECT count(*) FROM frozen;
 $$;
 REVOKE ALL ON FUNCTION freeze_lost_leases FROM PUBLIC;
