@@ -186,7 +186,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
     recorder, landings = Recorder(journal), Landings(catalogue)
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
-    intake = Intake(sealer, counters, book, recorder, draw_128_bits)
+    intake = Intake(sealer, counters, book, recorder, draw_128_bits, may_serve=lambda: True)
     slots = Slots(
         live.current, counters, book, sealer, clock, draw_128_bits, may_serve=lambda: True, bounds=Bounds()
     )

@@ -143,10 +143,7 @@ async def build_core(
     progress: Progress,
 ) -> Core:
     """Puts the core together. Counters are filled and secrets known when this returns; no task runs yet."""
-    while not lock.may_serve(system_clock()):
-        progress("an earlier process may still serve; waiting until it cannot")
-        await asyncio.sleep(BEAT_S)
-        await lock.keep(system_clock())
+    await _alone(lock, progress)
     replica = uuid4()
     catalogue = Catalogue(pools.catalogue, replica)
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
@@ -168,6 +165,10 @@ async def build_core(
         batch_rows_max=settings.batch_rows_max,
         events_queued_max=settings.events_queued_max,
     )
+
+    def may_serve() -> bool:
+        return lock.may_serve(system_clock())
+
     slots = Slots(
         live.current,
         counters,
@@ -175,7 +176,7 @@ async def build_core(
         sealer,
         clock,
         draw,
-        may_serve=lambda: lock.may_serve(system_clock()),
+        may_serve=may_serve,
         bounds=Bounds(settings.candidates_max, settings.click_hold_factor),
     )
     return Core(
@@ -200,8 +201,15 @@ async def build_core(
         journal=journal,
         recorder=recorder,
         slots=slots,
-        intake=Intake(sealer, counters, book, recorder, draw),
+        intake=Intake(sealer, counters, book, recorder, draw, may_serve=may_serve),
     )
+
+
+async def _alone(lock: ServingLock, progress: Progress) -> None:
+    while not lock.may_serve(system_clock()):
+        progress("an earlier process may still serve; waiting until it cannot")
+        await asyncio.sleep(BEAT_S)
+        await lock.keep(system_clock())
 
 
 async def rebuilt_counters(

@@ -56,7 +56,10 @@ class Counters(Protocol):
 
 
 class Intake:
-    """Takes reports and answers when they are durable. `draw` gives 128 bits of chance a call, for event ids."""
+    """Takes reports and answers when they are durable. `draw` gives 128 bits of chance a call, for event ids.
+
+    `may_serve` says whether our counters are the only ones: without that, nothing is confirmed or recorded.
+    """
 
     def __init__(
         self,
@@ -65,15 +68,20 @@ class Intake:
         leases: LeaseBook,
         recorder: Recorder,
         draw: Callable[[], int],
+        *,
+        may_serve: Callable[[], bool],
     ) -> None:
         self._sealer = sealer
         self._counters = counters
         self._leases = leases
         self._recorder = recorder
         self._draw = draw
+        self._may_serve = may_serve
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
+        if not self._may_serve():
+            raise RecorderUnavailable("another process may be serving")
         seed = self._draw()
         judged: list[Event | Answer] = []
         for nth, report in enumerate(reports):

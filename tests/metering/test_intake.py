@@ -40,7 +40,10 @@ class Setting:
     def __init__(self) -> None:
         self.journal, self.counters, self.book = MemoryJournal(), Counters(), LeaseBook()
         self.recorder = Recorder(self.journal)
-        self.intake = Intake(SEALER, self.counters, self.book, self.recorder, lambda: 42)
+        self.alone = True
+        self.intake = Intake(
+            SEALER, self.counters, self.book, self.recorder, lambda: 42, may_serve=lambda: self.alone
+        )
 
     async def take(self, *reports: Report, at_ms: int = NOW_MS + 1_000) -> list[Answer]:
         return await self.intake.take(reports, at_ms)
@@ -115,6 +118,13 @@ async def test_a_charge_is_taken_from_the_lease_in_memory_once(setting: Setting)
     await setting.take(report(), report())
     setting.book.expire(ticket.expires_at_ms + HOUR_MS)
     assert setting.book.remaining_micros(ticket.campaign, NOW_MS) == 7_500
+
+
+async def test_nothing_is_confirmed_or_recorded_where_another_process_may_serve(setting: Setting) -> None:
+    setting.alone = False
+    with pytest.raises(RecorderUnavailable):
+        await setting.take(report())
+    assert (setting.counters.confirmed, setting.journal.stored) == ([], {})
 
 
 async def test_nothing_is_answered_when_it_could_not_be_made_durable(setting: Setting) -> None:

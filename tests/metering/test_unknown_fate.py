@@ -74,7 +74,12 @@ class Viewer:
         self.recorder = Recorder(journal)
         self._counters = counters
         self._intake = Intake(
-            SEALER, counters, LeaseBook(), self.recorder, lambda: self._chance.getrandbits(128)
+            SEALER,
+            counters,
+            LeaseBook(),
+            self.recorder,
+            lambda: self._chance.getrandbits(128),
+            may_serve=lambda: True,
         )
         self._to_report: list[Ticket] = []
         self._now_ms = NOW_MS
