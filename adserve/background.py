@@ -13,6 +13,7 @@ PACE_S = 0.02
 """The least time between two steps, however often a task is woken."""
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
+"""And never longer than a task's own period: after an outage a pause is obeyed as soon as ever."""
 
 
 class Task(NamedTuple):
@@ -57,7 +58,7 @@ class Background:
                     _log.warning("background task failed", extra={"task": task.name}, exc_info=True)
                 self.failures[task.name] = f"{type(error).__name__}: {error}"[:200]
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S, task.every_s)
                 continue
             if self.failures.pop(task.name, None) is not None:
                 _log.info("background task recovered", extra={"task": task.name})

@@ -64,6 +64,15 @@ async def test_failures_back_off_up_to_a_bound_and_are_named_until_it_recovers(s
     assert slept[8] == 60
 
 
+async def test_a_failing_task_is_tried_again_within_its_own_period(slept: list[float]) -> None:
+    """The poll that sees a pause must not wait for longer because PostgreSQL was away."""
+    background = Background([Task("poll", Step(failing=range(1_000_000)), every_s=0.5)], lambda: 0)
+    background.start()
+    await until(lambda: len(slept) > 20)
+    await background.stop()
+    assert max(slept) == 0.5
+
+
 async def test_backoff_starts_again_after_a_recovery(slept: list[float]) -> None:
     step = Step(failing={1, 2, 4, 5})
     background = Background([Task("poll", step, every_s=60)], lambda: 0)
