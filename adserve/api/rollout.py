@@ -8,7 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from adserve.access.keys import Scope
+from adserve.api.resource import OPERATORS
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.targeting import Country
 from adserve.store import rollouts
@@ -17,7 +17,6 @@ from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import invalid
 from adserve.web.replies import json_response
 
-OPERATORS = frozenset({Scope.OPERATOR})
 APPLIED_WITHIN_S = 1.0
 APPLIED_POLL_S = 0.02
 

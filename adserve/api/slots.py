@@ -234,7 +234,7 @@ class SlotsApi:
             return len(body.feed), tuple([item.author for item in body.feed])
         if body.feed_length > self._feed_items_max:  # type: ignore[operator]  # one of the two is set
             raise invalid("$.feed_length", f"is more than {self._feed_items_max:,}")
-        return body.feed_length, None  # type: ignore[return-value]
+        return body.feed_length, None  # type: ignore[return-value]  # as above
 
     def _open(self, tokens: list[str]) -> list[Ticket]:
         now_ms = self._clock()

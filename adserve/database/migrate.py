@@ -14,8 +14,8 @@ from alembic import command, context, op
 from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import create_engine, pool
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from adserve.database import statements
 from adserve.database.refusal import DatabaseRefused
@@ -45,7 +45,8 @@ def migrate(url: str, progress: Progress) -> None:
             command.upgrade(_config(connection, progress), "head")
             _replace_functions(connection)
     except (psycopg.Error, SQLAlchemyError, CommandError) as error:
-        raise DatabaseRefused(f"the database could not be migrated: {error}") from error
+        said = getattr(error, "orig", None) or error  # what PostgreSQL said, without what SQLAlchemy adds
+        raise DatabaseRefused(f"the database could not be migrated: {said}") from error
 
 
 def _config(connection: Connection, progress: Progress) -> Config:
@@ -53,13 +54,6 @@ def _config(connection: Connection, progress: Progress) -> Config:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     return config
-
-
-def _connected(engine: Engine) -> Connection:
-    try:
-        return engine.connect()
-    except OperationalError as error:
-        raise DatabaseRefused(f"PostgreSQL cannot be reached: {error.orig}") from error
 
 
 def run_sql(name: str, *, as_owner: bool = True) -> None:

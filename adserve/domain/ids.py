@@ -28,11 +28,6 @@ def uuid7(at_ms: int, randomness: int) -> UUID:
     return UUID(int=(at_ms << 80) | _VERSION | ((chance >> 62) << 64) | _VARIANT | (chance & _LOW_62))
 
 
-def uuid7_ms(value: UUID) -> int:
-    """The millisecond that a uuid7 was made for."""
-    return value.int >> 80
-
-
 def derived_uuid7(at_ms: int, seed: int, index: int) -> UUID:
     """The `index`-th uuid7 of a decision: the same time, seed and index give the same id."""
     digest = hashlib.blake2b(seed.to_bytes(16, "big") + index.to_bytes(4, "big"), digest_size=10).digest()

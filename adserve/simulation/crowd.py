@@ -36,10 +36,10 @@ BY_URL_SHARE = 0.5
 PERSONALISED_SHARE = 0.8
 OPTED_OUT_SHARE = 0.03
 
-_HOMES = (("ID", "id"), ("DE", "de"), ("GB", "en"), ("US", "en"), ("BR", "pt"), ("NG", "en"), ("IN", "hi"))
 LOST = "lost"
 """An event whose URL answered well and that is not there: no other outcome, so that it is found to disagree."""
 
+_HOMES = (("ID", "id"), ("DE", "de"), ("GB", "en"), ("US", "en"), ("BR", "pt"), ("NG", "en"), ("IN", "hi"))
 _INTERESTS = ("music", "food", "hiking", "sport", "travel", "books")
 
 

@@ -109,7 +109,7 @@ def load_mapping(path: Path) -> LogMapping:
 
 
 def read(
-    path: Path, mapping: LogMapping, progress: Callable[[int], object] = int
+    path: Path, mapping: LogMapping, progress: Callable[[int], object] = _unwatched
 ) -> Iterator[Row | Malformed]:
     """The records in the order of the file; `progress` is told how many bytes each line took."""
     try:

@@ -10,7 +10,6 @@ from playwright.async_api import Page, expect
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 STATUSES_MAX = 60
-ENDED = "That was everyone"
 
 
 async def walk(page: Page, until: str) -> list[str]:
