@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     named = next((word for word in words if not word.startswith("-")), None)
     parser = argparse.ArgumentParser(
-        prog="adserve", description="The ad service between a Status feed and its clients."
+        prog="adserve",
+        description="The ad service between a Status feed and its clients.",
+        epilog="Settings are ADSERVE_... in the environment, or in the TOML file that ADSERVE_CONFIG names; "
+        "docs/settings.md has them all.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, summary in COMMANDS.items():

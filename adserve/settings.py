@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -47,7 +47,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     click_hold_factor: Annotated[float, Meta(gt=0)] = 2.0
     model_path: Path | None = None
     partitions_ahead_days: Positive = 7
-    log_level: str = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
 
     @property

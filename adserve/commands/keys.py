@@ -65,10 +65,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
         if settings.database_url is None:
             await schema.update(url, _say)
         pool = await open_pool(url, "adserve_operator", size=1)
-        try:
+        async with pool:
             await _act(arguments, Keys(pool))
-        finally:
-            await pool.close()
 
 
 async def _act(arguments: argparse.Namespace, keys: Keys) -> None:

@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 
-from adserve.database import embedded
+from adserve.bootstrap.server import database_server
 from adserve.database.migrate import migrate
 from adserve.settings import Settings
 
@@ -13,19 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
-    if settings.database_url:
-        migrate(settings.database_url, _say)
-    else:
-        asyncio.run(_migrate_embedded(settings))
+    asyncio.run(_migrate(settings))
     return 0
 
 
-async def _migrate_embedded(settings: Settings) -> None:
-    server = await embedded.start(settings.data_home, _say)
-    try:
-        migrate(server.url, _say)
-    finally:
-        await server.stop()
+async def _migrate(settings: Settings) -> None:
+    async with database_server(settings, _say) as url:
+        migrate(url, _say)
 
 
 def _say(message: str) -> None:

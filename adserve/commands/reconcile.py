@@ -6,7 +6,7 @@ import json
 import sys
 
 from adserve.accounting.reconciliation import Reconciliation
-from adserve.database import embedded
+from adserve.bootstrap.server import database_server
 from adserve.database.pools import open_pool
 from adserve.settings import Settings
 from adserve.store.books import reconciled
@@ -23,21 +23,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _reconcile(settings: Settings) -> Reconciliation:
-    if settings.database_url:
-        return await _reconcile_at(settings.database_url)
-    server = await embedded.start(settings.data_home, lambda message: print(message, file=sys.stderr))  # noqa: T201
-    try:
-        return await _reconcile_at(server.url)
-    finally:
-        await server.stop()
-
-
-async def _reconcile_at(url: str) -> Reconciliation:
-    pool = await open_pool(url, "adserve_analyst", size=1)
-    try:
-        return await reconciled(pool)
-    finally:
-        await pool.close()
+    async with database_server(settings, _say) as url:
+        pool = await open_pool(url, "adserve_analyst", size=1)
+        async with pool:
+            return await reconciled(pool)
 
 
 def _as_text(result: Reconciliation) -> str:
@@ -61,3 +50,7 @@ def _as_json(result: Reconciliation) -> str:
             "differences": [difference._asdict() for difference in result.differences],
         }
     )
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)  # noqa: T201

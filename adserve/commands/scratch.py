@@ -1,5 +1,6 @@
 """What a run of its own needs: a database and a data home to throw away, and keys to a service."""
 
+import argparse
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,10 +22,9 @@ Progress = Callable[[str], None]
 
 def positive(text: str) -> int:
     """A count on the command line."""
-    count = int(text)
-    if count < 1:
-        raise ValueError(f"{count} is less than 1")
-    return count
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
 
 
 @asynccontextmanager
@@ -49,9 +49,12 @@ async def scratch(
 
 
 async def issue_key(core: Core, name: str, *scopes: Scope) -> str:
-    """A key that the service knows when this returns."""
+    """A key that the service knows when this returns. Those of that name from earlier runs end."""
     new = new_key(secrets.token_bytes(SECRET_BYTES))
-    keys = Keys(core.pools.operator)
-    await keys.issue(new, name, frozenset(scopes), None, from_ms(core.clock()))
+    keys, now = Keys(core.pools.operator), from_ms(core.clock())
+    for known in await keys.known():
+        if known.key.name == name and known.revoked_at is None:
+            await keys.revoke(known.key.id, now)
+    await keys.issue(new, name, frozenset(scopes), None, now)
     await core.auth.refresh()
     return new.secret

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adserve.database import embedded
+from adserve.bootstrap.server import database_server
 from adserve.database.pools import open_pool
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.time import to_ms
@@ -87,13 +87,8 @@ def _well_formed(rows: Iterable[Row | Malformed]) -> Iterator[Row]:
 
 
 async def _from_events(settings: Settings, now: int) -> list[Impression]:
-    if settings.database_url:
-        return await _recorded(settings.database_url, now)
-    server = await embedded.start(settings.data_home, _say)
-    try:
-        return await _recorded(server.url, now)
-    finally:
-        await server.stop()
+    async with database_server(settings, _say) as url:
+        return await _recorded(url, now)
 
 
 async def _recorded(url: str, now: int) -> list[Impression]:

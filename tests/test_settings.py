@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from adserve.settings import SettingsError, load
+
+
+def test_the_environment_overrules_the_file_and_the_file_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "adserve.toml"
+    file.write_text('port = 9000\nhost = "127.0.0.2"\n[surfaces.updates]\nmin_gap = 7\n')
+    settings = load({"ADSERVE_CONFIG": str(file), "ADSERVE_PORT": "9001"})
+    assert (settings.port, settings.host, settings.batch_rows_max) == (9001, "127.0.0.2", 200)
+    assert {name: surface.min_gap for name, surface in settings.surfaces.items()} == {"updates": 7}
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"ADSERVE_PORT": "many"}, "port"),
+        ({"ADSERVE_LOG_LEVEL": "loud"}, "log_level"),
+        ({"ADSERVE_CONFIG": "/there/is/none.toml"}, "/there/is/none.toml"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        load(environment)
+
+
+def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "adserve.toml"
+    file.write_text("prot = 9000\n")
+    with pytest.raises(SettingsError, match="prot"):
+        load({"ADSERVE_CONFIG": str(file)})
