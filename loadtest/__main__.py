@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import uvloop
@@ -23,6 +24,8 @@ from loadtest.report import as_json, as_table
 from loadtest.servers import Wanted
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
+REFUSALS = (DatabaseRefused, LoadError, LookupError, NotServing, OSError, SeedError, settings.SettingsError)
+
 LEASED_S = 2.5
 """How long a new campaign may wait for its first lease."""
 
@@ -30,20 +33,24 @@ LEASED_S = 2.5
 def main(words: Sequence[str] | None = None) -> int:
     """0 when everything was measured, 1 when it could not be, 130 when it was stopped."""
     try:
-        uvloop.run(_measure(_plan(words)))
-    except (DatabaseRefused, LoadError, LookupError, NotServing, SeedError, settings.SettingsError) as error:
+        given = _arguments(words)
+        figures, table = uvloop.run(_measure(_plan(given)))
+    except REFUSALS as error:
         _say(f"loadtest: {error}")
         return 1
     except KeyboardInterrupt:
         return 130
+    given.results.parent.mkdir(exist_ok=True)
+    given.results.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
+    print(table)  # noqa: T201 - the result
     return 0
 
 
-def _plan(words: Sequence[str] | None) -> Plan:
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m loadtest",
         description="Measures slots/s and events/s of the service on one core, driven from another, beside a bare "
-        "aiohttp handler and a plain insert, in turns. Medians of all rounds go to loadtest/results/latest.json.",
+        "aiohttp handler and a plain insert, in turns; prints the medians of all rounds.",
     )
     parser.add_argument(
         "--campaigns", type=_positive, default=200, help="campaigns, an ad each (default: 200)"
@@ -57,7 +64,16 @@ def _plan(words: Sequence[str] | None) -> Plan:
     parser.add_argument("--connections", type=_positive, default=16, help="callers at once (default: 16)")
     parser.add_argument("--seed", type=int, default=1, help="what the market is drawn from (default: 1)")
     parser.add_argument("--quick", action="store_true", help="short rounds, few events: to see that it works")
-    given = parser.parse_args(words)
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        help="where the figures go as JSON (default: loadtest/results/latest.json)",
+    )
+    return parser.parse_args(words)
+
+
+def _plan(given: argparse.Namespace) -> Plan:
     plan = Plan(
         campaigns=given.campaigns,
         viewers=given.viewers,
@@ -70,7 +86,7 @@ def _plan(words: Sequence[str] | None) -> Plan:
     return plan._replace(viewers=2_000, rounds=2, round_s=0.5, round_events=2_000) if given.quick else plan
 
 
-async def _measure(plan: Plan) -> None:
+async def _measure(plan: Plan) -> tuple[dict[str, Any], str]:
     taken = cores()
     if not taken.apart:
         _say(
@@ -86,10 +102,7 @@ async def _measure(plan: Plan) -> None:
             await asyncio.sleep(LEASED_S)
             of_slots = await slots.measure(plan, taken, service, bodies, _say)
             of_events = await events.measure(plan, service, bodies, url, _say)
-    figures = as_json(plan, taken, service.rates, of_slots, of_events)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2))
-    print(as_table(of_slots, of_events))  # noqa: T201 - the result
+    return as_json(plan, taken, service.rates, of_slots, of_events), as_table(of_slots, of_events)
 
 
 def _positive(text: str) -> int:

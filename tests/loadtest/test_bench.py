@@ -1,0 +1,42 @@
+"""The whole benchmark, as short as it can be: that it measures, not what."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["--campaigns", "60", "--viewers", "300", "--rounds", "1", "--seconds", "0.2", "--events", "300"]
+
+
+def bench(results: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "loadtest", "--results", str(results), *words],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_figures_are_written_and_fit_each_other(server_url: str, tmp_path: Path) -> None:
+    results = tmp_path / "figures" / "latest.json"
+    done = bench(results, *WORDS, ADSERVE_DATABASE_URL=server_url)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(results.read_text())
+    assert figures["slots_ratio"] == pytest.approx(figures["slots_per_s"] / figures["bare_per_s"], abs=1e-3)
+    assert figures["events_ratio"] == pytest.approx(
+        figures["events_per_s"] / figures["insert_ceiling_per_s"], abs=1e-3
+    )
+    assert figures["slots"]["filled"] > 0.3
+    assert sum(figures["events"]["outcomes"].values()) == 300
+    assert set(figures["events"]["outcomes"]) <= {"recorded", "unbilled_kind"}
+    assert "adserve" in done.stdout
+
+
+def test_a_database_that_is_not_there_is_named(tmp_path: Path) -> None:
+    nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
+    done = bench(tmp_path / "latest.json", "--quick", ADSERVE_DATABASE_URL=nowhere)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
