@@ -203,6 +203,8 @@ class SlotsApi:
             raise invalid("$.floor.currency", f"is not {self._surfaces[surface]}, the surface's")
         if caller.advertiser is not None:
             raise Problem(FORBIDDEN, "An advertiser's key cannot ask for other advertisers' ads.")
+        if not body.explain and Scope.FEED not in caller.scopes:
+            raise Problem(FORBIDDEN, "This needs a key with the scope 'feed'.")
         if body.explain and caller.scopes.isdisjoint(EXPLAINERS):
             raise Problem(FORBIDDEN, "To explain needs a key with the scope 'operator' or 'analyst'.")
         cap, log_ = self._pseudonyms.of(body.viewer, self._clock())

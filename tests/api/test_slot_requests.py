@@ -61,6 +61,13 @@ async def test_a_repeated_request_gets_the_same_answer_and_another_body_is_refus
     assert reply.status == 409
 
 
+async def test_ads_without_an_explanation_are_for_the_feed_service(service: Service) -> None:
+    await service.go_live()
+    for scope in ("analyst", "operator"):
+        reply = await service.call("POST", "/v1/slots", ASK, key=scope)
+        assert reply.status == 403, reply
+
+
 async def test_explaining_needs_more_than_a_feed_key(service: Service) -> None:
     await service.plant()
     await service.go_live()
