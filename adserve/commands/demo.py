@@ -136,7 +136,7 @@ async def _plant(service: Service, session: aiohttp.ClientSession, rollout: dict
     key = await issue_key(core, "planting the demo", Scope.OPERATOR)
     if not core.live.current().snapshot.ads:
         _say("drawing and planting the cast, once")
-    await plant(Api(session, service.url, key), core.media.put, f"{service.url}/demo/visit")
+    await plant(Api(session, service.url, key), core.media.put, f"{core.settings.base_url}/demo/visit")
     if SURFACE not in core.live.current().snapshot.rollouts:
         await Caller(session, service.url, key).call("PUT", "/v1/rollout", {"surfaces": {SURFACE: rollout}})
     planted = await core.catalogue.state()

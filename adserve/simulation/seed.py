@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -177,9 +178,18 @@ class Api(NamedTuple):
                 raise SeedError(f"POST {path} ({once}): {answer.status} {created}")
             return created
 
+    async def change(self, path: str, changes: Mapping[str, Any]) -> None:
+        """Whatever version it has."""
+        headers = {"Authorization": f"Bearer {self.key}", "If-Match": "*"}
+        async with self.session.patch(f"{self.base_url}{path}", json=changes, headers=headers) as answer:
+            if answer.status != 200:
+                raise SeedError(f"PATCH {path}: {answer.status} {await answer.text()}")
+
 
 async def plant(api: Api, put_media: PutMedia, landing_base: str) -> int:
-    """Creates what is missing of the cast, also after a planting that was cut short; answers how many ads it made."""
+    """Creates what is missing of the cast, also after a planting that was cut short, and leads all of it below
+    `landing_base`; answers how many ads it made."""
+    await _lead_to(api, landing_base)
     planted = await _planted(api)
     ads = 0
     for brand in BRANDS:
@@ -195,6 +205,16 @@ async def plant(api: Api, put_media: PutMedia, landing_base: str) -> int:
     return ads
 
 
+async def _lead_to(api: Api, landing_base: str) -> None:
+    """The service may have had another address when the creatives were planted."""
+    urls = {urlsplit(url).path: url for url in (f"{landing_base}/{brand.slug}" for brand in BRANDS)}
+    for creative in await api.items("/v1/creatives"):
+        planted = creative["landing_url"]
+        url = urls.get(urlsplit(planted).path, planted)
+        if url != planted and creative["status"] != "archived":
+            await api.change(f"/v1/creatives/{creative['id']}", {"landing_url": url})
+
+
 async def _planted(api: Api) -> set[str]:
     """The names of the campaigns that have an ad already."""
     advertised = {ad["campaign"] for ad in await api.items("/v1/ads")}
@@ -208,7 +228,8 @@ async def _plant_campaign(
     drawn = await asyncio.to_thread(draw_creative, campaign.design, campaign.palette, len(campaign.name))
     media = await put_media(drawn, CONTENT_TYPE, SHEET_WIDTH, SHEET_HEIGHT)
     creative_body = creative_json(campaign, advertiser, media, landing_url)
-    creative = (await api.create("/v1/creatives", creative_body, f"{once}-creative"))["id"]
+    # The address may be another one when a planting that was cut short is finished.
+    creative = (await api.create("/v1/creatives", creative_body, f"{once}-creative-{landing_url}"))["id"]
     campaign_body = campaign_json(campaign, advertiser)
     created = (await api.create("/v1/campaigns", campaign_body, f"{once}-campaign"))["id"]
     await api.create("/v1/ads", {"campaign": created, "creative": creative}, f"{once}-ad")

@@ -41,9 +41,13 @@ class Shelf:
             self.breaks_at = 0
             raise ConnectionError
         shelf = self.made.setdefault(path, [])
-        shelf.append({"id": len(shelf) + 1} | body)
+        shelf.append({"id": len(shelf) + 1, "status": "active"} | body)
         self.answers[once] = shelf[-1]
         return shelf[-1]
+
+    async def change(self, path: str, changes: dict[str, Any]) -> None:
+        shelf, _, id_ = path.rpartition("/")
+        self.made[shelf][int(id_) - 1] |= changes
 
     def counts(self) -> tuple[int, ...]:
         return tuple(len(self.made[f"/v1/{of}"]) for of in ("advertisers", "campaigns", "creatives", "ads"))
@@ -89,6 +93,20 @@ async def test_a_planting_that_was_cut_short_is_finished_by_the_next(breaks_at: 
         await plant(shelf, shelf.put_media, LANDING)  # type: ignore[arg-type]
     await plant(shelf, shelf.put_media, LANDING)  # type: ignore[arg-type]
     assert shelf.counts() == (len(BRANDS), len(CAST), len(CAST), len(CAST))
+
+
+@pytest.mark.usefixtures("_quick_pictures")
+async def test_the_cast_leads_to_where_the_service_is_now() -> None:
+    shelf = Shelf()
+    await plant(shelf, shelf.put_media, LANDING)  # type: ignore[arg-type]
+    creatives = shelf.made["/v1/creatives"]
+    elsewhere = {"id": len(creatives) + 1, "status": "active", "landing_url": "https://example.com/kopi-rana"}
+    archived = creatives[-1] | {"id": len(creatives) + 2, "status": "archived"}
+    creatives += [elsewhere.copy(), archived.copy()]
+    moved = "http://127.0.0.1:9000/demo/visit"
+    await plant(shelf, shelf.put_media, moved)  # type: ignore[arg-type]
+    assert {creative["landing_url"].rpartition("/")[0] for creative in creatives[:-2]} == {moved}
+    assert creatives[-2:] == [elsewhere, archived]
 
 
 def test_a_drawing_is_a_picture_of_its_own_and_the_same_again() -> None:
