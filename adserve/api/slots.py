@@ -229,7 +229,7 @@ class SlotsApi:
     def _feed(self, body: SlotsRequest) -> tuple[int, tuple[str | None, ...] | None]:
         """How many organic items there are, and their authors where they are told."""
         if (body.feed is UNSET) is (body.feed_length is UNSET):
-            raise invalid("$.feed", "or feed_length is needed, and not both")
+            raise invalid("$.feed", "or else $.feed_length is needed, not both")
         if body.feed is not UNSET:
             if len(body.feed) > self._feed_items_max:
                 raise invalid("$.feed", f"has more than {self._feed_items_max:,} items")

@@ -40,7 +40,7 @@ class Auth:
         if key is None:
             raise _unauthenticated("This key is unknown or revoked.", f'{_REALM}, error="invalid_token"')
         if key.scopes.isdisjoint(scopes):
-            needed = " or ".join(f"'{scope}'" for scope in scopes)
+            needed = " or ".join(f"'{scope}'" for scope in sorted(scopes))
             raise Problem(FORBIDDEN, f"This needs a key with the scope {needed}.")
         return key
 

@@ -71,7 +71,8 @@ def decode_json(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
     try:
         return decoder.decode(raw)
     except (ValueError, RecursionError) as error:
-        raise Problem(INVALID, "The body cannot be used.", (field_error(error),)) from error
+        wrong = field_error(error)
+        raise invalid(wrong.field, wrong.reason) from error
 
 
 def field_error(error: Exception, root: str = "$") -> FieldError:

@@ -132,8 +132,9 @@ def problem_of(error: Exception) -> Problem | None:
     if kind is UNAVAILABLE:
         return Problem(kind, headers={"Retry-After": str(getattr(error, "retry_after_s", RETRY_AFTER_S))})
     field = getattr(error, "field", None)
-    errors = () if field is None else (FieldError(f"$.{field}", str(error)),)
-    return Problem(kind, str(error), errors)
+    if field is None:
+        return Problem(kind, str(error))
+    return Problem(kind, f"$.{field}: {error}", (FieldError(f"$.{field}", str(error)),))
 
 
 def problem_response(problem: Problem, instance: str = "") -> web.Response:
