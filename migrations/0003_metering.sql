@@ -80,6 +80,7 @@ CREATE TABLE rollup_deltas (
   billed_micros  bigint NOT NULL
 );
 CREATE INDEX ON rollup_deltas (campaign_id, hour);
+CREATE INDEX ON rollup_deltas (hour);
 
 -- `cash` and `revenue` are ours (one a currency); `available` and `held` are an advertiser's. Leases are taken from
 -- `available`, whose balance is kept here; settlement touches the others, and nothing they would all update.

@@ -50,6 +50,8 @@ Progress = Callable[[str], None]
 REFRESH_S = 0.5
 PARTITIONS_S = 3_600.0
 SWEEP_S = 5.0
+CLICKS_BACK_MS = 30 * DAY_MS
+"""How far back the click rate that stands in for a model looks."""
 IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
@@ -148,7 +150,9 @@ async def build_core(
     catalogue = Catalogue(pools.catalogue, replica)
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
     sealer, pseudonyms, book = Sealer(), Pseudonyms(), LeaseBook()
-    rates, rates_fallback = load_or_prior(settings.model_path, await catalogue.click_counts())
+    rates, rates_fallback = load_or_prior(
+        settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
+    )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
 
     async def publish(snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:

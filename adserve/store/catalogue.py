@@ -60,9 +60,9 @@ class Catalogue:
             raise Away from error
         return url
 
-    async def click_counts(self) -> dict[int, tuple[int, int]]:
-        """Ad -> (impressions, clicks) so far."""
-        rows = await self._pool.fetch(SQL.click_counts)
+    async def click_counts(self, since_ms: int) -> dict[int, tuple[int, int]]:
+        """Ad -> (impressions, clicks) since a moment."""
+        rows = await self._pool.fetch(SQL.click_counts, from_ms(since_ms))
         return {row["ad_id"]: (int(row["impressions"] or 0), int(row["clicks"] or 0)) for row in rows}
 
     async def beat(self, switch_version: int) -> None:

@@ -37,4 +37,4 @@ DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
 SELECT ad_id,
        sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap')) AS impressions,
        sum(events) FILTER (WHERE kind = 'click' AND outcome <> 'late') AS clicks
-FROM rollup_deltas GROUP BY ad_id;
+FROM rollup_deltas WHERE hour >= $1 GROUP BY ad_id;
