@@ -19,9 +19,9 @@ EXPOSURES_UNKNOWN = -1
 
 
 class ViewerFacts(NamedTuple):
-    """Without consent, age, interests and custom values are empty. `languages` goes from exact to general.
+    """Without consent, age, interests and custom values are empty, and what was seen is unknown.
 
-    `seen` counts the impressions of any ad in the last EXPOSURE_WINDOW_MS. `weekday` (ISO 8601, Monday is 1) and
+    `languages` goes from exact to general. `seen` counts the impressions of any ad in the last EXPOSURE_WINDOW_MS. `weekday` (ISO 8601, Monday is 1) and
     `hour` are the viewer's own; None without a known time zone.
     """
 
@@ -38,7 +38,9 @@ class ViewerFacts(NamedTuple):
     seen: int | None = None
 
 
-def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
+def facts_of(
+    context: Context, personalised: bool, now_ms: int, surface: str | None = None, seen: int | None = None
+) -> ViewerFacts:
     weekday, hour = _weekday_and_hour(context.time_zone, now_ms // QUARTER_MS)
     return ViewerFacts(
         country=context.country,
@@ -49,7 +51,9 @@ def facts_of(context: Context, personalised: bool, now_ms: int) -> ViewerFacts:
         interests=context.interests if personalised else (),
         weekday=weekday,
         hour=hour,
-        custom=tuple(sorted(context.custom.items())) if personalised else (),
+        custom=tuple(sorted(context.custom.items())) if personalised and context.custom else (),
+        surface=surface,
+        seen=seen if personalised else None,
     )
 
 

@@ -84,23 +84,22 @@ def ad_facts(ad: Ad) -> AdFacts:
 def viewer_hashes(viewer: ViewerFacts) -> ViewerHashes:
     """A part that is not known gets a token, but no cross: those would share a campaign's weight among them and
     then miss from it as soon as the part is known."""
-    crossable = {
-        "country": (viewer.country,),
-        "platform": (viewer.platform,),
-        "age": (None if viewer.age is None else bisect_right(AGE_FROM, viewer.age),),
-        "interest": viewer.interests or (None,),
-    }
+    crossable = [
+        ("country", viewer.country),
+        ("platform", viewer.platform),
+        ("age", None if viewer.age is None else bisect_right(AGE_FROM, viewer.age)),
+        *[("interest", interest) for interest in viewer.interests or (None,)],
+    ]
+    crossed = [_hash(part, value) for part, value in crossable if value is not None]
     hashes = [
         _hash("language", viewer.languages[-1] if viewer.languages else None),
         _hash("part_of_day", None if viewer.hour is None else viewer.hour // HOURS_A_PART),
         _hash("weekday", viewer.weekday),
         _hash("surface", viewer.surface),
-        *(_hash("custom", f"{name}={value}") for name, value in viewer.custom),
+        *[_hash("custom", f"{name}={value}") for name, value in viewer.custom],
         *_steps("seen", EXPOSURES_UNKNOWN if viewer.seen is None else viewer.seen),
-        *(_hash(part, value) for part, values in crossable.items() for value in values),
-    ]
-    crossed = [
-        _hash(part, value) for part, values in crossable.items() for value in values if value is not None
+        *[_hash(part, None) for part, value in crossable if value is None],
+        *crossed,
     ]
     return ViewerHashes(_indexes(hashes), np.array(crossed, np.uint64))
 

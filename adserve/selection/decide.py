@@ -76,7 +76,7 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int) ->
     positions = open_positions(surface.settings, ask.feed_length, ask.authors, ask.max_ads)
     if not positions:
         return Plan(NoFill.FEED_TOO_SHORT)
-    facts = facts_of(ask.context, ask.personalised, now_ms)
+    facts = facts_of(ask.context, ask.personalised, now_ms, ask.surface, past.exposures.get(ALL, 0))
     rows = surface.index.match(facts, now_ms)
     if not len(rows):
         return Plan(NoFill.NO_ELIGIBLE_AD, positions)
@@ -89,16 +89,15 @@ def _click_rates(
     ask: Ask, view: View, surface: CompiledSurface, past: Past, facts: ViewerFacts, rows: Rows
 ) -> NDArray[np.float64]:
     """Without consent the viewer's history is unknown: it then tells nothing, which is not the same as none."""
-    exposures = np.full(len(rows), EXPOSURES_UNKNOWN, dtype=np.int64)
-    if ask.personalised:
-        seen = past.exposures
-        facts = facts._replace(seen=seen.get(ALL, 0))
-        exposures.fill(0)
-        if seen:
-            campaigns = surface.campaign_keys
-            exposures[:] = [seen.get(campaigns[row], 0) for row in rows.tolist()]
-    rates = view.rates.click(surface.prepared, rows, facts._replace(surface=ask.surface), exposures)
-    return np.fmax(rates, EVENT_RATE_MIN)
+    seen = past.exposures
+    if not ask.personalised:
+        exposures = np.full(len(rows), EXPOSURES_UNKNOWN, dtype=np.int64)
+    elif seen:
+        campaigns = surface.campaign_keys
+        exposures = np.array([seen.get(campaigns[row], 0) for row in rows.tolist()], dtype=np.int64)
+    else:
+        exposures = np.zeros(len(rows), dtype=np.int64)
+    return np.fmax(view.rates.click(surface.prepared, rows, facts, exposures), EVENT_RATE_MIN)
 
 
 def ticket_ids(now_ms: int, seed: int, count: int) -> tuple[UUID, ...]:
