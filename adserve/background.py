@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from adserve.domain.time import Clock
+from adserve.store.errors import AWAY, Away
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 PACE_S = 0.02
 """The least time between two steps, however often a task is woken."""
@@ -54,16 +55,22 @@ class Background:
             except Exception as error:
                 if self._stopping:  # what failed as it was cancelled hid the cancellation
                     return
-                if task.name not in self.failures:
-                    _log.warning("background task failed", extra={"task": task.name}, exc_info=True)
-                self.failures[task.name] = f"{type(error).__name__}: {error}"[:200]
+                self._note(task, error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S, task.every_s)
                 continue
             if self.failures.pop(task.name, None) is not None:
-                _log.info("background task recovered", extra={"task": task.name})
+                log.info("background task recovered", extra={"task": task.name})
             backoff_s = BACKOFF_FIRST_S
             await self._pause(task)
+
+    def _note(self, task: Task, error: Exception) -> None:
+        """Once for each time that a task begins to fail; only what is no outage of PostgreSQL's needs its traceback."""
+        reason = f"{type(error).__name__}: {error}"[:200]
+        if task.name not in self.failures:
+            bug = not isinstance(error, (Away, *AWAY))
+            log.warning("background task failed: %s", reason, extra={"task": task.name}, exc_info=bug)
+        self.failures[task.name] = reason
 
     @staticmethod
     async def _pause(task: Task) -> None:

@@ -73,6 +73,22 @@ async def test_a_failing_task_is_tried_again_within_its_own_period(slept: list[f
     assert max(slept) == 0.5
 
 
+@pytest.mark.parametrize(("error", "told_where"), [(ConnectionError("away"), False), (KeyError("bug"), True)])
+async def test_only_a_bug_is_logged_with_its_traceback(
+    slept: list[float], caplog: pytest.LogCaptureFixture, error: Exception, told_where: bool
+) -> None:
+    async def fail(_now_ms: int) -> None:
+        raise error
+
+    background = Background([Task("poll", fail, every_s=0.5)], lambda: 0)
+    background.start()
+    await until(lambda: len(slept) > 3)
+    await background.stop()
+    (record,) = caplog.records
+    assert type(error).__name__ in record.getMessage()
+    assert bool(record.exc_info) is told_where
+
+
 async def test_backoff_starts_again_after_a_recovery(slept: list[float]) -> None:
     step = Step(failing={1, 2, 4, 5})
     background = Background([Task("poll", step, every_s=60)], lambda: 0)

@@ -122,7 +122,7 @@ class Feed:
                 path=PREFIX + "{path}",
                 id=f"{method.lower()}Feed",
                 summary=summary,
-                tag="feed",
+                tag="feed service",
                 handle=self.answer,
                 query=AnyQuery,
                 refusals=(400, 401, 403, 502, 504),

@@ -13,7 +13,7 @@ from adserve.domain.events import Event, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.metering.errors import JournalAway, JournalContended, JournalRejected, RecorderUnavailable
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 ATTEMPTS_MAX = 6
 BACKOFF_MS = 5
@@ -64,7 +64,7 @@ async def _with_patience(journal: Journal, events: Sequence[Event]) -> list[Sett
 
 
 async def _put_aside(journal: Journal, event: Event, reason: str) -> Settled:
-    _log.error("event put in quarantine", extra={"event": str(event.event), "reason": reason})
+    log.error("event put in quarantine", extra={"event": str(event.event), "reason": reason})
     try:
         kept = await journal.quarantine(event, reason)
     except JournalRejected as error:
