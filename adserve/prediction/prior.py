@@ -1,4 +1,4 @@
-"""The click rate of each ad so far, pulled towards that of all: what stands in for a model that cannot be used."""
+"""The click rate of each ad of late, pulled towards that of all: what stands in for a model that cannot be used."""
 
 from collections.abc import Mapping, Sequence
 

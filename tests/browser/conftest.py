@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -49,8 +48,6 @@ def _is_fault(message: ConsoleMessage) -> bool:
 @pytest.fixture(scope="session")
 def service_url() -> Iterator[str]:
     """One `adserve demo` for the whole run. Its home is not below pytest's own, which PostgreSQL's user may not enter."""
-    if find_spec("adserve.commands.demo") is None:
-        pytest.skip("adserve demo is not there yet")
     with tempfile.TemporaryDirectory(prefix="adserve-demo-") as home:
         Path(home).chmod(0o755)
         with serve_demo(Path(home)) as url:
