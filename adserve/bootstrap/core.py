@@ -163,12 +163,7 @@ async def build_core(
         return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
 
     counters = await rebuilt_counters(checkpoints, journal, clock(), progress)
-    recorder = Recorder(
-        journal,
-        writers=settings.recorder_writers,
-        batch_rows_max=settings.batch_rows_max,
-        events_queued_max=settings.events_queued_max,
-    )
+    recorder = _recorder(settings, journal)
 
     def may_serve() -> bool:
         return lock.may_serve(system_clock())
@@ -206,6 +201,15 @@ async def build_core(
         recorder=recorder,
         slots=slots,
         intake=Intake(sealer, counters, book, recorder, draw, may_serve=may_serve),
+    )
+
+
+def _recorder(settings: Settings, journal: Journal) -> Recorder:
+    return Recorder(
+        journal,
+        writers=settings.recorder_writers,
+        batch_rows_max=settings.batch_rows_max,
+        events_queued_max=settings.events_queued_max,
     )
 
 

@@ -57,11 +57,12 @@ class Service:
         self._session = session
         self._wakes = {name: asyncio.Event() for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL)}
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
+        self._listener = Listener(core.database_url, self._wakes)
         self._tasks = tasks_of(core, self._wakes)
         self._runners = Background(
             (Task("recorder", self._record, 1.0), Task("serving lock", self._keep_lock, BEAT_S)), system_clock
         )
-        self._periodic = Background((Task("listener", self._listen, 1.0), *self._tasks), core.clock)
+        self._periodic = Background((Task("listener", self._listener.step, 1.0), *self._tasks), core.clock)
         self._due_ms: dict[str, int] = {}
         self._http: web.AppRunner | None = None
 
@@ -116,6 +117,7 @@ class Service:
     async def _hand_over(self) -> None:
         await self.core.recorder.drain()
         await self._periodic.stop()
+        self._listener.close()
         now_ms = self.core.clock()
         for name, hand_over in (
             ("leases", self.core.keeper.stop(now_ms)),
@@ -124,8 +126,10 @@ class Service:
         ):
             try:
                 await hand_over
-            except Exception:  # PostgreSQL may be away: a start after a crash makes up for each of these
-                log.warning("not handed over", extra={"part": name}, exc_info=True)
+            except (
+                Exception
+            ) as error:  # PostgreSQL may be away: a start after a crash makes up for each of these
+                log.warning("not handed over", extra={"part": name, "reason": repr(error)})
         await self._runners.stop()
         await self.core.lock.release()
         await self.core.pools.close()
@@ -139,9 +143,6 @@ class Service:
         except DatabaseRefused:
             self.finished.set()
             raise
-
-    async def _listen(self, _now_ms: int) -> None:
-        await Listener(self.core.database_url, self._wakes).listen()
 
 
 Extend = Callable[[Core, web.Application], Awaitable[None]]

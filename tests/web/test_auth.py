@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 
 import pytest
 from service import Service
@@ -61,20 +60,15 @@ async def test_a_revoked_key_ends_with_the_next_refresh(service: Service) -> Non
 async def test_a_revocation_is_announced(service: Service, database_url: str) -> None:
     secret = await service.issue("operator", name="to be revoked")
     heard = asyncio.Event()
-    listening = asyncio.create_task(Listener(database_url, {Auth.CHANNEL: heard}).listen())
-    try:
-        async with asyncio.timeout(5):
-            await heard.wait()  # begins to listen
-            heard.clear()
-            key = await service.pools.catalogue.fetchval(
-                "SELECT id FROM api_keys WHERE name = 'to be revoked'"
-            )
-            await service.revoke(key)
-            await heard.wait()
-    finally:
-        listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listening
+    listener = Listener(database_url, {Auth.CHANNEL: heard})
+    await listener.step(0)
+    assert heard.is_set(), "what was announced before it listened"
+    heard.clear()
+    key = await service.pools.catalogue.fetchval("SELECT id FROM api_keys WHERE name = 'to be revoked'")
+    await service.revoke(key)
+    async with asyncio.timeout(5):
+        await heard.wait()
+    listener.close()
     await service.auth.refresh()
     assert (await service.call("GET", PATH, key=secret)).status == 401
 
