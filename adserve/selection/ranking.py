@@ -47,15 +47,20 @@ def rank(
 
 def _best(surface: CompiledSurface, rows: Rows, values: Numbers, most: int, seed: int) -> NDArray[np.intp]:
     """Positions in `rows`, best first. A row that ties with the last one kept is weighed before any is cut."""
-    if surface.has_guaranteed:
-        chance = _chance(surface.ad_ids.take(rows), seed)
-        return np.lexsort((chance, -values, surface.tiers.take(rows)))[:most]
+    lifted = values if surface.lifts is None else values + surface.lifts.take(rows)
     if len(rows) <= most:
-        return np.lexsort((_chance(surface.ad_ids.take(rows), seed), -values))
-    threshold = np.partition(values, len(values) - most)[len(values) - most]
-    pool = np.flatnonzero(values >= threshold)
-    order = np.lexsort((_chance(surface.ad_ids.take(rows.take(pool)), seed), -values.take(pool)))
+        return _in_order(surface, rows, values, lifted, seed)
+    threshold = np.partition(lifted, len(rows) - most)[len(rows) - most]
+    pool = np.flatnonzero(lifted >= threshold)
+    order = _in_order(surface, rows.take(pool), values.take(pool), lifted.take(pool), seed)
     return pool.take(order[:most])
+
+
+def _in_order(
+    surface: CompiledSurface, rows: Rows, values: Numbers, lifted: Numbers, seed: int
+) -> NDArray[np.intp]:
+    chance = _chance(surface.ad_ids.take(rows), seed)
+    return np.lexsort((chance, -values) if surface.lifts is None else (chance, -values, -lifted))
 
 
 def _chance(ad_ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:

@@ -58,6 +58,7 @@ class CompiledSurface:
     """One surface's ads as columns; row i of every column is `ads[i]`.
 
     1,000 impressions are worth `fixed_values` (micros), and `click_values` times the click rate where clicks are paid.
+    `lifts` raise guaranteed ads above all others, where there are any.
     """
 
     def __init__(self, settings: Surface, ads: Sequence[Ad], rates: Rates) -> None:
@@ -68,11 +69,11 @@ class CompiledSurface:
         self.prepared = rates.prepare(eligible)
         self.ad_ids = np.array([ad.id for ad in eligible], dtype=np.uint64)
         self.campaign_keys = [campaign_key(ad.campaign.id) for ad in eligible]
-        self.tiers = np.array([ad.campaign.tier for ad in eligible], dtype=np.int8)
         worth = [(compiled.bid_micros * 1_000.0, compiled.event_rate) for compiled in self.ads]
         self.fixed_values = np.array([0.0 if rate is None else bid * rate for bid, rate in worth])
         self.click_values = np.array([bid if rate is None else 0.0 for bid, rate in worth])
-        self.has_guaranteed = bool((self.tiers == Tier.GUARANTEED).any())
+        guaranteed = np.array([ad.campaign.tier is Tier.GUARANTEED for ad in eligible], dtype=np.bool_)
+        self.lifts = np.where(guaranteed, np.inf, 0.0) if guaranteed.any() else None
 
 
 def _compiled(ad: Ad, settings: Surface) -> CompiledAd:
