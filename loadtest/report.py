@@ -16,6 +16,7 @@ def as_json(
         "slots_per_s": round(slots.adserve.median, 1),
         "bare_per_s": round(slots.bare.median, 1),
         "slots_ratio": round(slots.ratio, 4),
+        "slots_cpu_ratio": round(slots.cpu_ratio, 4),
         "events_per_s": round(events.adserve.median, 1),
         "insert_ceiling_per_s": round(events.insert.median, 1),
         "events_ratio": round(events.ratio, 4),
@@ -33,6 +34,8 @@ def as_table(slots: SlotsFigures, events: EventsFigures) -> str:
     rows = (
         ("slots/s", "adserve", slots.adserve, f"{slots.ratio:.3f} of bare"),
         ("", "bare aiohttp", slots.bare, f"generator {slots.generator_busy:.0%} busy, alone {slots.generator_per_s:,.0f}/s"),
+        ("CPU us", "adserve, a slot request", slots.adserve_cpu_us, f"{slots.cpu_ratio:.3f} as cheap as bare"),
+        ("", "bare aiohttp", slots.bare_cpu_us, ""),
         ("events/s", "adserve, batches of 100", events.adserve, f"{events.ratio:.3f} of the insert"),
         ("", "plain insert", events.insert, ""),
         ("", "settle() alone", events.settle, f"adserve {events.adserve.median / events.settle.median:.3f} of it"),

@@ -41,6 +41,7 @@ class Ready(Struct, frozen=True):
     """`key` is an operator's and feed service's, `media` a stored picture: both of the service only."""
 
     port: int
+    pid: int = msgspec.field(default_factory=os.getpid)
     key: str = ""
     media: str = ""
     rates: str = ""

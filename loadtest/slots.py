@@ -8,7 +8,7 @@ import orjson
 
 from loadtest.figures import Plan, Say, Spread, spread_of
 from loadtest.generator import Load, load, post
-from loadtest.processes import Cores, serving
+from loadtest.processes import Cores, cpu_s, serving
 from loadtest.servers import Ready, Wanted
 
 EXPLAINED = 200
@@ -20,11 +20,13 @@ GENERATOR_BUSY_MAX = 0.9
 
 
 class SlotsFigures(NamedTuple):
-    """`matched` are the ads that fit a viewer, `filled` the share of requests with an ad, `alone` the service with
-    one request at a time."""
+    """`cpu_us` is what a request costs of the server's core, `matched` are the ads that fit a viewer, `filled` is the
+    share of requests with an ad, `alone` the service with one request at a time."""
 
     adserve: Spread
     bare: Spread
+    adserve_cpu_us: Spread
+    bare_cpu_us: Spread
     generator_per_s: float
     generator_busy: float
     p50_ms: float
@@ -42,6 +44,15 @@ class SlotsFigures(NamedTuple):
     def ratio(self) -> float:
         return self.adserve.median / self.bare.median
 
+    @property
+    def cpu_ratio(self) -> float:
+        return self.bare_cpu_us.median / self.adserve_cpu_us.median
+
+
+class _Round(NamedTuple):
+    load: Load
+    cpu_us: float
+
 
 async def measure(
     plan: Plan, cores: Cores, service: Ready, bodies: Sequence[Mapping[str, Any]], say: Say
@@ -51,37 +62,38 @@ async def measure(
     warm = await load(service.port, requests, connections=plan.connections, seconds=WARM_UP_S)
     typical = sorted(warm.bodies, key=len)[len(warm.bodies) // 2].decode()
     matched = await _matched(service, bodies[:EXPLAINED])
-    ours: list[Load] = []
-    theirs: list[Load] = []
+    ours: list[_Round] = []
+    theirs: list[_Round] = []
     async with AsyncExitStack() as stack:
         bare = await stack.enter_async_context(serving("bare", cores.server, Wanted(typical)))
         trivial = await stack.enter_async_context(serving("trivial", cores.server, Wanted(typical)))
         await load(bare.port, requests, connections=plan.connections, seconds=1.0)
         for nth in range(plan.rounds):
-            for server, loads in ((service, ours), (bare, theirs)):
-                loads.append(
-                    await load(server.port, requests, connections=plan.connections, seconds=plan.round_s)
-                )
+            ours.append(await _round(plan, service, requests))
+            theirs.append(await _round(plan, bare, requests))
             say(
-                f"slots, round {nth + 1} of {plan.rounds}: adserve {ours[-1].per_s:,.0f}/s, bare {theirs[-1].per_s:,.0f}/s"
+                f"slots, round {nth + 1} of {plan.rounds}: "
+                f"adserve {ours[-1].load.per_s:,.0f}/s, bare {theirs[-1].load.per_s:,.0f}/s"
             )
         alone = await load(service.port, requests, connections=1, seconds=plan.round_s)
         most = await load(trivial.port, requests, connections=plan.connections, seconds=plan.round_s)
-    busy = max(one.busy for one in theirs)
+    busy = max(one.load.busy for one in theirs)
     if busy > GENERATOR_BUSY_MAX:
         say(
             f"warning: the generator was busy {busy:.0%} of its core: the bare handler may be faster than it seems"
         )
-    placed = [len(orjson.loads(body)["placements"]) for one in ours for body in one.bodies]
+    placed = [len(orjson.loads(body)["placements"]) for one in ours for body in one.load.bodies]
     return SlotsFigures(
-        adserve=spread_of(one.per_s for one in ours),
-        bare=spread_of(one.per_s for one in theirs),
+        adserve=spread_of(one.load.per_s for one in ours),
+        bare=spread_of(one.load.per_s for one in theirs),
+        adserve_cpu_us=spread_of(one.cpu_us for one in ours),
+        bare_cpu_us=spread_of(one.cpu_us for one in theirs),
         generator_per_s=most.per_s,
         generator_busy=busy,
-        p50_ms=spread_of(one.p50_ms for one in ours).median,
-        p99_ms=spread_of(one.p99_ms for one in ours).median,
-        bare_p50_ms=spread_of(one.p50_ms for one in theirs).median,
-        bare_p99_ms=spread_of(one.p99_ms for one in theirs).median,
+        p50_ms=spread_of(one.load.p50_ms for one in ours).median,
+        p99_ms=spread_of(one.load.p99_ms for one in ours).median,
+        bare_p50_ms=spread_of(one.load.p50_ms for one in theirs).median,
+        bare_p99_ms=spread_of(one.load.p99_ms for one in theirs).median,
         alone_p50_ms=alone.p50_ms,
         alone_p99_ms=alone.p99_ms,
         matched_p50=matched[len(matched) // 2],
@@ -89,6 +101,12 @@ async def measure(
         filled=sum(map(bool, placed)) / len(placed),
         ads_per_request=sum(placed) / len(placed),
     )
+
+
+async def _round(plan: Plan, server: Ready, requests: Sequence[bytes]) -> _Round:
+    before_s = cpu_s(server.pid)
+    done = await load(server.port, requests, connections=plan.connections, seconds=plan.round_s)
+    return _Round(done, (cpu_s(server.pid) - before_s) * 1e6 / (done.per_s * plan.round_s))
 
 
 async def tickets(service: Ready, bodies: Sequence[Mapping[str, Any]], wanted: int) -> list[str]:
