@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 Clock = Callable[[], int]
@@ -10,6 +11,8 @@ Clock = Callable[[], int]
 SECOND_MS = 1_000
 HOUR_MS = 3_600 * SECOND_MS
 DAY_MS = 24 * HOUR_MS
+
+SECONDS_CACHED_MAX = 1_024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -33,4 +36,10 @@ def local_day(moment_ms: int, zone: ZoneInfo) -> date:
 
 
 def rfc3339(moment_ms: int) -> str:
-    return from_ms(moment_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, ms = divmod(moment_ms, SECOND_MS)
+    return f"{_second(second)}.{ms:03d}Z"
+
+
+@lru_cache(SECONDS_CACHED_MAX)
+def _second(second: int) -> str:
+    return from_ms(second * SECOND_MS).isoformat(timespec="seconds").removesuffix("+00:00")
