@@ -40,7 +40,7 @@ class Ads(Resource):
     changes = changes_of("AdChanges", NewAd, but=frozenset({"campaign"}))
     answer = Ad
     query = AdQuery
-    example = {"campaign": 7, "creative": 31}  # noqa: RUF012
+    example = {"campaign": 7, "creative": 31}  # noqa: RUF012 - the base declares it a ClassVar
 
     def encode(self, row: Row) -> Ad:
         return Ad(

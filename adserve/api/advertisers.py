@@ -76,7 +76,7 @@ class Advertisers(Resource):
     body = NewAdvertiser
     changes = changes_of("AdvertiserChanges", NewAdvertiser)
     answer = Advertiser
-    example = {"name": "Kopi Rana", "time_zone": "Asia/Jakarta"}  # noqa: RUF012
+    example = {"name": "Kopi Rana", "time_zone": "Asia/Jakarta"}  # noqa: RUF012 - the base declares it a ClassVar
     creators = OPERATORS
 
     def __init__(self, desk: Desk, clock: Clock) -> None:

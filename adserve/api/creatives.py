@@ -71,7 +71,7 @@ class Creatives(Resource):
     changes = changes_of("CreativeChanges", NewCreative, but=frozenset({"advertiser"}))
     answer = Creative
     query = CreativeQuery
-    example = {  # noqa: RUF012
+    example = {  # noqa: RUF012 - the base declares it a ClassVar
         "advertiser": 3,
         "kind": "image",
         "media": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

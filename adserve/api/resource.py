@@ -130,7 +130,7 @@ class Resource(ABC):
             ),
             operation(
                 "GET", path, f"list{one}s", f"The {noun}s, oldest first", self.page,
-                query=self.query, answer=Page[self.answer],  # type: ignore[name-defined]
+                query=self.query, answer=Page[self.answer],  # type: ignore[name-defined]  # a type made at run time
             ),
             operation("GET", f"{path}/{{id}}", f"get{one}", f"One {noun}, with its ETag", self.get),
             operation(

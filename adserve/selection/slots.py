@@ -27,7 +27,7 @@ from adserve.selection.explain import explain
 from adserve.selection.ranking import Ranked
 from adserve.selection.state import View
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RANKED_PER_CANDIDATE = 4
 """How many more ads are ranked than become candidates: some will have no budget left to hold."""
@@ -109,7 +109,7 @@ class Slots:
         except TimeoutError:
             return Decision(decision, (), NoFill.DEADLINE)
         except Exception:
-            _log.exception("decision failed", extra={"decision": str(decision)})
+            log.exception("decision failed", extra={"decision": str(decision)})
             return Decision(decision, (), NoFill.DEGRADED)
 
     async def release(self, tickets: Sequence[Ticket]) -> int:

@@ -45,7 +45,7 @@ class FeedWriter:
     """Writes feeds as text, with everything that JSON allows and a decoder would not give back."""
 
     def __init__(self, seed: int) -> None:
-        self.chance = random.Random(seed)  # noqa: S311
+        self.chance = random.Random(seed)
 
     def space(self) -> str:
         return self.chance.choice(SPACE)

@@ -22,7 +22,7 @@ def cut(body: bytes, spans: list[tuple[int, int]]) -> bytes:
 
 
 def positions(seed: int, length: int) -> list[int]:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     return [chance.randrange(length + 1) for _ in range(chance.randrange(1, 4))]
 
 

@@ -70,7 +70,7 @@ def statuses(answered: bytes) -> list[int]:
 
 
 async def test_random_bytes(replica: Live) -> None:
-    chance = random.Random(7)  # noqa: S311 - not a secret
+    chance = random.Random(7)
     sent = [chance.randbytes(chance.randrange(1, 5_000)) for _ in range(60)]
     sent += [b"POST /v1/events HTTP/1.1\r\n" + noise for noise in sent[:20]]
     answers = await asyncio.gather(*(exchange(replica, [noise]) for noise in sent))

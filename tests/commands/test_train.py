@@ -21,7 +21,7 @@ click = "click"
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    chance = random.Random(5)  # noqa: S311 - invented data
+    chance = random.Random(5)
     path = tmp_path / "log.csv"
     rows = [
         f"2026-01-{1 + row // 400:02}T{row % 24:02}:00,v{chance.randrange(300)},{1 + row % 3},{int(chance.random() < 0.2)}"

@@ -30,7 +30,7 @@ async def _run_once(home: Path) -> None:
 @pytest.fixture
 def data_home(prepared_home: Path, empty_home: Path) -> Path:
     """A data home of this test's own, in which a server has run before."""
-    subprocess.run(["cp", "-a", f"{prepared_home}/postgres", empty_home], check=True)  # noqa: S603, S607
+    subprocess.run(["cp", "-a", f"{prepared_home}/postgres", empty_home], check=True)
     return empty_home
 
 

@@ -38,7 +38,7 @@ class Process:
 
     def __init__(self, data_home: Path, *prefix: str) -> None:
         self._data_home = data_home
-        self._popen = subprocess.Popen(  # noqa: S603
+        self._popen = subprocess.Popen(
             [*prefix, sys.executable, "-c", START, str(data_home)], stdout=subprocess.PIPE, text=True
         )
         self.said: list[str] = []
@@ -297,7 +297,7 @@ async def test_it_works_as_a_user_and_tells_others_to_stay_out(empty_home: Path)
     nobody = pwd.getpwnam("nobody")
     os.chown(empty_home, nobody.pw_uid, nobody.pw_gid)
     prefix = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--")
-    if subprocess.run([*prefix, sys.executable, "-c", ""], check=False, capture_output=True).returncode:  # noqa: ASYNC221, S603
+    if subprocess.run([*prefix, sys.executable, "-c", ""], check=False, capture_output=True).returncode:  # noqa: ASYNC221
         pytest.skip("another user cannot read this interpreter")
     process = Process(empty_home, *prefix)
     url = process.wait_for_url()

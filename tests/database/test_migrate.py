@@ -39,9 +39,7 @@ async def revisions(url: str) -> list[str]:
 
 
 def start(url: str, program: str = MIGRATE) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True)
 
 
 async def test_everything_belongs_to_the_owner_and_no_role_may_log_in(database_url: str) -> None:

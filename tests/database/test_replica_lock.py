@@ -193,7 +193,7 @@ asyncio.run(main())
 
 def kill_a_holder(url: str, home: Path) -> None:
     home.mkdir()
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", HOLD_UNTIL_KILLED, url, str(home)], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

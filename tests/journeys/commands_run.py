@@ -42,7 +42,7 @@ def words(*arguments: object) -> list[str]:
 
 
 def run(surroundings: dict[str, str], *arguments: object) -> Ended:
-    ended = subprocess.run(  # noqa: S603 - our own program
+    ended = subprocess.run(
         words(*arguments),
         env=surroundings,
         capture_output=True,

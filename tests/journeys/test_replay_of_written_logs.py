@@ -91,7 +91,7 @@ def test_what_cannot_be_replayed_is_refused_in_a_sentence(adserve: Adserve, tmp_
 def test_ctrl_c_stops_it_and_reports_what_was_done(surroundings: dict[str, str], tmp_path: Path) -> None:
     log, mapping = write_sessions(tmp_path, 5_000)
     command = words("replay", log, "--mapping", mapping, "--json", "--progress")
-    with subprocess.Popen(  # noqa: S603 - our own program
+    with subprocess.Popen(
         command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None

@@ -43,7 +43,7 @@ _START = datetime(2031, 2, 3, tzinfo=UTC)
 
 def write_sessions(folder: Path, rows: int) -> tuple[Path, Path]:
     """A log in which users meet the same campaigns again and again; answers it and its mapping."""
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     lines = []
     for _ in range(rows):
         at = _START + timedelta(minutes=chance.randrange(SESSION_DAYS * 24 * 60))
@@ -56,7 +56,7 @@ def write_sessions(folder: Path, rows: int) -> tuple[Path, Path]:
 
 def write_auctions(folder: Path, rows: int) -> tuple[Path, Path, int]:
     """A log of auctions won at less than was bid, over a midnight; answers it, its mapping and the sum paid."""
-    chance = random.Random(11)  # noqa: S311
+    chance = random.Random(11)
     lines, paid = [], 0
     at = _START - timedelta(minutes=30)
     for _ in range(rows):

@@ -63,7 +63,7 @@ async def world(pools: Pools) -> World:
 
 
 async def leases(world: World, condition: str) -> int:
-    return int(await world.fetchval(f"SELECT count(*) FROM leases WHERE {condition}"))  # noqa: S608
+    return int(await world.fetchval(f"SELECT count(*) FROM leases WHERE {condition}"))
 
 
 async def test_a_lease_is_taken_ahead_of_need_and_followed_by_one_for_the_demand(world: World) -> None:

@@ -13,7 +13,7 @@ WORDS = ["--campaigns", "60", "--viewers", "300", "--rounds", "1", "--seconds", 
 
 
 def bench(results: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         [sys.executable, "-m", "loadtest", "--results", str(results), *words],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from adserve.metering.tickets import Sealer
 WINDOW_MS = 60 * SECOND_MS
 TICKET_TTL_MS = 300 * SECOND_MS
 SEALER = Sealer([KEY])
-NO_CHANCE = random.Random(0)  # noqa: S311 - not a secret
+NO_CHANCE = random.Random(0)
 
 
 class FlakyJournal(MemoryJournal):
@@ -119,7 +119,7 @@ async def most_in_a_window(make_counters: Callable[[int], MemoryCounters]) -> in
     """Of the impressions that are stored and count, over many viewers."""
     most = 0
     for seed in range(60):
-        chance = random.Random(seed)  # noqa: S311 - not a secret
+        chance = random.Random(seed)
         async with recording(Viewer(make_counters(1), FlakyJournal(chance), chance)) as viewer:
             await viewer.live(60)
         stored = viewer.journal.stored.values()

@@ -18,7 +18,7 @@ TIRES_BY = 0.6
 
 def invented_impressions(count: int, seed: int) -> list[Impression]:
     """Each sight of a campaign, up to four, lowers the logit of its click by TIRES_BY."""
-    chance = random.Random(seed)  # noqa: S311 - invented data
+    chance = random.Random(seed)
     sights: Counter[tuple[str, int]] = Counter()
     impressions = []
     for index in range(count):

@@ -118,7 +118,7 @@ def check_sums(explanation: dict[str, Any], candidates_max: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_the_figures_add_up(seed: int) -> None:
-    chance = Random(seed)  # noqa: S311
+    chance = Random(seed)
     ads = [
         make_ad(
             number,

@@ -132,7 +132,7 @@ def reaches(ad: Any, viewer: ViewerFacts, now_ms: int) -> bool:
 def agrees(make: Callable[[Sequence[Ad]], TargetingIndex]) -> bool:
     """Whether an index always answers like the predicate."""
     for seed in range(MARKETS):
-        chance = Random(seed)  # noqa: S311
+        chance = Random(seed)
         ads = random_ads(chance)
         index = make(ads)
         for viewer, now_ms in viewers_and_their_likes(chance):

@@ -1,7 +1,5 @@
 """What the database refuses, whoever asks: changes of what happened, lopsided postings, another tenant's rows."""
 
-# ruff: noqa: S608 - every name is of this file
-
 import asyncpg
 import pytest
 from world import NOW_MS, World, superuser

@@ -32,7 +32,7 @@ class Race:
         )
 
     async def _client(self, journal: Journal, events: list[Event], seed: int) -> None:
-        shuffled = random.Random(seed).sample(events, len(events))  # noqa: S311
+        shuffled = random.Random(seed).sample(events, len(events))
         for start in range(0, len(shuffled), BATCH):
             try:
                 settled = await journal.settle(shuffled[start : start + BATCH])

@@ -49,7 +49,7 @@ def mutated(chance: random.Random, text: bytes) -> bytes:
 
 
 def requests(service: Service, seed: int) -> Iterator[bytes]:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     for _ in range(CASES):
         line = (
             mutated(chance, chance.choice(LINES).encode())
