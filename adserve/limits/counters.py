@@ -37,6 +37,11 @@ _PART_ENTRIES = 2_000
 _FORMAT = b"\x01"
 
 
+class CountersAway(Exception):
+    """The counts cannot be known now: the shared counters cannot be reached, or are being filled. What has no rule
+    but hides may be shown meanwhile."""
+
+
 class Candidate(NamedTuple):
     """What the counters need to know of a ranked ad."""
 
@@ -131,7 +136,7 @@ class MemoryCounters:
         self._unswept: list[bytes] = []
         self._requests: dict[tuple[bytes, str], tuple[int, Earlier]] = {}
 
-    async def recall(self, viewer: bytes, request: str | None, now_ms: int) -> Past:
+    async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
         earlier = None
         if request is not None:
             remembered = self._requests.get((viewer, request))
@@ -147,7 +152,7 @@ class MemoryCounters:
                     exposures[key] = exposures.get(key, 0) + 1
         return Past(exposures, earlier)
 
-    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int) -> Grant:
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
         """Walks the ranked list once and reserves the first admissible ad for each ticket."""
         known = self._viewers.get(viewer)
         tally = _tidy_tally(known, now_ms)
