@@ -32,6 +32,7 @@ from adserve.domain.ids import AdvertiserId, KeyId
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.hides import Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.metering.intake import Intake
@@ -39,7 +40,7 @@ from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
 from adserve.prediction.prior import Prior
-from adserve.selection.slots import Bounds, Slots
+from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView
 from adserve.store.catalogue import Catalogue
 from adserve.store.desk import Desk
@@ -187,9 +188,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     recorder, landings = Recorder(journal), Landings(catalogue)
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
     intake = Intake(sealer, counters, book, recorder, draw_128_bits, may_serve=lambda: True)
-    slots = Slots(
-        live.current, counters, book, sealer, clock, draw_128_bits, may_serve=lambda: True, bounds=Bounds()
-    )
+    parts = Parts(live.current, counters, Hides(), book, sealer, lambda: True)
+    slots = Slots(parts, clock, draw_128_bits, Bounds())
 
     def campaigns() -> list[Campaign]:
         return list({ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values())

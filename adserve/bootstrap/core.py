@@ -19,6 +19,7 @@ from adserve.domain.ads import Campaign
 from adserve.domain.slots import Viewer
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.hides import Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import OVERLAP_MS, rebuild
@@ -30,7 +31,7 @@ from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import Sealer
 from adserve.prediction.rates import load_or_prior
-from adserve.selection.slots import Bounds, Slots
+from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, Switch
 from adserve.settings import Settings
 from adserve.store import idempotency
@@ -169,14 +170,10 @@ async def build_core(
         return lock.may_serve(system_clock())
 
     slots = Slots(
-        live.current,
-        counters,
-        book,
-        sealer,
+        Parts(live.current, counters, Hides(), book, sealer, may_serve),
         clock,
         draw,
-        may_serve=may_serve,
-        bounds=Bounds(settings.candidates_max, settings.click_hold_factor),
+        Bounds(settings.candidates_max, settings.click_hold_factor),
     )
     return Core(
         settings=settings,

@@ -20,6 +20,8 @@ _RANDOM_BITS = 74
 _VERSION = 7 << 76
 _VARIANT = 0b10 << 62
 _LOW_62 = (1 << 62) - 1
+_ID_BYTES = 10
+_IDS_A_HASH = 6
 
 
 def uuid7(at_ms: int, randomness: int) -> UUID:
@@ -30,5 +32,19 @@ def uuid7(at_ms: int, randomness: int) -> UUID:
 
 def derived_uuid7(at_ms: int, seed: int, index: int) -> UUID:
     """The `index`-th uuid7 of a decision: the same time, seed and index give the same id."""
-    digest = hashlib.blake2b(seed.to_bytes(16, "big") + index.to_bytes(4, "big"), digest_size=10).digest()
-    return uuid7(at_ms, int.from_bytes(digest, "big"))
+    nth, part = divmod(index, _IDS_A_HASH)
+    start = part * _ID_BYTES
+    return uuid7(at_ms, int.from_bytes(_hash(seed, nth)[start : start + _ID_BYTES], "big"))
+
+
+def derived_uuid7s(at_ms: int, seed: int, count: int) -> list[UUID]:
+    """The first `count` of them."""
+    chance = b"".join([_hash(seed, nth) for nth in range(-(-count // _IDS_A_HASH))])
+    starts = range(0, count * _ID_BYTES, _ID_BYTES)
+    return [uuid7(at_ms, int.from_bytes(chance[start : start + _ID_BYTES], "big")) for start in starts]
+
+
+def _hash(seed: int, nth: int) -> bytes:
+    return hashlib.blake2b(
+        seed.to_bytes(16, "big") + nth.to_bytes(4, "big"), digest_size=_IDS_A_HASH * _ID_BYTES
+    ).digest()

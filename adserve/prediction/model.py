@@ -35,6 +35,7 @@ class Model:
         self._intercept = intercept
         counts = [*range(features.EXPOSURES_MAX + 1), EXPOSURES_UNKNOWN]  # the last stands where -1 finds it
         self._exposures = np.array([self._sum(features.exposure_indexes(count)) for count in counts])
+        self.wears_out = bool((self._exposures[:-1] <= self._exposures[0]).all())
         self._cell = lru_cache(VIEWERS_CACHED_MAX)(self._new_cell)
 
     def prepare(self, ads: Sequence[Ad]) -> Prepared:

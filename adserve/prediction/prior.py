@@ -16,6 +16,7 @@ FIRST_CLICKS, FIRST_IMPRESSIONS = 1, 100
 
 class Prior:
     name = "prior"
+    wears_out = True
 
     def __init__(self, counts: Mapping[int, tuple[int, int]]) -> None:
         """`counts`: ad -> (impressions, clicks)."""

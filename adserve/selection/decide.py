@@ -3,32 +3,27 @@
 With the recorded past and grant, the two repeat a decision exactly.
 """
 
+from collections.abc import Mapping, Sequence
 from math import ceil
 from uuid import UUID
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
-from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts, facts_of
-from adserve.domain.ids import derived_uuid7
+from adserve.domain.facts import facts_of
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
 from adserve.limits.rules import ALL
+from adserve.selection.compiled import CompiledAd
 from adserve.selection.gates import first_closed
-from adserve.selection.index import Rows
 from adserve.selection.placement import open_positions
 from adserve.selection.pricing import Contender, clearing_micros
-from adserve.selection.ranking import Ranked, rank
-from adserve.selection.state import CompiledAd, CompiledSurface, View
+from adserve.selection.ranking import Ranked, predicted, rank
+from adserve.selection.state import View
 
 RULES_VERSION = 1
 ARM = "exposed"
-
-EVENT_RATE_MIN = 1e-6
-"""No prediction is taken to be less, nor one that is no number: a price per event divides by it."""
 
 
 class Plan(Struct, frozen=True, gc=False):
@@ -38,14 +33,15 @@ class Plan(Struct, frozen=True, gc=False):
     positions: tuple[int, ...] = ()
     matched: int = 0
     ranked: Ranked = Ranked()
+    floor_micros: int = 0
 
 
 class Held(Struct, frozen=True, gc=False):
     """The `places` among the ranked ads that hold a price, and the `holds`. Of the ads from `reached` on none was
     asked for: there were enough."""
 
-    places: tuple[int, ...] = ()
-    holds: tuple[Hold, ...] = ()
+    places: Sequence[int] = ()
+    holds: Sequence[Hold] = ()
     reached: int = 0
 
 
@@ -56,11 +52,16 @@ class Offer(Struct, frozen=True, gc=False):
     """
 
     decision: UUID
-    ask: Ask
+    viewer_cap: bytes
+    viewer_log: bytes
+    surface: str
+    country: str
+    platform: str
+    floor_micros: int
     positions: tuple[int, ...]
-    contenders: tuple[Contender, ...]
-    holds: tuple[Hold, ...]
-    tickets: tuple[UUID, ...]
+    contenders: Sequence[Contender]
+    holds: Sequence[Hold]
+    tickets: Sequence[UUID]
     model: str
     catalogue_version: int
     epoch: int
@@ -68,7 +69,8 @@ class Offer(Struct, frozen=True, gc=False):
     expires_at_ms: int
 
 
-def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int) -> Plan:
+def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *, quick: bool = False) -> Plan:
+    """Ranks the `most` best ads; or, when it is to be `quick`, as many of the very same as a shelf has ready."""
     closed = first_closed(ask, view, now_ms)
     if closed is not None:
         return Plan(closed)
@@ -76,32 +78,26 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int) ->
     positions = open_positions(surface.settings, ask.feed_length, ask.authors, ask.max_ads)
     if not positions:
         return Plan(NoFill.FEED_TOO_SHORT)
-    facts = facts_of(ask.context, ask.personalised, now_ms, ask.surface, past.exposures.get(ALL, 0))
-    rows = surface.index.match(facts, now_ms)
-    if not len(rows):
+    viewer = facts_of(ask.context, ask.personalised, now_ms, ask.surface, past.exposures.get(ALL, 0))
+    floor_micros = max(ask.floor_micros, surface.settings.floor_micros_for(ask.context.country))
+    seen: Mapping[str, int] | None = past.exposures if ask.personalised else None
+    if quick:
+        shelf = view.shelves[ask.surface].of(viewer, now_ms)
+        ranked = shelf.for_viewer(surface, view.rates, seen or {}, floor_micros, seed)
+        if ranked is not None:
+            return _planned(positions, shelf.matched, ranked, floor_micros)
+    rows = surface.index.match(viewer, now_ms)
+    click_rates = predicted(surface, view.rates, rows, viewer, seen)
+    return _planned(
+        positions, len(rows), rank(surface, rows, click_rates, floor_micros, most, seed), floor_micros
+    )
+
+
+def _planned(positions: tuple[int, ...], matched: int, ranked: Ranked, floor_micros: int) -> Plan:
+    if not matched:
         return Plan(NoFill.NO_ELIGIBLE_AD, positions)
-    click_rates = _click_rates(ask, view, surface, past, facts, rows)
-    ranked = rank(surface, rows, click_rates, ask.floor_micros, most, seed)
-    return Plan(None if ranked.ads else NoFill.BELOW_FLOOR, positions, len(rows), ranked)
-
-
-def _click_rates(
-    ask: Ask, view: View, surface: CompiledSurface, past: Past, facts: ViewerFacts, rows: Rows
-) -> NDArray[np.float64]:
-    """Without consent the viewer's history is unknown: it then tells nothing, which is not the same as none."""
-    seen = past.exposures
-    if not ask.personalised:
-        exposures = np.full(len(rows), EXPOSURES_UNKNOWN, dtype=np.int64)
-    elif seen:
-        campaigns = surface.campaign_keys
-        exposures = np.array([seen.get(campaigns[row], 0) for row in rows.tolist()], dtype=np.int64)
-    else:
-        exposures = np.zeros(len(rows), dtype=np.int64)
-    return np.fmax(view.rates.click(surface.prepared, rows, facts, exposures), EVENT_RATE_MIN)
-
-
-def ticket_ids(now_ms: int, seed: int, count: int) -> tuple[UUID, ...]:
-    return tuple(derived_uuid7(now_ms, seed, index + 1) for index in range(count))
+    no_fill = None if ranked.ads else NoFill.BELOW_FLOOR
+    return Plan(no_fill, positions, matched, ranked, floor_micros)
 
 
 def hold_micros(compiled: CompiledAd, click_rate: float, click_hold_factor: float) -> int:
@@ -130,14 +126,14 @@ def award(offer: Offer, grant: Grant) -> list[Award]:
     ranked = granted if grant.runner_up is None else [*granted, offer.contenders[grant.runner_up]]
     awards = []
     for nth, (place, winner) in enumerate(zip(grant.reserved, granted, strict=True)):
-        price = clearing_micros(winner, ranked[nth + 1 :], offer.ask.floor_micros)
+        price = clearing_micros(winner, ranked[nth + 1 :], offer.floor_micros)
         ticket = _ticket(offer, winner, offer.holds[place], nth, price)
         awards.append(Award(place, offer.positions[nth], ticket))
     return awards
 
 
 def _ticket(offer: Offer, winner: Contender, hold: Hold, nth: int, price: int) -> Ticket:
-    ask, ad, campaign = offer.ask, winner.ad, winner.ad.campaign
+    ad, campaign = winner.ad, winner.ad.campaign
     return Ticket(
         ticket=offer.tickets[nth],
         decision=offer.decision,
@@ -146,17 +142,17 @@ def _ticket(offer: Offer, winner: Contender, hold: Hold, nth: int, price: int) -
         ad=ad.id,
         creative=ad.creative.id,
         revision=ad.creative.revision,
-        viewer_cap=ask.viewer.cap,
-        viewer_log=ask.viewer.log,
+        viewer_cap=offer.viewer_cap,
+        viewer_log=offer.viewer_log,
         price_micros=price,
         currency=campaign.currency,
         billable=campaign.billable,
         lease=hold.lease,
         budget_day=hold.budget_day,
         epoch=offer.epoch,
-        surface=ask.surface,
-        country=ask.context.country or "",
-        platform=ask.context.platform or "",
+        surface=offer.surface,
+        country=offer.country,
+        platform=offer.platform,
         position=offer.positions[nth],
         propensity=1.0,
         model=offer.model,

@@ -1,10 +1,11 @@
 """The targeting index of one surface: from what is known of a viewer to the rows of the ads that match.
 
-Each dimension folds together what no campaign tells apart, and keeps for each fold the ads that allow it. A viewer's
-folds are its cell: the same cell answers from memory until the snapshot changes or a campaign starts or ends, and a
-new one is the conjunction of masks that are there already.
+Each dimension folds together what no campaign tells apart, and keeps for each fold the ads that allow it. What many
+viewers have in common makes a cell, which answers from memory until the snapshot changes or a campaign starts or ends;
+what is a viewer's own is looked up for the rows of the cell.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
@@ -16,13 +17,15 @@ from adserve.domain.ads import Ad
 from adserve.domain.facts import ViewerFacts
 from adserve.domain.targeting import Exclusion, parse_version
 
-CELLS_MAX = 4_096
-MASKS_MAX = 1_024
-"""Of each dimension."""
+CELLS_ROWS_MAX = 4_000_000
+"""Of all cells that are kept."""
+MASKS_BYTES_MAX = 16_000_000
+"""Of each dimension, where that is enough for one."""
 
 Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-Cell = tuple[Hashable, ...]
+Cell = tuple[Any, ...]
+Part = Callable[[ViewerFacts], Any]
 
 
 class TargetingIndex:
@@ -31,57 +34,74 @@ class TargetingIndex:
     def __init__(self, ads: Sequence[Ad]) -> None:
         targetings = [ad.campaign.targeting for ad in ads]
         excludes = [targeting.exclude for targeting in targetings]
-        self._custom_names = sorted({name for part in [*targetings, *excludes] for name in part.custom})
         lives = [(ad.campaign.starts_at_ms, _last_ms(ad)) for ad in ads]
-        ranges = (
-            _RangeDimension(lives, [None] * len(ads)),
-            _RangeDimension(list(map(_age_range, targetings)), list(map(_age_range, excludes))),
-            _RangeDimension(list(map(_version_range, targetings)), list(map(_version_range, excludes))),
+        self._live = _RangeDimension(lives, [None] * len(ads))
+
+        def ranges(of: Callable[[Exclusion], Range]) -> _RangeDimension:
+            return _RangeDimension(list(map(of, targetings)), list(map(of, excludes)))
+
+        def values(of: Callable[[Exclusion], Iterable[Hashable]]) -> _SetDimension:
+            return _SetDimension(targetings, excludes, of)
+
+        custom = sorted({name for part in [*targetings, *excludes] for name in part.custom})
+        self._broad = _told_apart(
+            (lambda facts: facts.version, ranges(_version_range)),
+            (lambda facts: (facts.country,), values(lambda part: part.countries)),
+            (lambda facts: facts.languages, values(lambda part: map(str.lower, part.languages))),
+            (lambda facts: (facts.platform,), values(lambda part: part.platforms)),
+            (lambda facts: (facts.weekday,), values(lambda part: part.weekdays)),
+            (lambda facts: (facts.hour,), values(lambda part: part.hours)),
         )
-        values_of = (*_VALUES, *map(_custom, self._custom_names))
-        sets = [_SetDimension(targetings, excludes, values) for values in values_of]
-        self._dimensions: tuple[_Dimension, ...] = (*ranges, *sets)
+        self._personal = _told_apart(
+            (lambda facts: facts.age, ranges(_age_range)),
+            (lambda facts: facts.interests, values(lambda part: part.interests)),
+            *[(_custom_of(name), values(_custom(name))) for name in custom],
+        )
         self._cells: dict[Cell, Rows] = {}
+        self._cells_rows = 0
+
+    def live(self, now_ms: int) -> int:
+        """The moment of the last start or end of a campaign: until the next one, `match` answers alike."""
+        return self._live.least(now_ms)
 
     def match(self, facts: ViewerFacts, now_ms: int) -> Rows:
         """The rows of all ads that are live at `now_ms` and whose targeting the viewer satisfies, ascending."""
-        cell = self._cell(facts, now_ms)
-        rows = self._cells.get(cell)
-        if rows is None:
-            if len(self._cells) >= CELLS_MAX:
-                self._cells.clear()
-            rows = self._cells[cell] = self._search(cell)
-            rows.flags.writeable = False  # every viewer of the cell reads this one
+        rows = self._broad_rows(facts, now_ms)
+        for part, dimension in self._personal:
+            mask = dimension.mask(dimension.fold(part(facts)))
+            rows = rows.compress(mask.take(rows))
         return rows
 
-    def _cell(self, facts: ViewerFacts, now_ms: int) -> Cell:
-        """In the order of the dimensions."""
-        custom = dict(facts.custom)
-        known = (
-            now_ms,
-            facts.age,
-            facts.version,
-            (facts.country,),
-            facts.languages,
-            (facts.platform,),
-            facts.interests,
-            (facts.weekday,),
-            (facts.hour,),
-            *[(custom.get(name),) for name in self._custom_names],
-        )
-        return tuple([dimension.fold(part) for dimension, part in zip(self._dimensions, known, strict=True)])
+    def _broad_rows(self, facts: ViewerFacts, now_ms: int) -> Rows:
+        """Those that match what many viewers have in common."""
+        live = self.live(now_ms)
+        cell: Cell = (live, *[dimension.fold(part(facts)) for part, dimension in self._broad])
+        rows = self._cells.get(cell)
+        if rows is None:
+            matches = self._live.mask(live).copy()
+            for fold, (_, dimension) in zip(cell[1:], self._broad, strict=True):
+                matches &= dimension.mask(fold)
+            rows = matches.nonzero()[0].astype(np.int32)
+            rows.flags.writeable = False  # every viewer of the cell reads this one
+            self._remember(cell, rows)
+        return rows
 
-    def _search(self, cell: Cell) -> Rows:
-        first, *others = [
-            dimension.mask(fold) for dimension, fold in zip(self._dimensions, cell, strict=True)
-        ]
-        matches = first.copy()
-        for mask in others:
-            matches &= mask
-        return matches.nonzero()[0].astype(np.int32)
+    def _remember(self, cell: Cell, rows: Rows) -> None:
+        self._cells_rows += len(rows) + 1
+        if self._cells_rows > CELLS_ROWS_MAX:
+            self._cells.clear()
+            self._cells_rows = len(rows) + 1
+        self._cells[cell] = rows
+
+
+def _told_apart(*dimensions: "tuple[Part, _Dimension]") -> "tuple[tuple[Part, _Dimension], ...]":
+    """Those that any ad asks about."""
+    return tuple([(part, dimension) for part, dimension in dimensions if dimension.told_apart])
 
 
 class _Dimension(Protocol):
+    told_apart: bool
+
     def fold(self, known: Any) -> Hashable:
         """What of a viewer's part campaigns tell apart."""
         ...
@@ -91,18 +111,12 @@ class _Dimension(Protocol):
         ...
 
 
-_VALUES: tuple[Callable[[Exclusion], Iterable[Hashable]], ...] = (
-    lambda part: part.countries,
-    lambda part: [language.lower() for language in part.languages],
-    lambda part: part.platforms,
-    lambda part: part.interests,
-    lambda part: part.weekdays,
-    lambda part: part.hours,
-)
-
-
 def _custom(name: str) -> Callable[[Exclusion], Iterable[Hashable]]:
     return lambda part: part.custom.get(name, ())
+
+
+def _custom_of(name: str) -> Part:
+    return lambda facts: (dict(facts.custom).get(name),)
 
 
 class _SetDimension:
@@ -117,6 +131,7 @@ class _SetDimension:
         self._wanted = _rows_by_value(wanted, values)
         self._excluded = _rows_by_value(excluded, values)
         self._named = frozenset(self._wanted) | frozenset(self._excluded)
+        self.told_apart = bool(self._named)
         self._untargeted = np.array([not list(values(part)) for part in wanted], dtype=np.bool_)
         self._masks: dict[frozenset[Hashable], Mask] = {}
 
@@ -126,24 +141,23 @@ class _SetDimension:
     def mask(self, fold: frozenset[Hashable]) -> Mask:
         mask = self._masks.get(fold)
         if mask is None:
-            if len(self._masks) >= MASKS_MAX:
-                self._masks.clear()
+            _make_room(self._masks, len(self._untargeted))
             mask = self._masks[fold] = self._untargeted.copy()
-            for value in fold:
-                mask[self._wanted.get(value, [])] = True
-            for value in fold:
-                mask[self._excluded.get(value, [])] = False
+            for value in fold & self._wanted.keys():
+                mask[self._wanted[value]] = True
+            for value in fold & self._excluded.keys():
+                mask[self._excluded[value]] = False
         return mask
 
 
 def _rows_by_value(
     parts: Sequence[Exclusion], values: Callable[[Exclusion], Iterable[Hashable]]
-) -> dict[Hashable, list[int]]:
-    rows: dict[Hashable, list[int]] = {}
+) -> dict[Hashable, Rows]:
+    rows: dict[Hashable, array[int]] = {}
     for row, part in enumerate(parts):
         for value in values(part):
-            rows.setdefault(value, []).append(row)
-    return rows
+            rows.setdefault(value, array("i")).append(row)
+    return {value: np.frombuffer(of_value, dtype=np.int32) for value, of_value in rows.items()}
 
 
 Range = tuple[int | None, int | None] | None
@@ -159,22 +173,30 @@ class _RangeDimension:
         self._out_low, self._out_high = _ends(excluded, (1, 0))
         ends = [*self._low, *(self._high + 1), *self._out_low, *(self._out_high + 1)]
         self._steps = sorted({_LOWEST, *map(int, ends)})
+        self.told_apart = not all(self._untargeted) or any(ends is not None for ends in excluded)
         self._masks: dict[int, Mask] = {}
 
     def fold(self, known: int | None) -> int | None:
+        return None if known is None else self.least(known)
+
+    def least(self, known: int) -> int:
         """The least of the numbers that no ad tells from this one."""
-        return None if known is None else self._steps[bisect_right(self._steps, known) - 1]
+        return self._steps[bisect_right(self._steps, known) - 1]
 
     def mask(self, fold: int | None) -> Mask:
         if fold is None:
             return self._untargeted
         mask = self._masks.get(fold)
         if mask is None:
-            if len(self._masks) >= MASKS_MAX:
-                self._masks.clear()
+            _make_room(self._masks, len(self._untargeted))
             inside = (self._low <= fold) & (fold <= self._high)
             mask = self._masks[fold] = inside & ~((self._out_low <= fold) & (fold <= self._out_high))
         return mask
+
+
+def _make_room(masks: dict[Any, Mask], mask_bytes: int) -> None:
+    if (len(masks) + 1) * mask_bytes > MASKS_BYTES_MAX:
+        masks.clear()
 
 
 def _ends(ranges: Sequence[Range], absent: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
-from adserve.domain.ids import DecisionId, derived_uuid7
+from adserve.domain.ids import DecisionId, derived_uuid7s
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
-from adserve.domain.time import Clock
-from adserve.limits.counters import Grant, Past, Reservation
+from adserve.domain.time import SECOND_MS, Clock
+from adserve.limits.counters import CountersAway, Grant, MemoryCounters, Past, Reservation
 from adserve.limits.leases import Hold, LeaseBook
 from adserve.selection.decide import (
     Award,
@@ -20,7 +21,6 @@ from adserve.selection.decide import (
     expected_click_micros,
     hold_micros,
     plan,
-    ticket_ids,
 )
 from adserve.selection.decision import Decision, Placement, RequestReused
 from adserve.selection.explain import explain
@@ -32,22 +32,32 @@ log = logging.getLogger(__name__)
 RANKED_PER_CANDIDATE = 4
 """How many more ads are ranked than become candidates: some will have no budget left to hold."""
 
-FEW_PER_POSITION = 3
-"""So many candidates fill a position and price it unless caps stand in the way: only then are more offered."""
+MORE_THAN_POSITIONS = 3
+"""So many more candidates than positions fill and price these unless caps stand in the way: only then are more offered."""
+
+_NOTHING_SEEN = Past({}, None)
 
 
 class Counters(Protocol):
+    """May raise CountersAway, and TimeoutError when an answer took longer than `wait_ms`."""
+
     epoch: int
 
-    async def recall(self, viewer: bytes, request: str | None, now_ms: int) -> Past: ...
+    async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int) -> Past: ...
 
-    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int) -> Grant: ...
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int) -> Grant: ...
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool: ...
 
     async def usage(
         self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int
     ) -> list[int]: ...
+
+
+class Hides(Protocol):
+    def of(self, viewer: bytes) -> Collection[int]:
+        """The advertisers that the viewer asked not to see again."""
+        ...
 
 
 class Sealer(Protocol):
@@ -65,31 +75,44 @@ class _TooFew(Exception):
     """Caps stand in the way of the first few candidates, and there are more."""
 
 
+class _Moment(NamedTuple):
+    """What one decision takes as given. `counts` is where it reserves, `past` what it knows of the viewer; `counted` says
+    whether both are the shared ones: without them only what has no rule is offered."""
+
+    ask: Ask
+    view: View
+    now_ms: int
+    seed: int
+    ids: Sequence[UUID]
+    past: Past
+    counts: Counters
+    counted: bool
+
+
+class Parts(NamedTuple):
+    """What slot requests are answered with. `view` gives the newest snapshot; `may_serve` says whether our counters are
+    the ones that count: without that, nothing is placed."""
+
+    view: Callable[[], View]
+    counters: Counters
+    hides: Hides
+    leases: LeaseBook
+    sealer: Sealer
+    may_serve: Callable[[], bool]
+
+
 class Slots:
-    """Answers slot requests. `view` gives the newest snapshot, `draw` 128 bits of chance a decision.
+    """Answers slot requests. `draw` gives 128 bits of chance a decision."""
 
-    `may_serve` says whether our counters are the only ones: without that, nothing is placed.
-    """
-
-    def __init__(
-        self,
-        view: Callable[[], View],
-        counters: Counters,
-        leases: LeaseBook,
-        sealer: Sealer,
-        clock: Clock,
-        draw: Callable[[], int],
-        *,
-        may_serve: Callable[[], bool],
-        bounds: Bounds,
-    ) -> None:
-        self._view = view
-        self._counters = counters
-        self._leases = leases
-        self._sealer = sealer
+    def __init__(self, parts: Parts, clock: Clock, draw: Callable[[], int], bounds: Bounds) -> None:
+        self._view = parts.view
+        self._counters = parts.counters
+        self._hides = parts.hides
+        self._leases = parts.leases
+        self._sealer = parts.sealer
+        self._may_serve = parts.may_serve
         self._clock = clock
         self._draw = draw
-        self._may_serve = may_serve
         self._bounds = bounds
 
     async def answer(self, ask: Ask) -> Decision:
@@ -98,19 +121,18 @@ class Slots:
         Raises RequestReused when the caller's `request` came before with another body, and nothing else.
         """
         now_ms, seed = self._clock(), self._draw()
-        decision = DecisionId(derived_uuid7(now_ms, seed, 0))
+        ids = derived_uuid7s(now_ms, seed, 1 + ask.max_ads)
         if not self._may_serve():
-            return Decision(decision, (), NoFill.DEGRADED)
+            return Decision(DecisionId(ids[0]), (), NoFill.DEGRADED)
         try:
-            async with asyncio.timeout(ask.deadline_ms / 1_000):
-                return await self._decide(ask, decision, now_ms, seed)
+            return await self._decide(ask, now_ms, seed, ids)
         except RequestReused:
             raise
         except TimeoutError:
-            return Decision(decision, (), NoFill.DEADLINE)
+            return Decision(DecisionId(ids[0]), (), NoFill.DEADLINE)
         except Exception:
-            log.exception("decision failed", extra={"decision": str(decision)})
-            return Decision(decision, (), NoFill.DEGRADED)
+            log.exception("decision failed", extra={"decision": str(ids[0])})
+            return Decision(DecisionId(ids[0]), (), NoFill.DEGRADED)
 
     async def release(self, tickets: Sequence[Ticket]) -> int:
         """Gives back the caps and budgets of placements that will not be shown; answers how many were held."""
@@ -121,55 +143,69 @@ class Slots:
                 released += 1
         return released
 
-    async def _decide(self, ask: Ask, decision: DecisionId, now_ms: int, seed: int) -> Decision:
+    async def _decide(self, ask: Ask, now_ms: int, seed: int, ids: Sequence[UUID]) -> Decision:
         view = self._view()
-        past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms)
-        if past.earlier is not None and not view.paused:  # the switch beats every promise to a retry
-            return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
-        planned = plan(ask, view, past, self._bounds.candidates_max * RANKED_PER_CANDIDATE, now_ms, seed)
-        if planned.no_fill is not None:
-            explanation = explain(ask, view, planned) if ask.explain else None
-            return Decision(decision, (), planned.no_fill, explanation)
-        few = FEW_PER_POSITION * len(planned.positions)
-        if few < self._bounds.candidates_max and not ask.explain:
+        try:
+            past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms, ask.deadline_ms)
+            if past.earlier is not None and not view.paused:  # the switch beats every promise to a retry
+                return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
+            return await self._fill(_Moment(ask, view, now_ms, seed, ids, past, self._counters, True))
+        except CountersAway:
+            counts = self._hides_alone(ask.viewer.cap, now_ms)
+            return await self._fill(_Moment(ask, view, now_ms, seed, ids, _NOTHING_SEEN, counts, False))
+
+    def _hides_alone(self, viewer: bytes, now_ms: int) -> MemoryCounters:
+        """What a viewer does not want to see is known here too."""
+        counts = MemoryCounters(self._counters.epoch)
+        for advertiser in self._hides.of(viewer):
+            counts.restore_hide(viewer, advertiser, now_ms)
+        return counts
+
+    async def _fill(self, moment: _Moment) -> Decision:
+        """Offers the best few that are at hand, and only where caps or budgets stand in their way as many as may be."""
+        ask, most = moment.ask, self._bounds.candidates_max
+        few = MORE_THAN_POSITIONS + ask.max_ads
+        if few < most and not ask.explain:
+            planned = self._plan(moment, quick=True)
             try:
-                return await self._place(ask, view, planned, decision, now_ms, seed, few)
+                return await self._place(moment, planned, few)
             except _TooFew:
                 pass
-        return await self._place(ask, view, planned, decision, now_ms, seed, self._bounds.candidates_max)
+        return await self._place(moment, self._plan(moment, quick=False), most)
 
-    async def _place(
-        self, ask: Ask, view: View, planned: Plan, decision: DecisionId, now_ms: int, seed: int, most: int
-    ) -> Decision:
-        """Offers the first `most` ads that hold their price."""
-        held = self._hold(planned.ranked, most, now_ms)
-        if not held.places:
-            explanation = explain(ask, view, planned, held) if ask.explain else None
-            return Decision(decision, (), NoFill.BUDGET_SPENT, explanation)
-        offer = Offer(
-            decision=decision,
-            ask=ask,
-            positions=planned.positions,
-            contenders=tuple(map(planned.ranked.contender, held.places)),
-            holds=held.holds,
-            tickets=ticket_ids(now_ms, seed, len(planned.positions)),
-            model=view.rates.name,
-            catalogue_version=view.snapshot.version,
-            epoch=self._counters.epoch,
-            issued_at_ms=now_ms,
-            expires_at_ms=now_ms + ask.ticket_ttl_s * 1_000,
+    def _plan(self, moment: _Moment, *, quick: bool) -> Plan:
+        most = self._bounds.candidates_max * RANKED_PER_CANDIDATE
+        return plan(moment.ask, moment.view, moment.past, most, moment.now_ms, moment.seed, quick=quick)
+
+    async def _place(self, moment: _Moment, planned: Plan, most: int) -> Decision:
+        """Offers the first `most` ads that hold their price. Raises _TooFew when others may stand behind them."""
+        ask = moment.ask
+        if planned.no_fill is not None:
+            explanation = explain(ask, moment.view, planned) if ask.explain else None
+            return Decision(DecisionId(moment.ids[0]), (), planned.no_fill, explanation)
+        held = self._hold(planned.ranked, most, moment)
+        whole = most < self._bounds.candidates_max and not (
+            planned.ranked.whole and held.reached == len(planned.ranked.ads)
         )
-        whole = most < self._bounds.candidates_max and held.reached < len(planned.ranked.ads)
+        if not held.places:
+            if whole:
+                raise _TooFew
+            reason = NoFill.BUDGET_SPENT if moment.counted else NoFill.DEGRADED
+            explanation = explain(ask, moment.view, planned, held) if ask.explain else None
+            return Decision(DecisionId(moment.ids[0]), (), reason, explanation)
+        offer = _offer(moment, planned, held)
         kept: set[int] = set()
         try:
-            grant = await self._counters.reserve(ask.viewer.cap, _reservation(offer, whole), now_ms)
+            wait_ms = ask.deadline_ms - (self._clock() - moment.now_ms)
+            reservation = _reservation(ask, offer, whole)
+            grant = await moment.counts.reserve(ask.viewer.cap, reservation, moment.now_ms, wait_ms)
             if whole and not grant.reserved:
                 raise _TooFew
             awards = award(offer, grant)
             placements = self._seal(offer, awards)
             explanation = None
             if ask.explain:
-                explanation = await self._explain(view, planned, held, offer, grant, awards)
+                explanation = await self._explain(moment, planned, held, offer, grant, awards)
             for given in awards:  # last, as nothing fails after it: what stays held is answered
                 self._keep(offer, given)
                 kept.add(given.place)
@@ -178,23 +214,26 @@ class Slots:
                 if place not in kept:
                     self._leases.give_back(hold)
         no_fill = None if awards else NoFill.FREQUENCY_CAPPED
-        return Decision(decision, placements, no_fill, explanation)
+        return Decision(DecisionId(offer.decision), placements, no_fill, explanation)
 
-    def _hold(self, ranked: Ranked, most: int, now_ms: int) -> Held:
+    def _hold(self, ranked: Ranked, most: int, moment: _Moment) -> Held:
         """Holds the prices of the first `most` ads whose campaigns have room for them."""
         places: list[int] = []
         holds: list[Hold] = []
+        hold, factor, now_ms = self._leases.hold, self._bounds.click_hold_factor, moment.now_ms
         reached = len(ranked.ads)
         for place, compiled in enumerate(ranked.ads):
-            amount = hold_micros(compiled, ranked.click_rates[place], self._bounds.click_hold_factor)
-            hold = self._leases.hold(compiled.campaign, amount, now_ms)
-            if hold is not None:
+            if not (moment.counted or compiled.unruled):
+                continue
+            amount = hold_micros(compiled, ranked.click_rates[place], factor)
+            given = hold(compiled.campaign, amount, now_ms)
+            if given is not None:
                 places.append(place)
-                holds.append(hold)
+                holds.append(given)
                 if len(places) == most:
                     reached = place + 1
                     break
-        return Held(tuple(places), tuple(holds), reached)
+        return Held(places, holds, reached)
 
     def _keep(self, offer: Offer, given: Award) -> None:
         ticket, winner = given.ticket, offer.contenders[given.place]
@@ -209,19 +248,19 @@ class Slots:
         return Decision(DecisionId(offer.decision), self._seal(offer, award(offer, grant)), None)
 
     def _seal(self, offer: Offer, awards: Sequence[Award]) -> tuple[Placement, ...]:
+        seal, contenders = self._sealer.seal, offer.contenders
         return tuple(
-            Placement(
-                given.position,
-                offer.contenders[given.place].ad,
-                given.ticket,
-                self._sealer.seal(given.ticket),
-            )
-            for given in awards
+            [
+                Placement(
+                    given.position, contenders[given.place].compiled.ad, given.ticket, seal(given.ticket)
+                )
+                for given in awards
+            ]
         )
 
     async def _explain(
         self,
-        view: View,
+        moment: _Moment,
         planned: Plan,
         held: Held,
         offer: Offer,
@@ -230,19 +269,42 @@ class Slots:
     ) -> dict[str, object]:
         rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.candidate.rules]
         keys_windows = [(rule.key, rule.window_ms) for rule in rules]
-        counts = await self._counters.usage(offer.ask.viewer.cap, keys_windows, offer.issued_at_ms)
+        async with asyncio.timeout(moment.ask.deadline_ms / SECOND_MS):
+            counts = await moment.counts.usage(offer.viewer_cap, keys_windows, offer.issued_at_ms)
         used = dict(zip(rules, counts, strict=True))
-        return explain(offer.ask, view, planned, held, offer, grant, awards, used)
+        return explain(moment.ask, moment.view, planned, held, offer, grant, awards, used)
 
 
-def _reservation(offer: Offer, whole: bool) -> Reservation:
+def _offer(moment: _Moment, planned: Plan, held: Held) -> Offer:
+    ask, view, ranked = moment.ask, moment.view, planned.ranked
+    return Offer(
+        decision=moment.ids[0],
+        viewer_cap=ask.viewer.cap,
+        viewer_log=ask.viewer.log,
+        surface=ask.surface,
+        country=ask.context.country or "",
+        platform=ask.context.platform or "",
+        floor_micros=planned.floor_micros,
+        positions=planned.positions,
+        contenders=[ranked.contender(place) for place in held.places],
+        holds=held.holds,
+        tickets=moment.ids[1 : len(planned.positions) + 1],
+        model=view.rates.name,
+        catalogue_version=view.snapshot.version,
+        epoch=moment.counts.epoch,
+        issued_at_ms=moment.now_ms,
+        expires_at_ms=moment.now_ms + ask.ticket_ttl_s * 1_000,
+    )
+
+
+def _reservation(ask: Ask, offer: Offer, whole: bool) -> Reservation:
     return Reservation(
         decision=offer.decision,
         candidates=[contender.compiled.candidate for contender in offer.contenders],
         tickets=offer.tickets,
         expires_at_ms=offer.expires_at_ms,
         whole=whole,
-        request=offer.ask.request,
-        digest=offer.ask.digest,
+        request=ask.request,
+        digest=ask.digest,
         memo=offer,
     )

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adserve.domain.ids import derived_uuid7, uuid7
+from adserve.domain.ids import derived_uuid7, derived_uuid7s, uuid7
 
 MOMENTS = st.integers(0, 2**48 - 1)
 SEEDS = st.integers(0, 2**128 - 1)
@@ -22,6 +22,12 @@ def test_derived_ids_repeat_and_differ(at_ms: int, seed: int, index: int) -> Non
     assert value == derived_uuid7(at_ms, seed, index)
     assert value != derived_uuid7(at_ms, seed, index + 1)
     assert value != derived_uuid7(at_ms, seed ^ 1, index)
+
+
+@given(at_ms=MOMENTS, seed=SEEDS, count=st.integers(0, 20))
+@settings(derandomize=True, max_examples=50)
+def test_many_ids_are_each_ones_own(at_ms: int, seed: int, count: int) -> None:
+    assert derived_uuid7s(at_ms, seed, count) == [derived_uuid7(at_ms, seed, index) for index in range(count)]
 
 
 def test_all_74_bits_of_chance_are_used() -> None:

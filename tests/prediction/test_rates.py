@@ -10,7 +10,7 @@ from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts
 from adserve.domain.ids import AdId, AdvertiserId, CampaignId, CreativeId
 from adserve.domain.targeting import Targeting
 from adserve.prediction.rates import load_or_prior
-from adserve.selection.state import Rates
+from adserve.selection.compiled import Rates
 
 
 def an_ad(number: int) -> Ad:

@@ -15,9 +15,12 @@ from adserve.domain.targeting import Targeting
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.hides import Hides
 from adserve.limits.leases import Lease, LeaseBook
-from adserve.selection.slots import Bounds, Slots
-from adserve.selection.state import CompiledSurface, View
+from adserve.selection.compiled import CompiledSurface
+from adserve.selection.ranking import Shelves
+from adserve.selection.slots import Bounds, Parts, Slots
+from adserve.selection.state import View
 
 NOW_MS = 1_767_225_600_000
 EVERYBODY = SurfaceRollout(percent_bp=10_000)
@@ -76,6 +79,7 @@ class ToldRates:
     """Click rates by ad; what they were asked is kept in `asked`."""
 
     name = "told"
+    wears_out = True
 
     def __init__(self, rates: Mapping[int, float] | None = None, otherwise: float = 0.01) -> None:
         self._rates = rates or {}
@@ -102,7 +106,12 @@ def make_view(
     rates = rates or ToldRates()
     compiled = CompiledSurface(surface or Surface(), ads, rates)
     return View(
-        Snapshot(7, tuple(ads), {"status": rollout}), {"status": compiled}, rates, paused, fresh_at_ms
+        Snapshot(7, tuple(ads), {"status": rollout}),
+        {"status": compiled},
+        {"status": Shelves(compiled, rates)},
+        rates,
+        paused,
+        fresh_at_ms,
     )
 
 
@@ -139,6 +148,7 @@ class Market:
         self.ads = ads
         self.view = make_view(ads, **of_view)
         self.counters: Any = MemoryCounters(1)
+        self.hides = Hides()
         self.book: Any = LeaseBook()
         if fund_micros:
             fund(self.book, ads, fund_micros)
@@ -150,16 +160,10 @@ class Market:
 
     @property
     def slots(self) -> Slots:
-        return Slots(
-            lambda: self.view,
-            self.counters,
-            self.book,
-            self.sealer,
-            lambda: self.now_ms,
-            lambda: self.seed,
-            may_serve=lambda: self.may_serve,
-            bounds=self.bounds,
+        parts = Parts(
+            lambda: self.view, self.counters, self.hides, self.book, self.sealer, lambda: self.may_serve
         )
+        return Slots(parts, lambda: self.now_ms, lambda: self.seed, self.bounds)
 
     async def answer(self, **told: Any) -> Any:
         self.seed += 1

@@ -6,13 +6,15 @@ from market import NOW_MS, ToldRates, make_ad, make_ask, make_view, per_click
 
 from adserve.domain.ads import Tier
 from adserve.domain.facts import EXPOSURES_UNKNOWN
+from adserve.domain.ids import derived_uuid7, derived_uuid7s
 from adserve.domain.slots import Context, NoFill
 from adserve.domain.targeting import Targeting
 from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
 from adserve.limits.rules import ALL, Rule, campaign_key
-from adserve.selection.decide import EVENT_RATE_MIN, Offer, Plan, award, hold_micros, plan, ticket_ids
+from adserve.selection.decide import Offer, Plan, award, hold_micros, plan
 from adserve.selection.pricing import Contender
+from adserve.selection.ranking import EVENT_RATE_MIN
 
 NOTHING_YET = Past({}, None)
 SEED = 2**100 + 7
@@ -26,12 +28,17 @@ def make_offer(view: Any, **told: Any) -> Offer:
     ask = make_ask(**told)
     planned = plan(ask, view, NOTHING_YET, 32, NOW_MS, SEED)
     return Offer(
-        decision=ticket_ids(NOW_MS, SEED, 9)[8],
-        ask=ask,
+        decision=derived_uuid7(NOW_MS, SEED, 8),
+        viewer_cap=ask.viewer.cap,
+        viewer_log=ask.viewer.log,
+        surface=ask.surface,
+        country=ask.context.country or "",
+        platform=ask.context.platform or "",
+        floor_micros=planned.floor_micros,
         positions=planned.positions,
         contenders=contenders_of(planned),
         holds=tuple(Hold(contender.ad.campaign.id, 20_454, 1) for contender in contenders_of(planned)),
-        tickets=ticket_ids(NOW_MS, SEED, len(planned.positions)),
+        tickets=tuple(derived_uuid7s(NOW_MS, SEED, len(planned.positions))),
         model="told",
         catalogue_version=7,
         epoch=3,
@@ -160,7 +167,7 @@ def test_a_ticket_seals_what_its_events_will_need() -> None:
     assert (ticket.ticket, ticket.decision) == (offer.tickets[0], offer.decision)
     assert (ticket.lease, ticket.budget_day, ticket.epoch) == (1, 20_454, 3)
     assert (ticket.price_micros, ticket.billable, ticket.labels) == (3, "impression", ("drinks",))
-    assert (ticket.viewer_cap, ticket.viewer_log) == (offer.ask.viewer.cap, offer.ask.viewer.log)
+    assert (ticket.viewer_cap, ticket.viewer_log) == (offer.viewer_cap, offer.viewer_log)
     assert (ticket.issued_at_ms, ticket.expires_at_ms) == (NOW_MS, NOW_MS + 3_600_000)
     assert (ticket.catalogue_version, ticket.model, ticket.country) == (7, "told", "ID")
 
@@ -180,8 +187,3 @@ def test_a_rate_that_cannot_be_divided_by_is_the_least(rate: float) -> None:
     best, other = contenders_of(plan(make_ask(), view, NOTHING_YET, 32, NOW_MS, SEED))
     assert (best.ad.id, best.value_micros) == (2, 5_000_000)
     assert other.click_rate == EVENT_RATE_MIN
-
-
-def test_ticket_ids_repeat_and_are_those_of_the_moment() -> None:
-    assert ticket_ids(NOW_MS, SEED, 3) == ticket_ids(NOW_MS, SEED, 5)[:3]
-    assert len({*ticket_ids(NOW_MS, SEED, 5), *ticket_ids(NOW_MS, SEED + 1, 5)}) == 10

@@ -10,7 +10,7 @@ from market import NOW_MS, make_ad
 from adserve.domain.ads import Ad
 from adserve.domain.facts import ViewerFacts
 from adserve.domain.targeting import AgeRange, Exclusion, Targeting, VersionRange, parse_version
-from adserve.selection.index import CELLS_MAX, Cell, TargetingIndex
+from adserve.selection.index import TargetingIndex
 
 MARKETS = 300
 
@@ -146,14 +146,17 @@ def test_matches_are_those_of_the_predicate() -> None:
     assert agrees(TargetingIndex)
 
 
-@pytest.mark.parametrize("part", range(9))
-def test_an_index_that_takes_one_cell_for_another_is_noticed(part: int) -> None:
-    """Viewers who differ in one part alone get the same answer."""
+@pytest.mark.parametrize("part", range(8))
+def test_an_index_that_takes_one_part_for_another_is_noticed(part: int) -> None:
+    """It looks at every part of a viewer but one."""
 
     class Forgetful(TargetingIndex):
-        def _cell(self, facts: ViewerFacts, now_ms: int) -> Cell:
-            cell, stranger = super()._cell(facts, now_ms), super()._cell(ViewerFacts(), NOW_MS)
-            return (*cell[:part], stranger[part], *cell[part + 1 :])
+        def __init__(self, ads: Sequence[Ad]) -> None:
+            super().__init__(ads)
+            dimensions = (*self._broad, *self._personal)
+            dropped = dimensions[part] if part < len(dimensions) else None
+            self._broad = tuple(dimension for dimension in self._broad if dimension is not dropped)
+            self._personal = tuple(dimension for dimension in self._personal if dimension is not dropped)
 
     assert not agrees(Forgetful)
 
@@ -169,14 +172,15 @@ def test_what_no_campaign_mentions_makes_no_new_cell() -> None:
     assert len(index._cells) == 1
 
 
-def test_cells_are_bounded() -> None:
-    ads = [make_ad(number, targeting=Targeting(interests=(f"interest {number}",))) for number in range(20)]
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adserve.selection.index.CELLS_ROWS_MAX", 50)
+    monkeypatch.setattr("adserve.selection.index.MASKS_BYTES_MAX", 200)
+    ads = [make_ad(number, targeting=Targeting(countries=(f"C{number}",))) for number in range(20)]
     index = TargetingIndex(ads)
-    for number in range(CELLS_MAX + 10):
-        interests = tuple(f"interest {bit}" for bit in range(20) if number >> bit & 1)
-        rows = index.match(ViewerFacts(interests=interests), NOW_MS)
-        assert len(rows) == number.bit_count()
-        assert len(index._cells) <= CELLS_MAX
+    for number in range(40):
+        assert len(index.match(ViewerFacts(country=f"C{number}"), NOW_MS)) == (number < 20)
+        assert sum(map(len, index._cells.values())) <= 50
+        assert all(len(dimension._masks) <= 10 for _, dimension in index._broad)
 
 
 def test_a_kept_answer_cannot_be_changed_by_a_reader() -> None:

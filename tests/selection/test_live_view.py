@@ -1,6 +1,6 @@
 import asyncio
 import threading
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from market import EVERYBODY, NOW_MS, ToldRates, make_ad, make_ask
@@ -77,10 +77,10 @@ async def test_a_local_pause_during_a_compilation_is_not_lost(
     compiling, go_on = threading.Event(), threading.Event()
     compile_snapshot = live._compile
 
-    def slowly(newest: Snapshot) -> object:
+    def slowly(*given: Any) -> object:
         compiling.set()
         assert go_on.wait(5)
-        return compile_snapshot(newest)
+        return compile_snapshot(*given)
 
     monkeypatch.setattr(live, "_compile", slowly)
     publishing = asyncio.create_task(live.publish(snapshot(2, 1), Switch(1), NOW_MS))

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from market import make_ad, make_view, per_click
 
 from adserve.domain.ads import Ad, Tier
+from adserve.selection.compiled import VIEW_RATE
 from adserve.selection.pricing import Contender, clearing_micros
-from adserve.selection.state import VIEW_RATE
 
 BIDS = st.integers(1, 50_000)
 
@@ -41,13 +41,13 @@ def test_a_price_is_between_what_it_must_beat_and_the_bid(field: list[Contender]
     bid = winner.ad.campaign.event_bid_micros
     rivals = [other.value_micros for other in behind if other.ad.advertiser != winner.ad.advertiser]
     to_beat = max(Fraction(floor), *map(Fraction, rivals), Fraction(0))
-    exact = to_beat / (1_000 * Fraction(winner.event_rate))
+    exact = to_beat / (Fraction(winner.value_micros) / bid)
     assert 1 <= price <= bid
     if exact <= bid:
         assert price >= exact * (1 - Fraction(1, 10**11)), "too little"
         assert price - 1 <= exact or price == 1, "too much"
     if winner.value_micros >= floor:
-        worth = Fraction(price) * 1_000 * Fraction(winner.event_rate)
+        worth = price * Fraction(winner.value_micros) / bid
         assert worth >= floor * (1 - Fraction(1, 10**11)), "below the floor"
 
 

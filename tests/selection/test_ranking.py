@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from market import ToldRates, make_ad, make_view, per_click
 
 from adserve.domain.ads import Ad, Tier
+from adserve.selection.compiled import VIEW_RATE, CompiledSurface
 from adserve.selection.ranking import Ranked, rank
-from adserve.selection.state import VIEW_RATE, CompiledSurface
 
 SEEDS = st.integers(0, 2**128 - 1)
 CLICK_RATE = 0.01

@@ -16,7 +16,7 @@ from adserve.domain.slots import Context, NoFill
 from adserve.domain.time import DAY_MS
 from adserve.limits.leases import GRACE_MS
 from adserve.selection.decision import Decision, RequestReused
-from adserve.selection.slots import FEW_PER_POSITION, Bounds
+from adserve.selection.slots import MORE_THAN_POSITIONS, Bounds
 from adserve.settings import Surface
 
 ONCE_A_DAY = (Cap("campaign", 1, 86_400),)
@@ -160,14 +160,20 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-async def hang(*_: Any, **__: Any) -> Any:
+async def late(*given: Any) -> Any:
+    """No answer comes, and whoever waits for one gives up in time."""
+    await asyncio.sleep(given[-1] / 1_000)
+    raise TimeoutError
+
+
+async def hang(*_given: Any) -> Any:
     await asyncio.Event().wait()
 
 
-async def hang_after(call: Callable[..., Any], *given: Any) -> Any:
+async def late_after(call: Callable[..., Any], *given: Any) -> Any:
     """The far side has done it, and we never hear of it."""
     await call(*given)
-    await asyncio.Event().wait()
+    await late(*given)
 
 
 class Broken:
@@ -190,10 +196,9 @@ FAULTS: dict[str, tuple[Callable[[Market], None], NoFill]] = {
     "recall raises": (break_counters("recall", BOOM), NoFill.DEGRADED),
     "reserve raises": (break_counters("reserve", BOOM), NoFill.DEGRADED),
     "usage raises": (break_counters("usage", BOOM), NoFill.DEGRADED),
-    "recall hangs": (break_counters("recall", hang), NoFill.DEADLINE),
-    "reserve hangs": (break_counters("reserve", hang), NoFill.DEADLINE),
+    "recall is late": (break_counters("recall", late), NoFill.DEADLINE),
+    "reserve is late": (break_counters("reserve", late), NoFill.DEADLINE),
     "usage hangs": (break_counters("usage", hang), NoFill.DEADLINE),
-    "reserve times out": (break_counters("reserve", raising(TimeoutError())), NoFill.DEADLINE),
     "seal raises": (
         lambda market: setattr(market, "sealer", Broken(None, seal=raising(LookupError("no key")))),
         NoFill.DEGRADED,
@@ -229,7 +234,7 @@ async def test_a_fault_is_a_decision_without_ads_that_holds_nothing(fault: str) 
 async def test_a_grant_that_never_arrives_counts_until_it_lapses() -> None:
     market = Market(rising(2, caps=ONCE_A_DAY))
     whole = market.counters
-    market.counters = Broken(whole, reserve=lambda *given: hang_after(whole.reserve, *given))
+    market.counters = Broken(whole, reserve=lambda *given: late_after(whole.reserve, *given))
     assert (await market.answer(deadline_ms=5, ticket_ttl_s=60)).no_fill is NoFill.DEADLINE
     market.counters = whole
     assert (await market.answer()).no_fill is NoFill.FREQUENCY_CAPPED
@@ -314,7 +319,7 @@ async def test_few_candidates_hold_budget_where_that_is_enough() -> None:
 
     market.book = Broken(whole, hold=hold)
     assert placed(await market.answer(max_ads=2)) == [40, 39]
-    assert held == [40, 39, 38, 37, 36, 35]
+    assert held == [40, 39, 38, 37, 36]
 
 
 async def test_few_candidates_or_many_place_the_same_for_the_same_price(
@@ -331,8 +336,8 @@ async def test_few_candidates_or_many_place_the_same_for_the_same_price(
         for number in range(1, 31)
     ]
     seen = []
-    for few in (FEW_PER_POSITION, 100):
-        monkeypatch.setattr("adserve.selection.slots.FEW_PER_POSITION", few)
+    for few in (MORE_THAN_POSITIONS, 100):
+        monkeypatch.setattr("adserve.selection.slots.MORE_THAN_POSITIONS", few)
         market = Market(ads)
         seen.append([await market.answer() for _ in range(25)])
         assert set(market.remaining_micros().values()) != {GRANT_MICROS}
