@@ -185,10 +185,10 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     live, catalogue = LiveView(SURFACES, Prior({})), Catalogue(pools.catalogue, REPLICA)
     sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
     book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
-    recorder, landings = Recorder(journal), Landings(catalogue)
+    recorder, landings, hides = Recorder(journal), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
-    intake = Intake(sealer, counters, book, recorder, draw_128_bits, may_serve=lambda: True)
-    parts = Parts(live.current, counters, Hides(), book, sealer, lambda: True)
+    intake = Intake(sealer, counters, book, recorder, draw_128_bits, hides=hides, may_serve=lambda: True)
+    parts = Parts(live.current, counters, hides, book, sealer, lambda: True)
     slots = Slots(parts, clock, draw_128_bits, Bounds())
 
     def campaigns() -> list[Campaign]:

@@ -19,7 +19,7 @@ from adserve.domain.ads import Campaign
 from adserve.domain.slots import Viewer
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
-from adserve.limits.hides import Hides
+from adserve.limits.hides import HideReader, Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import OVERLAP_MS, rebuild
@@ -51,6 +51,7 @@ Progress = Callable[[str], None]
 REFRESH_S = 0.5
 PARTITIONS_S = 3_600.0
 SWEEP_S = 5.0
+HIDES_S = 5.0
 CLICKS_BACK_MS = 30 * DAY_MS
 """How far back the click rate that stands in for a model looks."""
 IDEMPOTENT_S = 3_600.0
@@ -88,6 +89,7 @@ class Core:
     sealer: Sealer
     pseudonyms: Pseudonyms
     counters: MemoryCounters
+    hides: HideReader
     checkpoints: Checkpoints
     keeper: LeaseKeeper
     journal: Journal
@@ -130,6 +132,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
+        Task("hides", core.hides.step, HIDES_S),
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
@@ -150,7 +153,7 @@ async def build_core(
     replica = uuid4()
     catalogue = Catalogue(pools.catalogue, replica)
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
-    sealer, pseudonyms, book = Sealer(), Pseudonyms(), LeaseBook()
+    sealer, pseudonyms, book, hides = Sealer(), Pseudonyms(), LeaseBook(), Hides()
     rates, rates_fallback = load_or_prior(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
@@ -170,7 +173,7 @@ async def build_core(
         return lock.may_serve(system_clock())
 
     slots = Slots(
-        Parts(live.current, counters, Hides(), book, sealer, may_serve),
+        Parts(live.current, counters, hides, book, sealer, may_serve),
         clock,
         draw,
         Bounds(settings.candidates_max, settings.click_hold_factor),
@@ -192,12 +195,13 @@ async def build_core(
         sealer=sealer,
         pseudonyms=pseudonyms,
         counters=counters,
+        hides=HideReader(hides, journal),
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), campaigns, replica),
         journal=journal,
         recorder=recorder,
         slots=slots,
-        intake=Intake(sealer, counters, book, recorder, draw, may_serve=may_serve),
+        intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
     )
 
 

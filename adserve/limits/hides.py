@@ -1,6 +1,8 @@
 """Whom a viewer does not want to see ads of: known from the event log alone, whatever becomes of the counters."""
 
+from collections.abc import Sequence
 from itertools import takewhile
+from typing import Protocol
 
 from adserve.limits.rules import RETENTION_MS
 
@@ -52,3 +54,26 @@ class Hides:
 
     def __len__(self) -> int:
         return len(self._moments)
+
+
+class HideLog(Protocol):
+    async def hides(self, since_ms: int, most: int) -> Sequence[tuple[bytes, int, int]]:
+        """The newest of those received from a moment on, oldest first: viewer, advertiser, moment of receipt."""
+        ...
+
+
+class HideReader:
+    """Knows what the event log holds: all of it after the first step, and what other processes record from then on."""
+
+    def __init__(self, hides: Hides, log: HideLog) -> None:
+        self._hides = hides
+        self._log = log
+        self._read_until_ms: int | None = None
+
+    async def step(self, now_ms: int) -> None:
+        known_ms = self._read_until_ms
+        since_ms = now_ms - RETENTION_MS if known_ms is None else known_ms - OVERLAP_MS
+        for viewer, advertiser, at_ms in await self._log.hides(since_ms, HIDES_MAX):
+            self._hides.add(viewer, advertiser, at_ms)
+        self._read_until_ms = now_ms
+        self._hides.sweep(now_ms)

@@ -7,6 +7,8 @@ from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId, derived_uuid7
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
+from adserve.limits.counters import CountersAway
+from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.recorder import Recorder
@@ -69,6 +71,7 @@ class Intake:
         recorder: Recorder,
         draw: Callable[[], int],
         *,
+        hides: Hides,
         may_serve: Callable[[], bool],
     ) -> None:
         self._sealer = sealer
@@ -76,6 +79,7 @@ class Intake:
         self._leases = leases
         self._recorder = recorder
         self._draw = draw
+        self._hides = hides
         self._may_serve = may_serve
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
@@ -121,15 +125,22 @@ class Intake:
     async def _outcome(self, ticket: Ticket, kind: EventKind, received_at_ms: int) -> Outcome:
         if received_at_ms > ticket.expires_at_ms:
             return Outcome.LATE
-        if kind in CONFIRMING and not await self._counters.confirm(ticket, received_at_ms, received_at_ms):
+        if kind in CONFIRMING and not await self._confirm(ticket, received_at_ms):
             return Outcome.OVER_CAP
         return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
+
+    async def _confirm(self, ticket: Ticket, received_at_ms: int) -> bool:
+        try:
+            return await self._counters.confirm(ticket, received_at_ms, received_at_ms)
+        except CountersAway as error:
+            raise RecorderUnavailable(str(error)) from error
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
         if settled.outcome is Outcome.RECORDED:
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
         if event.kind in WITHHOLDING:
+            self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
         return Answer(settled.event, settled.outcome, settled.billed)
 

@@ -97,6 +97,14 @@ class Journal:
             for event, kind, outcome, billed_micros, currency in rows
         ]
 
+    async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]:
+        """The newest hides and reports from a moment on, oldest first: viewer, advertiser, moment of receipt."""
+        with _translated_errors():
+            rows = await self._pool.fetch(SQL.hides, from_ms(since_ms), most)
+        return [
+            (viewer, advertiser, to_ms(received_at)) for viewer, advertiser, received_at in reversed(rows)
+        ]
+
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, in the order it was received."""
         with _translated_errors():

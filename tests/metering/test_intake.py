@@ -10,6 +10,7 @@ from adserve.domain.events import EventKind, Outcome
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
+from adserve.limits.hides import Hides
 from adserve.limits.leases import Lease, LeaseBook
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Answer, Intake, Problem, Report
@@ -39,10 +40,17 @@ class Counters:
 class Setting:
     def __init__(self) -> None:
         self.journal, self.counters, self.book = MemoryJournal(), Counters(), LeaseBook()
+        self.hides = Hides()
         self.recorder = Recorder(self.journal)
         self.alone = True
         self.intake = Intake(
-            SEALER, self.counters, self.book, self.recorder, lambda: 42, may_serve=lambda: self.alone
+            SEALER,
+            self.counters,
+            self.book,
+            self.recorder,
+            lambda: 42,
+            hides=self.hides,
+            may_serve=lambda: self.alone,
         )
 
     async def take(self, *reports: Report, at_ms: int = NOW_MS + 1_000) -> list[Answer]:
@@ -101,6 +109,7 @@ async def test_only_impressions_and_views_in_time_are_confirmed(setting: Setting
     await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
     assert len(setting.counters.confirmed) == 2
 
+    assert setting.hides.of(setting.counters.hidden[0].viewer_cap) == (setting.counters.hidden[0].advertiser,)
 
 async def test_a_hide_or_report_is_told_to_the_counters_even_when_late(setting: Setting) -> None:
     late_ms = NOW_MS + HOUR_MS + 1

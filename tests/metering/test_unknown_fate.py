@@ -16,6 +16,7 @@ from adserve.domain.ids import uuid7
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS
 from adserve.limits.counters import Candidate, MemoryCounters, Reservation
+from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
 from adserve.metering.errors import JournalAway, RecorderUnavailable
@@ -79,6 +80,7 @@ class Viewer:
             LeaseBook(),
             self.recorder,
             lambda: self._chance.getrandbits(128),
+            hides=Hides(),
             may_serve=lambda: True,
         )
         self._to_report: list[Ticket] = []

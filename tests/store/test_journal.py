@@ -112,3 +112,15 @@ async def test_events_of_a_ticket_and_since_a_moment(world: World) -> None:
     assert counted[0].labels == ("food",)
     assert counted[0].expires_at_ms == ticket.expires_at_ms
     assert [one async for one in world.journal.since(NOW_MS + 1_001)] == []
+
+
+async def test_the_newest_hides_and_reports_are_found_oldest_first(world: World) -> None:
+    lease, hidden_ms = await world.lease(10_000), NOW_MS + 1_000
+    tickets = [world.ticket(lease, viewer_cap=bytes([number]) * 16) for number in range(3)]
+    for after_ms, kind, ticket in zip((0, 1, 2), ("impression", "hide", "report"), tickets, strict=True):
+        event = world.event(ticket, kind, Outcome.UNBILLED_KIND)
+        await world.journal.settle([event._replace(received_at_ms=hidden_ms + after_ms)])
+    found = [(one.viewer_cap, one.advertiser, hidden_ms + at) for at, one in enumerate(tickets)]
+    assert await world.journal.hides(NOW_MS, 10) == found[1:]
+    assert await world.journal.hides(hidden_ms + 2, 10) == found[2:]
+    assert await world.journal.hides(NOW_MS, 1) == found[2:]

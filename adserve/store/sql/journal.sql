@@ -17,6 +17,11 @@ UNION ALL
 SELECT event_id, kind, 'accepted', NULL, NULL FROM quarantined_events WHERE ticket_id = $2
 ORDER BY event_id
 
+-- name: hides
+SELECT c.viewer, e.advertiser_id, e.received_at FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
+WHERE e.received_at >= $1 AND e.kind IN ('hide', 'report')
+ORDER BY e.received_at DESC LIMIT $2
+
 -- name: since
 SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, e.kind, e.outcome, e.received_at, e.expires_at
 FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)

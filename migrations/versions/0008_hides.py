@@ -1,0 +1,10 @@
+"""hides"""
+
+from adserve.database.migrate import run_sql
+
+revision = "0008"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    run_sql("0008_hides.sql")
