@@ -22,8 +22,7 @@ from adserve.limits.counters import MemoryCounters
 from adserve.limits.hides import HideReader, Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
-from adserve.limits.rebuild import OVERLAP_MS, rebuild
-from adserve.limits.rules import RETENTION_MS
+from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
 from adserve.metering.intake import Intake
 from adserve.metering.pseudonyms import Pseudonyms
@@ -89,6 +88,7 @@ class Core:
     sealer: Sealer
     pseudonyms: Pseudonyms
     counters: MemoryCounters
+    filling: Filling
     hides: HideReader
     checkpoints: Checkpoints
     keeper: LeaseKeeper
@@ -107,7 +107,8 @@ class Core:
         self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:
-        await self.checkpoints.save(self.counters.dump(), now_ms)
+        if self.counters.filled:  # or half of them would replace a whole one
+            await self.checkpoints.save(self.counters.dump(), now_ms)
 
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
@@ -148,7 +149,7 @@ async def build_core(
     draw: Callable[[], int],
     progress: Progress,
 ) -> Core:
-    """Puts the core together. Counters are filled and secrets known when this returns; no task runs yet."""
+    """Puts the core together. The counters are empty and no secrets known when this returns; no task runs yet."""
     await _alone(lock, progress)
     replica = uuid4()
     catalogue = Catalogue(pools.catalogue, replica)
@@ -166,7 +167,7 @@ async def build_core(
     def campaigns() -> Iterable[Campaign]:
         return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
 
-    counters = await rebuilt_counters(checkpoints, journal, clock(), progress)
+    counters = MemoryCounters(await checkpoints.open_epoch(clock()), filled=False)
     recorder = _recorder(settings, journal)
 
     def may_serve() -> bool:
@@ -195,6 +196,7 @@ async def build_core(
         sealer=sealer,
         pseudonyms=pseudonyms,
         counters=counters,
+        filling=Filling(counters, checkpoints, journal),
         hides=HideReader(hides, journal),
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), campaigns, replica),
@@ -219,16 +221,3 @@ async def _alone(lock: ServingLock, progress: Progress) -> None:
         progress("an earlier process may still serve; waiting until it cannot")
         await asyncio.sleep(BEAT_S)
         await lock.keep(system_clock())
-
-
-async def rebuilt_counters(
-    checkpoints: Checkpoints, journal: Journal, now_ms: int, progress: Progress
-) -> MemoryCounters:
-    """The counters of a new epoch, from the last checkpoint and the events since."""
-    counters = MemoryCounters(await checkpoints.open_epoch(now_ms))
-    taken_at_ms, parts = await checkpoints.newest() or (now_ms - RETENTION_MS + OVERLAP_MS, [])
-    since_ms = taken_at_ms - OVERLAP_MS
-    read = await rebuild(counters, parts, journal.since(since_ms), since_ms, progress)
-    if read:
-        progress(f"counters: {len(counters):,} viewers, {read:,} events since the last checkpoint")
-    return counters

@@ -108,6 +108,11 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         silent = snapshot_age_ms() > SILENCE_MAX_MS
         return Part(not silent, "does not answer" if silent else "connected")
 
+    def counters() -> Part:
+        if not core.counters.filled:
+            return Part(True, core.filling.detail)
+        return Part(True, f"epoch {core.counters.epoch}, {len(core.counters)} viewers")
+
     return {
         "database": database,
         "serving lock": lambda: Part(core.lock.may_serve(system_clock()), core.lock.state),
@@ -115,7 +120,7 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
             core.recorder.queued < core.settings.events_queued_max, f"{core.recorder.queued} events queued"
         ),
         "catalogue": snapshot,
-        "counters": lambda: Part(True, f"epoch {core.counters.epoch}, {len(core.counters)} viewers"),
+        "counters": counters,
         "rates": lambda: Part(
             True, (core.rates_fallback and f"prior: {core.rates_fallback}") or core.live.current().rates.name
         ),

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -42,6 +42,9 @@ IDLE_S = 75.0
 IN_FLIGHT_S = 10.0
 """How long a shutdown waits for requests that are being answered."""
 HAND_OVER_S = 10.0
+FILL_S = 1.0
+FILL_WAIT_S = 2.0
+"""How long a start waits for its counters: after that it serves what needs none."""
 
 
 class Service:
@@ -60,7 +63,12 @@ class Service:
         self._listener = Listener(core.database_url, self._wakes)
         self._tasks = tasks_of(core, self._wakes)
         self._runners = Background(
-            (Task("recorder", self._record, 1.0), Task("serving lock", self._keep_lock, BEAT_S)), system_clock
+            (
+                Task("recorder", self._record, 1.0),
+                Task("serving lock", self._keep_lock, BEAT_S),
+                Task("counters", self._fill, FILL_S),
+            ),
+            system_clock,
         )
         self._periodic = Background((Task("listener", self._listener.step, 1.0), *self._tasks), core.clock)
         self._due_ms: dict[str, int] = {}
@@ -89,9 +97,12 @@ class Service:
         self._due_ms[task.name] = now_ms + round(task.every_s * SECOND_MS)
 
     async def open(self, app: web.Application, listener: socket.socket, *, background: bool) -> None:
-        """Runs every task once, then begins to listen."""
+        """Runs every task once, then begins to listen, with full counters unless filling them takes long."""
         self._runners.start()
         await self.run_tasks(self.core.clock())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FILL_WAIT_S):
+                await self.core.filling.done.wait()
         if background:
             self._periodic.start()
         self._http = web.AppRunner(
@@ -136,6 +147,9 @@ class Service:
 
     async def _record(self, _now_ms: int) -> None:
         await self.core.recorder.run()
+
+    async def _fill(self, _now_ms: int) -> None:
+        await self.core.filling.step(self.core.clock())
 
     async def _keep_lock(self, now_ms: int) -> None:
         try:

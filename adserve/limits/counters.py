@@ -7,34 +7,36 @@ counts like a reservation, and after that at the last moment that it may have be
 so every method is atomic.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from msgspec import Struct, msgpack
+from msgspec import Struct
 
-from adserve.domain.facts import EXPOSURE_WINDOW_MS
 from adserve.domain.tickets import Ticket
-from adserve.limits.rules import ALL, PACE, RETENTION_MS, Rule, hide_key, keys_counted
-
-GRACE_MS = 60_000
-"""How much longer than its ticket a reservation counts: an event received in time may be confirmed later."""
+from adserve.limits import entries
+from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
+from adserve.limits.entries import CONFIRMED, REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.rules import ALL, RETENTION_MS, Rule, hide_key, keys_counted
 
 OPEN_MAX = 500
 """How many tickets of a viewer may be open at once: no person is asked for so often."""
-LAPSED_MAX = 50
+LAPSED_MAX = 8
 """How many entries of a viewer may have lapsed before the next decision forgets them."""
 
 REQUESTS_MAX = 50_000
 """How many answered requests are remembered for a retry; the oldest are forgotten first."""
 
-RESERVED, CONFIRMED, DOUBTED, REFUSED = "reserved", "confirmed", "doubted", "refused"
-_OPEN = frozenset({RESERVED, DOUBTED})
+FILLING = "the counters are being filled"
 
+SHARDS = 256
 SWEPT_AT_ONCE = 1_000
 
-_PART_ENTRIES = 2_000
-_FORMAT = b"\x01"
+KEY_BYTES = 15
+"""Of a pseudonym's 16: as a key they take 48 bytes of memory, one more would take 64."""
 
 
 class CountersAway(Exception):
@@ -86,104 +88,83 @@ class Earlier(Struct, frozen=True, gc=False):
 
 
 class Past(Struct, frozen=True, gc=False):
-    """What a decision may know of a viewer: confirmed impressions of late by key, and an earlier answer to its
-    request."""
+    """What a decision may know of a viewer: confirmed impressions of late by campaign's key and of ALL, and an
+    earlier answer to its request."""
 
     exposures: dict[str, int]
     earlier: Earlier | None
 
 
-class _Entry(Struct, array_like=True, gc=False):
-    ticket: UUID
-    decision: UUID
-    state: str
-    at_ms: int
-    expires_at_ms: int
-    keys: tuple[str, ...]
-
-    def open(self, now_ms: int) -> bool:
-        """Whether an event of the ticket may still set its moment."""
-        return self.state in _OPEN and now_ms <= self.expires_at_ms + GRACE_MS
-
-    def doubt(self) -> None:
-        self.state, self.at_ms = DOUBTED, self.expires_at_ms
-
-    def lapsed(self, now_ms: int) -> bool:
-        if self.state == RESERVED:
-            return not self.open(now_ms)
-        return now_ms - self.at_ms >= RETENTION_MS
+_NO_HIDES: Mapping[str, int] = MappingProxyType({})
 
 
-class _Viewer(Struct, array_like=True):
-    """The entries by ticket, and by key the moment of the newest hide."""
+class _Shard:
+    """Some of the viewers: few enough to be looked through, or to be moved when their table grows, in no time."""
 
-    entries: dict[UUID, _Entry]
-    hides: dict[str, int]
+    __slots__ = ("entries", "hides")
 
-    def prune(self, now_ms: int) -> None:
-        for ticket in [ticket for ticket, entry in self.entries.items() if entry.lapsed(now_ms)]:
-            del self.entries[ticket]
-        for key in [key for key, at_ms in self.hides.items() if now_ms - at_ms >= RETENTION_MS]:
-            del self.hides[key]
+    def __init__(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        self.hides: dict[bytes, dict[str, int]] = {}
+
+    def viewers(self) -> list[bytes]:
+        return list(self.entries.keys() | self.hides.keys())
+
+    def keep(self, key: bytes, packed: bytes) -> None:
+        if packed:
+            self.entries[key] = packed
+        else:
+            self.entries.pop(key, None)
+
+    def sweep(self, key: bytes, now_ms: int) -> None:
+        self.keep(key, entries.pruned(self.entries.get(key, b""), now_ms))
+        hides = self.hides.pop(key, {})
+        held = {name: at_ms for name, at_ms in hides.items() if now_ms - at_ms < RETENTION_MS}
+        if held:
+            self.hides[key] = held
 
 
 class MemoryCounters:
-    """Caps for one process. Replicas that share viewers need counters that they share too."""
+    """Caps for one process. Replicas that share viewers need counters that they share too.
 
-    def __init__(self, epoch: int) -> None:
+    Until they are `filled`, they know of nothing, and say so by CountersAway; hides are taken all the same.
+    """
+
+    def __init__(self, epoch: int, *, filled: bool = True) -> None:
         self.epoch = epoch
-        self._viewers: dict[bytes, _Viewer] = {}
-        self._unswept: list[bytes] = []
+        self.filled = filled
+        self._shards = [_Shard() for _ in range(SHARDS)]
+        self._profiles: list[Profile] = []
+        self._numbers: dict[Profile, int] = {}
         self._requests: dict[tuple[bytes, str], tuple[int, Earlier]] = {}
+        self._recalled: Tally | None = None
+        self._unswept: list[bytes] = []
+        self._unswept_requests: list[tuple[bytes, str]] = []
+        self._sweeping = 0
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
+        tally = self._recalled = self._tally(viewer, now_ms)
         earlier = None
         if request is not None:
             remembered = self._requests.get((viewer, request))
             if remembered is not None and remembered[0] >= now_ms:
                 earlier = remembered[1]
-        known = self._viewers.get(viewer)
-        if known is None:
-            return Past({}, earlier)
-        exposures: dict[str, int] = {}
-        for entry in known.entries.values():
-            if entry.state == CONFIRMED and now_ms - entry.at_ms < EXPOSURE_WINDOW_MS:
-                for key in (ALL, *entry.keys):
-                    exposures[key] = exposures.get(key, 0) + 1
-        return Past(exposures, earlier)
+        return Past(tally.exposures, earlier)
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
         """Walks the ranked list once and reserves the first admissible ad for each ticket."""
-        known = self._viewers.get(viewer)
-        tally = _tidy_tally(known, now_ms)
+        tally = self._tally(viewer, now_ms)
         if tally.open + len(ask.tickets) > OPEN_MAX:
             return Grant((), None, ())
-        reserved: list[int] = []
-        capped: list[tuple[int, Rule]] = []
-        runner_up = None
-        for index, candidate in enumerate(ask.candidates):
-            if len(reserved) == len(ask.tickets) and not _competes(candidate, ask.candidates[reserved[-1]]):
-                continue
-            broken = tally.broken_rule(candidate.rules)
-            if broken is not None:
-                capped.append((index, broken))
-            elif len(reserved) < len(ask.tickets):
-                tally.add(candidate.keys)
-                reserved.append(index)
-            else:
-                runner_up = index
-                break
-        if ask.whole and (runner_up is None or len(reserved) < len(ask.tickets)):
-            return Grant((), None, tuple(capped))
-        grant = Grant(tuple(reserved), runner_up, tuple(capped))
-        if reserved:
-            if known is None:
-                known = self._viewers[viewer] = _Viewer({}, {})
-            for index, ticket in zip(reserved, ask.tickets, strict=False):
-                keys = ask.candidates[index].keys
-                known.entries[ticket] = _Entry(
-                    ticket, ask.decision, RESERVED, now_ms, ask.expires_at_ms, keys
-                )
+        grant = _walk(tally, ask)
+        if grant.reserved:
+            packed = tally.packed
+            if tally.lapsed > LAPSED_MAX:
+                packed = entries.pruned(packed, now_ms)
+            for index, ticket in zip(grant.reserved, ask.tickets, strict=False):
+                profile = self._number(ask.candidates[index].keys)
+                packed += entries.reserved(ticket, ask.expires_at_ms, profile)
+            self._keep(viewer, packed)
             if ask.request is not None:
                 earlier = Earlier(ask.digest, grant, ask.memo)
                 self._requests[viewer, ask.request] = (ask.expires_at_ms, earlier)
@@ -193,7 +174,7 @@ class MemoryCounters:
 
     async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:
         """How many entries each (key, window_ms) holds now, reservations included."""
-        tally = _Tally(self._viewers.get(viewer), now_ms)
+        tally = self._tally(viewer, now_ms)
         return [tally.count(key, window_ms) for key, window_ms in keys_windows]
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
@@ -203,31 +184,32 @@ class MemoryCounters:
         An open entry moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
         (released, lapsed, or from before a crash) must fit every window that contains `at_ms`.
         """
-        known = self._viewers.setdefault(ticket.viewer_cap, _Viewer({}, {}))
-        entry = known.entries.get(ticket.ticket)
+        packed, offset, entry = self._find(ticket)
         if entry is None or (entry.state == RESERVED and entry.lapsed(now_ms)):
-            entry = _entry_of(ticket, at_ms)
-            fits = _fits_around(known, entry, [Rule(*rule) for rule in ticket.rules], now_ms)
-            entry.state = CONFIRMED if fits else REFUSED
-            known.entries[ticket.ticket] = entry
+            others = packed if offset < 0 else entries.put(packed, offset, b"")
+            keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+            fits, profile = self._fits(others, ticket, at_ms, now_ms), self._number(keys)
         elif entry.open(now_ms):
-            entry.state, entry.at_ms = CONFIRMED, at_ms
-        return entry.state != REFUSED
+            fits, profile = True, entry.profile
+        else:
+            return entry.state != REFUSED
+        decided = entries.decided(ticket.ticket, fits, at_ms, ticket.expires_at_ms, profile)
+        self._keep(ticket.viewer_cap, entries.put(packed, offset, decided))
+        return fits
 
     async def doubt(self, ticket: Ticket) -> None:
         """Whether the event that confirmed the ticket was stored is not known."""
-        known = self._viewers.get(ticket.viewer_cap)
-        entry = known.entries.get(ticket.ticket) if known else None
+        packed, offset, entry = self._find(ticket)
         if entry is not None and entry.state == CONFIRMED:
-            entry.doubt()
+            doubted = entries.doubted(ticket.ticket, ticket.expires_at_ms, entry.profile)
+            self._keep(ticket.viewer_cap, entries.put(packed, offset, doubted))
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
         """Gives back a reservation; false when there is none (already shown, released or lapsed)."""
-        known = self._viewers.get(ticket.viewer_cap)
-        entry = known.entries.get(ticket.ticket) if known else None
-        if known is None or entry is None or entry.state != RESERVED or entry.lapsed(now_ms):
+        packed, offset, entry = self._find(ticket)
+        if entry is None or entry.state != RESERVED or entry.lapsed(now_ms):
             return False
-        del known.entries[ticket.ticket]
+        self._keep(ticket.viewer_cap, entries.put(packed, offset, b""))
         return True
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None:
@@ -236,16 +218,24 @@ class MemoryCounters:
 
     def sweep(self, now_ms: int) -> None:
         """Forgets what no window can contain any more, of some viewers a call, so that no request waits for all."""
-        if not self._unswept:
-            self._unswept = list(self._viewers)
-        for viewer in self._unswept[-SWEPT_AT_ONCE:]:
-            known = self._viewers[viewer]
-            known.prune(now_ms)
-            if not known.entries and not known.hides:
-                del self._viewers[viewer]
-        del self._unswept[-SWEPT_AT_ONCE:]
-        for request in [key for key, (until_ms, _) in self._requests.items() if until_ms < now_ms]:
-            del self._requests[request]
+        left = SWEPT_AT_ONCE
+        for _ in range(SHARDS):
+            if not self._unswept:
+                self._sweeping = (self._sweeping + 1) % SHARDS
+                self._unswept = self._shards[self._sweeping].viewers()
+            some = self._unswept[-left:]
+            del self._unswept[-left:]
+            for key in some:
+                self._shards[self._sweeping].sweep(key, now_ms)
+            left -= len(some)
+            if not left:
+                break
+        if not self._unswept_requests:
+            self._unswept_requests = list(self._requests)
+        for request in self._unswept_requests[-SWEPT_AT_ONCE:]:
+            if request in self._requests and self._requests[request][0] < now_ms:
+                del self._requests[request]
+        del self._unswept_requests[-SWEPT_AT_ONCE:]
 
     def restore(
         self,
@@ -254,127 +244,134 @@ class MemoryCounters:
         counted: bool,
         at_ms: int,
         expires_at_ms: int,
-        keys: tuple[str, ...],
+        keys: Profile,
     ) -> None:
         """Puts back an impression or view that the event log holds; the log's word is final."""
-        known = self._viewers.setdefault(viewer, _Viewer({}, {}))
-        entry = known.entries.get(ticket)
-        if entry is None or entry.state in _OPEN:
-            state = CONFIRMED if counted else REFUSED
-            known.entries[ticket] = _Entry(ticket, ticket, state, at_ms, expires_at_ms, keys)
+        packed = self._packed(viewer)
+        offset = entries.find(packed, ticket)
+        if offset < 0 or entries.entry_at(packed, offset).state in entries.OPEN:
+            decided = entries.decided(ticket, counted, at_ms, expires_at_ms, self._number(keys))
+            self._keep(viewer, entries.put(packed, offset, decided))
 
     def restore_hide(self, viewer: bytes, advertiser: int, at_ms: int) -> None:
-        known = self._viewers.setdefault(viewer, _Viewer({}, {}))
+        hides = self._shards[viewer[0]].hides.setdefault(viewer[:KEY_BYTES], {})
         key = hide_key(advertiser)
-        known.hides[key] = max(at_ms, known.hides.get(key, at_ms))
+        hides[key] = max(at_ms, hides.get(key, at_ms))
 
     def dump(self) -> Iterator[bytes]:
         """The entries and hides as versioned parts of bounded size, for a checkpoint.
 
-        A part is of the moment when it is asked for, and takes some milliseconds to make: requests may come between.
+        A part is of the moment when it is asked for: requests may come between.
         """
-        part: list[tuple[bytes, list[_Entry], dict[str, int]]] = []
-        size = 0
-        for viewer in list(self._viewers):
-            known = self._viewers.get(viewer)
-            if known is not None:
-                part.append((viewer, list(known.entries.values()), known.hides))
-                size += 1 + len(known.entries)
-            if size >= _PART_ENTRIES:
-                yield _FORMAT + msgpack.encode(part)
-                part, size = [], 0
-        if part:
-            yield _FORMAT + msgpack.encode(part)
+        told = 0
+        for shard in self._shards:
+            keys = iter(shard.viewers())
+            while some := list(islice(keys, PART_VIEWERS)):
+                packed = [shard.entries.get(key, b"") for key in some]
+                hides = {key: shard.hides[key] for key in some if key in shard.hides}
+                yield encode_part(self._profiles[told:], some, packed, hides)
+                told = len(self._profiles)
 
-    def load(self, parts: Iterable[bytes], doubted_from_ms: int) -> None:
+    async def load(self, parts: AsyncIterable[bytes], doubted_from_ms: int) -> None:
         """Takes a checkpoint's parts. What was confirmed from that moment on may not have been stored before a crash:
-        it is for `restore` to say."""
-        for part in parts:
-            if part[:1] != _FORMAT:
-                raise ValueError(f"a checkpoint of format {part[:1]!r} cannot be read")
-            for viewer, entries, hides in _DECODER.decode(part[1:]):
-                for entry in entries:
-                    if entry.state == CONFIRMED and entry.at_ms >= doubted_from_ms:
-                        entry.doubt()
-                self._viewers[viewer] = _Viewer({entry.ticket: entry for entry in entries}, hides)
+        it is for `restore` to say. Raises CheckpointUnreadable before anything is taken."""
+        loader = Loader(self._number, doubted_from_ms)
+        async for part in parts:
+            for key, packed, hides in loader.viewers(part):
+                shard = self._shards[key[0]]
+                if packed:
+                    shard.entries[key] = packed
+                if hides:
+                    shard.hides[key] = hides | shard.hides.get(key, {})
+            await asyncio.sleep(0)
 
     def __len__(self) -> int:
-        return len(self._viewers)
+        """How many viewers have entries."""
+        return sum(len(shard.entries) for shard in self._shards)
+
+    def _number(self, profile: Profile) -> int:
+        number = self._numbers.get(profile)
+        if number is None:
+            number = self._numbers[profile] = len(self._profiles)
+            self._profiles.append(profile)
+        return number
+
+    def _tally(self, viewer: bytes, now_ms: int) -> Tally:
+        """The one of `recall` serves `reserve` too, once, when nothing came between."""
+        if not self.filled:
+            raise CountersAway(FILLING)
+        shard, key = self._shards[viewer[0]], viewer[:KEY_BYTES]
+        packed, hides = shard.entries.get(key, b""), shard.hides.get(key, _NO_HIDES)
+        recalled, self._recalled = self._recalled, None
+        if (
+            recalled is not None
+            and recalled.packed is packed
+            and recalled.hides is hides
+            and recalled.now_ms == now_ms
+        ):
+            return recalled
+        return Tally(packed, hides, self._profiles, now_ms)
+
+    def _packed(self, viewer: bytes) -> bytes:
+        return self._shards[viewer[0]].entries.get(viewer[:KEY_BYTES], b"")
+
+    def _keep(self, viewer: bytes, packed: bytes) -> None:
+        self._shards[viewer[0]].keep(viewer[:KEY_BYTES], packed)
+
+    def _find(self, ticket: Ticket) -> tuple[bytes, int, Entry | None]:
+        """The viewer's entries, and where among them the ticket's begins."""
+        if not self.filled:
+            raise CountersAway(FILLING)
+        packed = self._packed(ticket.viewer_cap)
+        offset = entries.find(packed, ticket.ticket)
+        return packed, offset, None if offset < 0 else entries.entry_at(packed, offset)
+
+    def _fits(self, packed: bytes, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+        """Whether one more entry at `at_ms` keeps every window that contains it within its rule."""
+        others = [
+            entry
+            for entry in entries.entries_of(packed)
+            if entry.state != REFUSED and not entry.lapsed(now_ms)
+        ]
+        for key, most, window_ms in ticket.rules:
+            counted = [entry for entry in others if key == ALL or key in self._profiles[entry.profile]]
+            open_ = sum(entry.open(now_ms) for entry in counted)
+            near = sorted(
+                entry.at_ms
+                for entry in counted
+                if not entry.open(now_ms) and abs(entry.at_ms - at_ms) < window_ms
+            )
+            if open_ + _most_together(near, at_ms, window_ms) > most:
+                return False
+        return True
 
 
-_DECODER = msgpack.Decoder(list[tuple[bytes, list[_Entry], dict[str, int]]])
-
-
-class _Tally:
-    """A viewer's moments by key, for one walk. A reservation counts in every window: its moment is now."""
-
-    def __init__(self, known: _Viewer | None, now_ms: int) -> None:
-        self._now_ms = now_ms
-        self._moments: dict[str, list[int]] = {}
-        self.open = self.lapsed = 0
-        if known is None:
-            return
-        for entry in known.entries.values():
-            if entry.lapsed(now_ms):
-                self.lapsed += 1
-            elif entry.open(now_ms):
-                self.open += 1
-                self._count((ALL, PACE, *entry.keys), now_ms)
-            elif entry.state != REFUSED:
-                self._count((ALL, PACE, *entry.keys), entry.at_ms)
-        for key, at_ms in known.hides.items():
-            self._count((key,), at_ms)
-
-    def add(self, keys: Iterable[str]) -> None:
-        self._count((ALL, *keys), self._now_ms)
-
-    def _count(self, keys: Iterable[str], at_ms: int) -> None:
-        for key in keys:
-            self._moments.setdefault(key, []).append(at_ms)
-
-    def count(self, key: str, window_ms: int) -> int:
-        after_ms = self._now_ms - window_ms
-        return sum(moment > after_ms for moment in self._moments.get(key, ()))
-
-    def broken_rule(self, rules: Iterable[Rule]) -> Rule | None:
-        for rule in rules:
-            if rule.key in self._moments and self.count(rule.key, rule.window_ms) >= rule.most:
-                return rule
-        return None
-
-
-def _tidy_tally(known: _Viewer | None, now_ms: int) -> _Tally:
-    tally = _Tally(known, now_ms)
-    if known is not None and tally.lapsed > LAPSED_MAX:
-        known.prune(now_ms)
-    return tally
-
-
-def _entry_of(ticket: Ticket, at_ms: int) -> _Entry:
-    keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
-    return _Entry(ticket.ticket, ticket.decision, RESERVED, at_ms, ticket.expires_at_ms, keys)
+def _walk(tally: Tally, ask: Reservation) -> Grant:
+    """What may be granted; the tally then holds what is reserved."""
+    candidates, wanted = ask.candidates, len(ask.tickets)
+    reserved: list[int] = []
+    capped: list[tuple[int, Rule]] = []
+    runner_up = None
+    for index, candidate in enumerate(candidates):
+        full = len(reserved) == wanted
+        if full and not _competes(candidate, candidates[reserved[-1]]):
+            continue
+        broken = tally.broken_rule(candidate.rules)
+        if broken is not None:
+            capped.append((index, broken))
+        elif full:
+            runner_up = index
+            break
+        else:
+            tally.add(candidate.keys)
+            reserved.append(index)
+    if ask.whole and (runner_up is None or len(reserved) < wanted):
+        reserved, runner_up = [], None
+    return Grant(tuple(reserved), runner_up, tuple(capped))
 
 
 def _competes(candidate: Candidate, last: Candidate) -> bool:
     return candidate.tier == last.tier and candidate.advertiser != last.advertiser
-
-
-def _fits_around(known: _Viewer, new: _Entry, rules: Iterable[Rule], now_ms: int) -> bool:
-    """Whether one more entry at `new.at_ms` keeps every window that contains it within its rule."""
-    others = [
-        entry for entry in known.entries.values() if entry.state != REFUSED and not entry.lapsed(now_ms)
-    ]
-    for rule in rules:
-        counted = [entry for entry in others if rule.key == ALL or rule.key in entry.keys]
-        open_ = sum(entry.open(now_ms) for entry in counted)
-        near = sorted(
-            entry.at_ms
-            for entry in counted
-            if not entry.open(now_ms) and abs(entry.at_ms - new.at_ms) < rule.window_ms
-        )
-        if open_ + _most_together(near, new.at_ms, rule.window_ms) > rule.most:
-            return False
-    return True
 
 
 def _most_together(moments: list[int], at_ms: int, window_ms: int) -> int:

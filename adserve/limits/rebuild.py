@@ -1,17 +1,28 @@
-"""Fills the counters of a new epoch from the last checkpoint and the events since."""
+"""Fills the counters of a new epoch from the last checkpoint and the events since, while what needs no counts is served."""
 
-from collections.abc import AsyncIterable, Callable, Iterable
+import asyncio
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
 
 from adserve.domain.events import CONFIRMING, EventKind, Outcome
+from adserve.limits.checkpoint import CheckpointUnreadable
 from adserve.limits.counters import MemoryCounters
-from adserve.limits.rules import keys_counted
+from adserve.limits.rules import RETENTION_MS, keys_counted
+
+log = logging.getLogger(__name__)
 
 OVERLAP_MS = 600_000
 """Events are read again from this long before a checkpoint: one received just before it may have committed after."""
 
-PROGRESS_EVERY = 100_000
+AT_ONCE = 500
+"""How many events are put back before requests have their turn: it takes a millisecond or two."""
+PROGRESS_EVERY = 500_000
+PROFILES_CACHED_MAX = 1 << 16
+
+_keys = lru_cache(PROFILES_CACHED_MAX)(keys_counted)
 
 
 class Counted(Protocol):
@@ -39,22 +50,79 @@ class Counted(Protocol):
     def expires_at_ms(self) -> int: ...
 
 
+class Checkpoints(Protocol):
+    async def taken_at_ms(self) -> int | None:
+        """When the newest whole one was taken, if there is one."""
+        ...
+
+    def parts(self) -> AsyncIterator[bytes]:
+        """Of the newest whole one."""
+        ...
+
+
+class EventLog(Protocol):
+    async def count_since(self, received_at_ms: int) -> int: ...
+
+    def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """In the order they were received."""
+        ...
+
+
+class Filling:
+    """Fills the counters once. `detail` says how far that is."""
+
+    def __init__(self, counters: MemoryCounters, checkpoints: Checkpoints, events: EventLog) -> None:
+        self._counters = counters
+        self._checkpoints = checkpoints
+        self._events = events
+        self.detail = "filling"
+        self.done = asyncio.Event()
+
+    async def step(self, now_ms: int) -> None:
+        """Returns when they are filled. One that failed is begun anew: putting back twice is harmless."""
+        if self.done.is_set():
+            return
+        try:
+            await self._fill(await self._checkpoints.taken_at_ms(), now_ms)
+        except CheckpointUnreadable as error:
+            log.warning("counters: %s: all events are read instead", error)
+            await self._fill(None, now_ms)
+        self._counters.filled = True
+        self.done.set()
+
+    async def _fill(self, taken_at_ms: int | None, now_ms: int) -> None:
+        since_ms = now_ms - RETENTION_MS if taken_at_ms is None else taken_at_ms - OVERLAP_MS
+        parts = None if taken_at_ms is None else self._checkpoints.parts()
+        expected = await self._events.count_since(since_ms)
+
+        def progress(read: int) -> None:
+            self.detail = f"filling, {read:,} of {expected:,} events"
+            if read % PROGRESS_EVERY == 0:
+                log.info("counters: %s", self.detail)
+
+        progress(0)
+        read = await rebuild(self._counters, parts, self._events.since(since_ms), since_ms, progress)
+        log.info("counters: %s viewers, %s events read", f"{len(self._counters):,}", f"{read:,}")
+
+
 async def rebuild(
     counters: MemoryCounters,
-    checkpoint: Iterable[bytes],
+    checkpoint: AsyncIterable[bytes] | None,
     events: AsyncIterable[Counted],
     since_ms: int,
-    progress: Callable[[str], None],
+    progress: Callable[[int], None],
 ) -> int:
     """Answers how many events were read. `events` are those received since `since_ms`, in that order; repeating one is
     harmless."""
-    counters.load(checkpoint, since_ms)
+    if checkpoint is not None:
+        await counters.load(checkpoint, since_ms)
     read = 0
     async for event in events:
         _restore(counters, event)
         read += 1
-        if read % PROGRESS_EVERY == 0:
-            progress(f"counters: {read:,} events read")
+        if read % AT_ONCE == 0:
+            progress(read)
+            await asyncio.sleep(0)
     return read
 
 
@@ -68,5 +136,5 @@ def _restore(counters: MemoryCounters, event: Counted) -> None:
             event.outcome is not Outcome.OVER_CAP,
             event.received_at_ms,
             event.expires_at_ms,
-            keys_counted(event.ad, event.campaign, event.advertiser, event.labels),
+            _keys(event.ad, event.campaign, event.advertiser, event.labels),
         )

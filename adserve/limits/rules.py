@@ -14,6 +14,8 @@ PACE = "t"
 
 RETENTION_MS = 200 * DAY_MS
 """How long a hide holds and an entry is kept; longer than the longest cap."""
+GRACE_MS = 60_000
+"""How much longer than its ticket a reservation counts: an event received in time may be confirmed later."""
 
 assert RETENTION_MS > CAP_WINDOW_MAX_S * 1_000  # noqa: S101 - a contradiction between two constants
 

@@ -1,6 +1,6 @@
 """Checkpoints of the counters, and the epochs that begin where none could carry the counters over whole."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
 import asyncpg
 
@@ -8,6 +8,8 @@ from adserve.domain.time import from_ms, to_ms
 from adserve.store.statements import load
 
 SQL = load("checkpoints")
+
+PARTS_AT_ONCE = 4
 
 
 class Checkpoints:
@@ -25,12 +27,16 @@ class Checkpoints:
             for part, payload in enumerate(parts, 1):
                 await connection.execute(SQL.save_part, taken_at, part, part + 1, payload)
 
-    async def newest(self) -> tuple[int, list[bytes]] | None:
-        """When the newest whole checkpoint was taken, and its parts."""
-        rows = await self._pool.fetch(SQL.newest)
-        if not rows:
-            return None
-        return to_ms(rows[0]["taken_at"]), [row["payload"] for row in rows if row["payload"]]
+    async def taken_at_ms(self) -> int | None:
+        """When the newest whole one was taken, if there is one."""
+        taken_at = await self._pool.fetchval(SQL.taken_at)
+        return None if taken_at is None else to_ms(taken_at)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """Of the newest whole one."""
+        async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            async for row in connection.cursor(SQL.parts, prefetch=PARTS_AT_ONCE):
+                yield row["payload"]
 
     async def open_epoch(self, now_ms: int) -> int:
         epoch: int = await self._pool.fetchval(SQL.open_epoch, from_ms(now_ms))

@@ -20,7 +20,7 @@ from adserve.store.statements import load
 SQL = load("journal")
 
 ACQUIRE_TIMEOUT_S = 2.0
-PAGE_ROWS = 5_000
+PAGE_ROWS = 1_000
 
 
 class Kept(NamedTuple):
@@ -105,6 +105,11 @@ class Journal:
             (viewer, advertiser, to_ms(received_at)) for viewer, advertiser, received_at in reversed(rows)
         ]
 
+    async def count_since(self, received_at_ms: int) -> int:
+        with _translated_errors():
+            counted: int = await self._pool.fetchval(SQL.count_since, from_ms(received_at_ms))
+        return counted
+
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, in the order it was received."""
         with _translated_errors():
@@ -159,7 +164,7 @@ def _row(event: Event) -> tuple[object, ...]:
 
 
 def _counted(row: asyncpg.Record) -> Counted:
-    ticket, viewer, ad, campaign, advertiser, labels, kind, outcome, received_at, expires_at = row
+    ticket, viewer, ad, campaign, advertiser, labels, kind, outcome, received_at_ms, expires_at_ms = row
     return Counted(
         ticket,
         viewer,
@@ -169,8 +174,8 @@ def _counted(row: asyncpg.Record) -> Counted:
         tuple(labels),
         EventKind(kind),
         Outcome(outcome),
-        to_ms(received_at),
-        to_ms(expires_at),
+        received_at_ms,
+        expires_at_ms,
     )
 
 

@@ -1,6 +1,6 @@
 """What the counters are asked in these tests: a few ads of a few campaigns, and the tickets for them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -65,6 +65,12 @@ def cap_on_all(most: int, window_s: int) -> Rule:
 
 def label_rule(label: str, window_s: int) -> Rule:
     return Rule(label_key(label), 1, window_s * 1_000)
+
+
+async def parts(whole: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """A checkpoint, as it is read."""
+    for part in whole:
+        yield part
 
 
 def ticket_id(number: int) -> UUID:

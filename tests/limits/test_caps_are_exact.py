@@ -10,14 +10,25 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from counting import KINDS, START_MS, Shown, advertiser_cap, campaign_cap, cap_on_all, reservation, ticket_id
+from counting import (
+    KINDS,
+    START_MS,
+    Shown,
+    advertiser_cap,
+    campaign_cap,
+    cap_on_all,
+    parts,
+    reservation,
+    ticket_id,
+)
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
-from adserve.limits.counters import CONFIRMED, RESERVED, Grant, MemoryCounters, Reservation
+from adserve.limits.counters import Grant, MemoryCounters, Reservation
+from adserve.limits.entries import CONFIRMED, ENTRY_BYTES, RESERVED, Entry, entry_at, find
 from adserve.limits.rebuild import OVERLAP_MS
 from adserve.limits.rules import ALL, RETENTION_MS, Rule, ad_key
 
@@ -140,7 +151,7 @@ class UseOfMemory(Use):
     def restart(self) -> None:
         """From the last checkpoint, however old, and the event log."""
         self.counters = self.make(self.counters.epoch + 1)
-        self.counters.load(self.checkpoint, self.saved_ms - OVERLAP_MS)
+        self.runner.run(self.counters.load(parts(self.checkpoint), self.saved_ms - OVERLAP_MS))
         for counted, at_ms, ticket, ad in self.answers.values():
             self.counters.restore(
                 ticket.viewer_cap, ticket.ticket, counted, at_ms, ticket.expires_at_ms, ad.keys
@@ -162,17 +173,21 @@ def test_no_window_ever_exceeds_its_cap(kind: str) -> None:
     put_through(kind, KINDS[kind], max_examples=150)
 
 
+def divided(packed: bytes, out: Callable[[Entry], bool]) -> tuple[bytes, bytes]:
+    """The entries that stay, and those that are out."""
+    entries = [packed[at : at + ENTRY_BYTES] for at in range(0, len(packed), ENTRY_BYTES)]
+    stay, go = ([one for one in entries if out(entry_at(one, 0)) is away] for away in (False, True))
+    return b"".join(stay), b"".join(go)
+
+
 class CountsOnlyTheConfirmed(MemoryCounters):
     """Reservations do not count: two decisions in flight take the same last place."""
 
-    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int) -> Grant:
-        known = self._viewers.get(viewer)
-        entries = known.entries if known else {}
-        reserved = {ticket: entry for ticket, entry in entries.items() if entry.state == RESERVED}
-        for ticket in reserved:
-            del entries[ticket]
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = 0) -> Grant:
+        confirmed, reserved = divided(self._packed(viewer), lambda entry: entry.state == RESERVED)
+        self._keep(viewer, confirmed)
         grant = await super().reserve(viewer, ask, now_ms)
-        entries.update(reserved)
+        self._keep(viewer, self._packed(viewer) + reserved)
         return grant
 
 
@@ -187,15 +202,15 @@ class LooksOnlyBack(MemoryCounters):
     """An impression out of time order has to fit the window that ends with it, and no later one."""
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
-        known = self._viewers.get(ticket.viewer_cap)
-        later = {} if known is None else {
-            number: entry for number, entry in known.entries.items()
-            if entry.state == CONFIRMED and entry.at_ms > at_ms and number != ticket.ticket
-        }  # fmt: skip
-        for number in later:
-            del known.entries[number]
+        viewer = ticket.viewer_cap
+        if find(self._packed(viewer), ticket.ticket) >= 0:
+            return await super().confirm(ticket, at_ms, now_ms)
+        earlier, later = divided(
+            self._packed(viewer), lambda entry: entry.state == CONFIRMED and entry.at_ms > at_ms
+        )
+        self._keep(viewer, earlier)
         counted = await super().confirm(ticket, at_ms, now_ms)
-        self._viewers[ticket.viewer_cap].entries.update(later)
+        self._keep(viewer, self._packed(viewer) + later)
         return counted
 
 

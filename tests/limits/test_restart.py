@@ -1,10 +1,10 @@
 """What a process that died leaves behind: the counters of the next must not have an impression earlier than the log."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator
 from typing import NamedTuple
 from uuid import UUID
 
-from counting import START_MS, TTL_MS, VIEWER, Shown, campaign_cap, reservation, ticket_id
+from counting import START_MS, TTL_MS, VIEWER, Shown, campaign_cap, parts, reservation, ticket_id
 
 from adserve.domain.events import EventKind, Outcome
 from adserve.limits.counters import MemoryCounters
@@ -49,15 +49,15 @@ async def confirmed_checkpoint(at_ms: int) -> list[bytes]:
 class TrustsACheckpoint(MemoryCounters):
     """A broken twin: what was confirmed in the moment of a crash is taken for stored."""
 
-    def load(self, parts: Iterable[bytes], doubted_from_ms: int) -> None:
-        super().load(parts, doubted_from_ms + 2 * OVERLAP_MS)
+    async def load(self, parts: AsyncIterable[bytes], doubted_from_ms: int) -> None:
+        await super().load(parts, doubted_from_ms + 2 * OVERLAP_MS)
 
 
 async def restarted(
     checkpoint: list[bytes], taken_at_ms: int, *events: Logged, make: type[MemoryCounters] = MemoryCounters
 ) -> MemoryCounters:
     counters = make(2)
-    await rebuild(counters, checkpoint, log(*events), taken_at_ms - OVERLAP_MS, lambda _: None)
+    await rebuild(counters, parts(checkpoint), log(*events), taken_at_ms - OVERLAP_MS, lambda _: None)
     return counters
 
 

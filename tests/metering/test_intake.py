@@ -109,13 +109,13 @@ async def test_only_impressions_and_views_in_time_are_confirmed(setting: Setting
     await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
     assert len(setting.counters.confirmed) == 2
 
-    assert setting.hides.of(setting.counters.hidden[0].viewer_cap) == (setting.counters.hidden[0].advertiser,)
 
 async def test_a_hide_or_report_is_told_to_the_counters_even_when_late(setting: Setting) -> None:
     late_ms = NOW_MS + HOUR_MS + 1
     await setting.take(report("hide"), report("report"), report("click"))
     await setting.take(report("hide", chance=100), at_ms=late_ms)
     assert len(setting.counters.hidden) == 3
+    assert setting.hides.of(setting.counters.hidden[0].viewer_cap) == (setting.counters.hidden[0].advertiser,)
 
 
 async def test_a_charge_is_taken_from_the_lease_in_memory_once(setting: Setting) -> None:

@@ -6,9 +6,13 @@ INSERT INTO counter_checkpoints (taken_at, part, parts, payload) VALUES ($1, $2,
 -- name: forget
 DELETE FROM counter_checkpoints
 
--- name: newest
-SELECT taken_at, payload FROM counter_checkpoints
-WHERE taken_at = (SELECT taken_at FROM counter_checkpoints GROUP BY taken_at HAVING count(*) = max(parts) ORDER BY 1 DESC LIMIT 1)
+-- name: taken_at
+SELECT taken_at FROM counter_checkpoints GROUP BY taken_at HAVING count(*) = max(parts) ORDER BY 1 DESC LIMIT 1
+
+-- name: parts
+SELECT payload FROM counter_checkpoints
+WHERE payload <> '' AND taken_at = (
+  SELECT taken_at FROM counter_checkpoints GROUP BY taken_at HAVING count(*) = max(parts) ORDER BY 1 DESC LIMIT 1)
 ORDER BY part
 
 -- name: open_epoch

@@ -22,8 +22,12 @@ SELECT c.viewer, e.advertiser_id, e.received_at FROM events e JOIN viewer_caps c
 WHERE e.received_at >= $1 AND e.kind IN ('hide', 'report')
 ORDER BY e.received_at DESC LIMIT $2
 
+-- name: count_since
+SELECT count(*) FROM events WHERE received_at >= $1 AND kind IN ('impression', 'view', 'hide', 'report')
+
 -- name: since
-SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, e.kind, e.outcome, e.received_at, e.expires_at
+SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, e.kind, e.outcome,
+       (extract(epoch FROM e.received_at) * 1000)::bigint, (extract(epoch FROM e.expires_at) * 1000)::bigint
 FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
 WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
 ORDER BY e.received_at, e.event_id

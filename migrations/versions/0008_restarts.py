@@ -1,4 +1,4 @@
-"""hides"""
+"""restarts"""
 
 from adserve.database.migrate import run_sql
 
@@ -7,4 +7,4 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    run_sql("0008_hides.sql")
+    run_sql("0008_restarts.sql")

@@ -1,0 +1,178 @@
+"""A viewer's entries as bytes: small to keep, and read whole in one call.
+
+An entry is ENTRY_BYTES: the low half of its ticket's id (62 of its 74 random bits: within one viewer no two meet), a
+word of its moment, what its ticket still had to live then, and its state, and the number of its profile. A profile
+is the keys that an impression of an ad counts on; a table of the counters numbers them.
+
+A reserved entry's moment is when its ticket expires, and so is a doubted one's.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from struct import Struct
+from typing import NamedTuple
+from uuid import UUID
+
+from adserve.domain.facts import EXPOSURE_WINDOW_MS
+from adserve.domain.time import SECOND_MS
+from adserve.limits.rules import ALL, GRACE_MS, PACE, RETENTION_MS, Rule
+
+CONFIRMED, RESERVED, DOUBTED, REFUSED = range(4)
+OPEN = frozenset({RESERVED, DOUBTED})
+
+Profile = tuple[str, ...]
+
+_ENTRY = Struct("<QQI")
+_WITHOUT_TICKET = Struct("<8xQI")
+ENTRY_BYTES = _ENTRY.size
+_LOW_64 = (1 << 64) - 1
+
+STATE_BITS = 2
+LIFE_BITS = 18
+STATE_MASK = (1 << STATE_BITS) - 1
+LIFE_MAX_S = (1 << LIFE_BITS) - 1
+MOMENT_SHIFT = STATE_BITS + LIFE_BITS
+
+
+class Entry(NamedTuple):
+    """One entry by itself. `at_ms` is its moment."""
+
+    state: int
+    at_ms: int
+    profile: int
+
+    def open(self, now_ms: int) -> bool:
+        """Whether an event of the ticket may still set its moment."""
+        return self.state in OPEN and now_ms <= self.at_ms + GRACE_MS
+
+    def lapsed(self, now_ms: int) -> bool:
+        if self.state == RESERVED:
+            return now_ms > self.at_ms + GRACE_MS
+        return now_ms - self.at_ms >= RETENTION_MS
+
+
+def reserved(ticket: UUID, expires_at_ms: int, profile: int) -> bytes:
+    return _ENTRY.pack(ticket.int & _LOW_64, expires_at_ms << MOMENT_SHIFT | RESERVED, profile)
+
+
+def doubted(ticket: UUID, expires_at_ms: int, profile: int) -> bytes:
+    return _ENTRY.pack(ticket.int & _LOW_64, expires_at_ms << MOMENT_SHIFT | DOUBTED, profile)
+
+
+def decided(ticket: UUID, counts: bool, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
+    """Confirmed or refused at a moment; should that come to be doubted, the ticket's life is known to the second."""
+    life_s = min(max(0, -((at_ms - expires_at_ms) // SECOND_MS)), LIFE_MAX_S)
+    word = at_ms << MOMENT_SHIFT | life_s << STATE_BITS | (CONFIRMED if counts else REFUSED)
+    return _ENTRY.pack(ticket.int & _LOW_64, word, profile)
+
+
+def find(packed: bytes, ticket: UUID) -> int:
+    """Where the ticket's entry begins, or -1."""
+    wanted = (ticket.int & _LOW_64).to_bytes(8, "little")
+    offset = packed.find(wanted)
+    while offset > 0 and offset % ENTRY_BYTES:
+        offset = packed.find(wanted, offset + 1)
+    return offset
+
+
+def entry_at(packed: bytes, offset: int) -> Entry:
+    _, word, profile = _ENTRY.unpack_from(packed, offset)
+    return Entry(word & STATE_MASK, word >> MOMENT_SHIFT, profile)
+
+
+def put(packed: bytes, offset: int, entry: bytes) -> bytes:
+    """With that entry in the place of the one there; at -1 it is a new one."""
+    if offset < 0:
+        return packed + entry
+    return packed[:offset] + entry + packed[offset + ENTRY_BYTES :]
+
+
+def entries_of(packed: bytes) -> Iterator[Entry]:
+    for word, profile in _WITHOUT_TICKET.iter_unpack(packed):
+        yield Entry(word & STATE_MASK, word >> MOMENT_SHIFT, profile)
+
+
+def pruned(packed: bytes, now_ms: int) -> bytes:
+    """Without what no window can contain any more."""
+    kept = [
+        offset
+        for offset, entry in zip(range(0, len(packed), ENTRY_BYTES), entries_of(packed), strict=True)
+        if not entry.lapsed(now_ms)
+    ]
+    if len(kept) * ENTRY_BYTES == len(packed):
+        return packed
+    return b"".join(packed[offset : offset + ENTRY_BYTES] for offset in kept)
+
+
+class Tally:
+    """A viewer's moments at one moment, for one walk. A reservation counts in every window: its moment is now."""
+
+    __slots__ = ("_by_key", "_profiles", "_shown", "exposures", "hides", "lapsed", "now_ms", "open", "packed")
+
+    def __init__(
+        self, packed: bytes, hides: Mapping[str, int], profiles: Sequence[Profile], now_ms: int
+    ) -> None:
+        """`exposures` are the confirmed impressions of late by campaign, and of ALL."""
+        self.packed = packed
+        self.now_ms = now_ms
+        self.open = self.lapsed = 0
+        self.exposures: dict[str, int] = {}
+        self.hides = hides
+        self._profiles = profiles
+        self._by_key: dict[str, list[int]] | None = None
+        self._shown: dict[int, list[int]] = {}
+        if packed:
+            self._read()
+
+    def _read(self) -> None:
+        now_ms, profiles, exposures, shown = self.now_ms, self._profiles, self.exposures, self._shown
+        lapsed_ms, seen_ms, open_ms = now_ms - RETENTION_MS, now_ms - EXPOSURE_WINDOW_MS, now_ms - GRACE_MS
+        for word, profile in _WITHOUT_TICKET.iter_unpack(self.packed):
+            state, moment_ms = word & STATE_MASK, word >> MOMENT_SHIFT
+            if state == CONFIRMED and moment_ms > seen_ms:
+                campaign = profiles[profile][1]
+                exposures[campaign] = exposures.get(campaign, 0) + 1
+                exposures[ALL] = exposures.get(ALL, 0) + 1
+            elif state in (RESERVED, DOUBTED) and moment_ms >= open_ms:
+                self.open += 1
+                moment_ms = now_ms
+            elif state == RESERVED or moment_ms <= lapsed_ms:
+                self.lapsed += 1
+                continue
+            elif state == REFUSED:
+                continue
+            if profile in shown:
+                shown[profile].append(moment_ms)
+            else:
+                shown[profile] = [moment_ms]
+
+    def moments(self) -> dict[str, list[int]]:
+        """By key; each list may be replaced by `add`, none is changed."""
+        if self._by_key is None:
+            by_key: dict[str, list[int]] = {key: [at_ms] for key, at_ms in self.hides.items()}
+            everything: list[int] = []
+            for profile, moments in self._shown.items():
+                everything += moments
+                for key in self._profiles[profile]:
+                    by_key[key] = by_key[key] + moments if key in by_key else moments
+            if everything:
+                by_key[ALL] = by_key[PACE] = everything
+            self._by_key = by_key
+        return self._by_key
+
+    def add(self, keys: Iterable[str]) -> None:
+        """One more, of this decision."""
+        by_key = self.moments()
+        for key in (ALL, *keys):
+            by_key[key] = [*by_key.get(key, ()), self.now_ms]
+
+    def count(self, key: str, window_ms: int) -> int:
+        after_ms = self.now_ms - window_ms
+        return sum(moment > after_ms for moment in self.moments().get(key, ()))
+
+    def broken_rule(self, rules: Iterable[Rule]) -> Rule | None:
+        by_key = self.moments()
+        for rule in rules:
+            moments = by_key.get(rule.key)
+            if moments and len(moments) >= rule.most and self.count(rule.key, rule.window_ms) >= rule.most:
+                return rule
+        return None
