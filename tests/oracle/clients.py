@@ -1,0 +1,154 @@
+"""Clients at once: they ask, ask again, release, and report in time, late, twice, or after they had released."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from stack import START_MS, Stack
+
+from adserve.domain.slots import Ask, Context, Viewer
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
+from adserve.metering.errors import RecorderUnavailable
+from adserve.metering.intake import Report
+
+CLIENTS = 8
+VIEWERS = 60
+REMEMBERED = 3_000
+LATELY = 40
+TTLS_S = (60, 300, 3_600, 86_400)
+PAUSES_MS = (
+    0,
+    0,
+    0,
+    0,
+    1,
+    20,
+    300,
+    SECOND_MS,
+    10 * SECOND_MS,
+    60 * SECOND_MS - 1,
+    60 * SECOND_MS,
+    600 * SECOND_MS,
+)
+LONG_PAUSES_MS = (HOUR_MS, DAY_MS, 3 * DAY_MS)
+CARE_EVERY = 200
+
+
+class Clock:
+    """Stands still until a client lets time pass."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def pass_some(self, chance: random.Random) -> None:
+        rarely = chance.random() < 0.002
+        self.now_ms += chance.choice(LONG_PAUSES_MS if rarely else PAUSES_MS)
+
+
+class Given(NamedTuple):
+    ticket: Ticket
+    token: str
+
+
+class Asked(NamedTuple):
+    ask: Ask
+    tickets: tuple[str, ...]
+    expires_at_ms: int
+
+
+class Clients:
+    """Of one process from its start to its crash. What they hold survives it: `given` are tickets still out there."""
+
+    def __init__(self, clock: Clock, chance: random.Random, given: deque[Given]) -> None:
+        self._clock = clock
+        self._chance = chance
+        self._given = given
+        self._asked: deque[Asked] = deque(maxlen=LATELY)
+        self._released: set[str] = set()
+        self._numbers = iter(range(1 << 62))
+        self.decided = 0
+        self.placed = 0
+        self.repeated = 0
+
+    async def use(self, stack: Stack, decisions: int, now_and_then: Callable[[], None]) -> None:
+        """Until there were enough; then all are cut off wherever they are."""
+        alone = [asyncio.create_task(self._client(stack, decisions, now_and_then)) for _ in range(CLIENTS)]
+        try:
+            done, _ = await asyncio.wait(alone, return_when=asyncio.FIRST_COMPLETED)
+            for one in done:
+                one.result()
+        finally:
+            for one in alone:
+                one.cancel()
+            await asyncio.gather(*alone, return_exceptions=True)
+
+    async def _client(self, stack: Stack, decisions: int, now_and_then: Callable[[], None]) -> None:
+        chance = self._chance
+        while self.decided < decisions:
+            self._clock.pass_some(chance)
+            await self._decide(stack)
+            if self.decided % CARE_EVERY == 0:
+                stack.book.expire(self._clock())
+                now_and_then()
+            for _ in range(chance.randrange(3)):
+                await self._report(stack)
+            if chance.random() < 0.1:
+                await self._release(stack)
+            await asyncio.sleep(0)
+
+    async def _decide(self, stack: Stack) -> None:
+        chance = self._chance
+        self.decided += 1
+        if self._asked and chance.random() < 0.1:
+            await self._ask_again(stack, chance.choice(self._asked))
+            return
+        number = chance.randrange(VIEWERS)
+        pseudonym = f"viewer {number}".encode().ljust(16, b".")[::-1]
+        ask = Ask(
+            viewer=Viewer(str(number), pseudonym, pseudonym), surface="status", feed_length=30, authors=None,
+            max_ads=chance.randint(1, 3), context=Context(), deadline_ms=60_000, ticket_ttl_s=chance.choice(TTLS_S),
+            request=f"request {next(self._numbers)}" if chance.random() < 0.5 else None,
+        )  # fmt: skip
+        placements = (await stack.slots.answer(ask)).placements
+        self.placed += len(placements)
+        self._given += [Given(one.ticket, one.token) for one in placements]
+        if ask.request is not None and placements:
+            tokens = tuple(one.token for one in placements)
+            self._asked.append(Asked(ask, tokens, placements[0].ticket.expires_at_ms))
+
+    async def _ask_again(self, stack: Stack, asked: Asked) -> None:
+        until_ms = self._clock()
+        again = await stack.slots.answer(asked.ask)
+        if until_ms <= asked.expires_at_ms:
+            assert tuple(one.token for one in again.placements) == asked.tickets, "a retry got another answer"
+            self.repeated += 1
+
+    async def _report(self, stack: Stack) -> None:
+        if not self._given:
+            return
+        reports = [
+            Report(self._one().token, self._chance.choice(("impression", "impression", "view")))
+            for _ in range(self._chance.randint(1, 3))
+        ]
+        if self._chance.random() < 0.1:
+            reports.append(reports[0])
+        with suppress(RecorderUnavailable):  # it may be sent again
+            await stack.intake.take(reports, self._clock())
+
+    async def _release(self, stack: Stack) -> None:
+        if self._given:
+            await stack.slots.release([self._one().ticket for _ in range(self._chance.randint(1, 3))])
+
+    def _one(self) -> Given:
+        """Most often one of the last; what was shown or released may come again."""
+        lately = self._chance.random() < 0.8
+        return self._given[
+            -1 - self._chance.randrange(min(LATELY if lately else REMEMBERED, len(self._given)))
+        ]

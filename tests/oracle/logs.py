@@ -1,0 +1,71 @@
+"""An event log in memory that is as slow and as unreliable as one behind a network."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from adserve.domain.events import Event, EventKind, Outcome, Settled
+from adserve.domain.ids import EventId
+from adserve.domain.money import Money
+from adserve.metering.errors import JournalAway
+
+TURNS_MAX = 4
+AWAY = 0.005
+
+
+class Stored(NamedTuple):
+    """As adserve.limits.rebuild.Counted."""
+
+    ticket: UUID
+    viewer: bytes
+    ad: int
+    campaign: int
+    advertiser: int
+    labels: tuple[str, ...]
+    kind: EventKind
+    outcome: Outcome
+    received_at_ms: int
+    expires_at_ms: int
+
+
+class UnreliableLog:
+    """Batches overtake each other; some are lost, of some only the answer."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.stored: list[Stored] = []
+        self._first: dict[tuple[UUID, str], EventId] = {}
+
+    async def settle(self, events: Sequence[Event]) -> list[Settled]:
+        for _ in range(self._chance.randrange(TURNS_MAX)):
+            await asyncio.sleep(0)
+        if self._chance.random() < AWAY:
+            raise JournalAway("before it was stored")
+        settled = [self._store(event) for event in events]
+        if self._chance.random() < AWAY:
+            raise JournalAway("after it was stored")
+        return settled
+
+    async def quarantine(self, event: Event, reason: str) -> EventId:
+        raise AssertionError(reason)
+
+    def _store(self, event: Event) -> Settled:
+        ticket = event.ticket
+        first = self._first.setdefault((ticket.ticket, event.kind), event.event)
+        if first != event.event:
+            return Settled(first, Outcome.DUPLICATE, None)
+        self.stored.append(
+            Stored(
+                ticket.ticket, ticket.viewer_cap, ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels,
+                event.kind, event.outcome, event.received_at_ms, ticket.expires_at_ms,
+            )
+        )  # fmt: skip
+        billed = event.outcome is Outcome.RECORDED
+        return Settled(first, event.outcome, Money(ticket.price_micros, ticket.currency) if billed else None)
+
+    async def since(self, received_at_ms: int) -> AsyncIterator[Stored]:
+        later = [event for event in self.stored if event.received_at_ms >= received_at_ms]
+        for event in sorted(later, key=lambda event: event.received_at_ms):
+            yield event

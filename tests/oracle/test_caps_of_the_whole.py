@@ -1,0 +1,103 @@
+"""I4 from end to end: clients at once, through Slots and Intake, judged by the events that were stored."""
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clients import REMEMBERED, Clients, Clock, Given
+from judge import UNCOUNTED, limits_of, violations
+from logs import UnreliableLog
+from msgspec import structs
+from stack import ADS, serving
+
+from adserve.limits.counters import Grant, MemoryCounters, Reservation
+from adserve.limits.rebuild import OVERLAP_MS, rebuild
+
+DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "6000"))
+LIVES = max(4, DECISIONS // 25_000)
+
+
+async def parts_of(checkpoint: list[bytes]) -> Any:
+    for part in checkpoint:
+        yield part
+
+
+async def lived(
+    make: Callable[[int], MemoryCounters], decisions: int, lives: int, seed: int = 1
+) -> UnreliableLog:
+    """Several lives of a process: each ends with a crash, and the next begins from a checkpoint and the log."""
+    chance = random.Random(seed)
+    clock, log, given = Clock(), UnreliableLog(chance), deque[Given](maxlen=REMEMBERED)
+    checkpoint: list[bytes] = []
+    taken_at_ms = clock()
+    placed = repeated = 0
+    for epoch in range(lives):
+        counters = make(epoch)
+        since_ms = taken_at_ms - OVERLAP_MS
+        await rebuild(counters, parts_of(checkpoint), log.since(since_ms), since_ms, lambda _: None)
+
+        def now_and_then(counters: MemoryCounters = counters) -> None:
+            nonlocal checkpoint, taken_at_ms
+            counters.sweep(clock())
+            if chance.random() < 0.2:
+                checkpoint, taken_at_ms = list(counters.dump()), clock()
+
+        clients = Clients(clock, chance, given)
+        async with serving(counters, log, clock, chance) as stack:
+            await clients.use(stack, decisions // lives, now_and_then)
+        placed += clients.placed
+        repeated += clients.repeated
+    assert placed > decisions / 4
+    assert repeated > decisions / 100
+    return log
+
+
+@pytest.mark.timeout(3_600)
+async def test_no_window_of_any_viewer_holds_more_than_its_cap(capsys: pytest.CaptureFixture[str]) -> None:
+    begun = time.monotonic()
+    log = await lived(MemoryCounters, DECISIONS, LIVES)
+    took_s = time.monotonic() - begun
+    found = violations(limits_of(ADS), log.stored)
+    counted = sum(event.outcome not in UNCOUNTED for event in log.stored)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{DECISIONS:,} decisions in {took_s:.0f} s, {LIVES} lives, {len(log.stored):,} events stored, "
+            f"{counted:,} of them counted, {len(found)} violations\n"
+        )
+    assert found == []
+
+
+class OneMore(MemoryCounters):
+    """Admits one more than the cap."""
+
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = 0) -> Grant:
+        candidates = [
+            one._replace(rules=tuple(rule._replace(most=rule.most + 1) for rule in one.rules))
+            for one in ask.candidates
+        ]
+        return await super().reserve(viewer, structs.replace(ask, candidates=candidates), now_ms)
+
+
+class ReadsThenWrites(MemoryCounters):
+    """Decides by what it has read, and writes when others have had their turn."""
+
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = 0) -> Grant:
+        before = self._packed(viewer)
+        grant = await super().reserve(viewer, ask, now_ms)
+        new = self._packed(viewer).removeprefix(before)
+        self._keep(viewer, before)
+        await asyncio.sleep(0)
+        self._keep(viewer, self._packed(viewer) + new)
+        return grant
+
+
+@pytest.mark.parametrize("broken", [OneMore, ReadsThenWrites])
+async def test_control_broken_counters_are_caught(broken: type[MemoryCounters]) -> None:
+    log = await lived(broken, 3_000, 1)
+    assert violations(limits_of(ADS), log.stored) != []
