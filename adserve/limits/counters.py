@@ -8,6 +8,7 @@ so every method is atomic.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
@@ -32,7 +33,6 @@ REQUESTS_MAX = 50_000
 
 FILLING = "the counters are being filled"
 
-SHARDS = 256
 SWEPT_AT_ONCE = 1_000
 
 KEY_BYTES = 15
@@ -99,7 +99,8 @@ _NO_HIDES: Mapping[str, int] = MappingProxyType({})
 
 
 class _Shard:
-    """Some of the viewers: few enough to be looked through, or to be moved when their table grows, in no time."""
+    """The viewers whose pseudonyms begin with one byte: few enough to be looked through, or to be moved when their table
+    grows, in no time."""
 
     __slots__ = ("entries", "hides")
 
@@ -133,14 +134,15 @@ class MemoryCounters:
     def __init__(self, epoch: int, *, filled: bool = True) -> None:
         self.epoch = epoch
         self.filled = filled
-        self._shards = [_Shard() for _ in range(SHARDS)]
+        self._shards: defaultdict[int, _Shard] = defaultdict(_Shard)
         self._profiles: list[Profile] = []
         self._numbers: dict[Profile, int] = {}
         self._requests: dict[tuple[bytes, str], tuple[int, Earlier]] = {}
         self._recalled: Tally | None = None
         self._unswept: list[bytes] = []
         self._unswept_requests: list[tuple[bytes, str]] = []
-        self._sweeping = 0
+        self._sweeping = _Shard()
+        self._unswept_shards: list[_Shard] = []
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
         tally = self._recalled = self._tally(viewer, now_ms)
@@ -219,14 +221,17 @@ class MemoryCounters:
     def sweep(self, now_ms: int) -> None:
         """Forgets what no window can contain any more, of some viewers a call, so that no request waits for all."""
         left = SWEPT_AT_ONCE
-        for _ in range(SHARDS):
+        for _ in range(1 + len(self._shards)):
             if not self._unswept:
-                self._sweeping = (self._sweeping + 1) % SHARDS
-                self._unswept = self._shards[self._sweeping].viewers()
+                self._unswept_shards = self._unswept_shards or list(self._shards.values())
+                if not self._unswept_shards:
+                    break
+                self._sweeping = self._unswept_shards.pop()
+                self._unswept = self._sweeping.viewers()
             some = self._unswept[-left:]
             del self._unswept[-left:]
             for key in some:
-                self._shards[self._sweeping].sweep(key, now_ms)
+                self._sweeping.sweep(key, now_ms)
             left -= len(some)
             if not left:
                 break
@@ -264,13 +269,14 @@ class MemoryCounters:
         A part is of the moment when it is asked for: requests may come between.
         """
         told = 0
-        for shard in self._shards:
+        for shard in list(self._shards.values()):
             keys = iter(shard.viewers())
             while some := list(islice(keys, PART_VIEWERS)):
                 packed = [shard.entries.get(key, b"") for key in some]
                 hides = {key: shard.hides[key] for key in some if key in shard.hides}
-                yield encode_part(self._profiles[told:], some, packed, hides)
+                part = encode_part(self._profiles[told:], some, packed, hides)
                 told = len(self._profiles)
+                yield part
 
     async def load(self, parts: AsyncIterable[bytes], doubted_from_ms: int) -> None:
         """Takes a checkpoint's parts. What was confirmed from that moment on may not have been stored before a crash:
@@ -287,7 +293,7 @@ class MemoryCounters:
 
     def __len__(self) -> int:
         """How many viewers have entries."""
-        return sum(len(shard.entries) for shard in self._shards)
+        return sum(len(shard.entries) for shard in self._shards.values())
 
     def _number(self, profile: Profile) -> int:
         number = self._numbers.get(profile)

@@ -318,6 +318,21 @@ async def test_a_checkpoint_brings_everything_back() -> None:
     assert await again.confirm(ad.ticket(ticket_id(1)), START_MS + 1, START_MS + 1)
 
 
+async def test_an_ad_that_is_first_shown_while_a_checkpoint_is_made_is_in_it() -> None:
+    counters, again = MemoryCounters(1), MemoryCounters(2)
+    viewers = [bytes([number]) * 16 for number in range(3)]
+    for number, viewer in enumerate(viewers):
+        await counters.reserve(viewer, reservation([capped(2)], [ticket_id(number)]), START_MS)
+    whole = []
+    for number, part in enumerate(counters.dump(), start=3):
+        whole.append(part)
+        new = Shown(number, number, number)
+        await counters.reserve(viewers[2], reservation([new], [ticket_id(number)]), START_MS)
+    await again.load(parts(whole), START_MS)
+    shown = [(campaign_key(number), DAY_MS) for number in (1, 3, 4)]
+    assert await again.usage(viewers[2], shown, START_MS) == [1, 1, 1]
+
+
 async def test_a_checkpoint_of_another_format_is_refused() -> None:
     with pytest.raises(CheckpointUnreadable, match="format"):
         await MemoryCounters(1).load(parts([b"\x01\x90"]), START_MS)

@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ads import Ad, Campaign, Cap, Creative, Tier
@@ -20,8 +20,8 @@ from adserve.metering.intake import Intake
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
 from adserve.prediction.prior import Prior
-from adserve.selection.slots import Bounds, Slots
-from adserve.selection.state import CompiledSurface, View
+from adserve.selection.slots import Bounds, Parts, Slots
+from adserve.selection.state import LiveView, View
 
 START_MS = 1_767_225_600_000
 SEALER = Sealer([TicketKey(1, b"k" * 32, 0, None)])
@@ -85,31 +85,33 @@ class Stack:
     book: LeaseBook
 
 
+class Switch(NamedTuple):
+    switch_version: int = 1
+    paused: bool = False
+
+
 @asynccontextmanager
 async def serving(
     counters: Any, log: Any, clock: Callable[[], int], chance: random.Random
 ) -> AsyncIterator[Stack]:
     """What a process is, until it is left: then it has crashed."""
-    surface = CompiledSurface(Surface(), ADS, Prior({}))
-    rollouts = {"status": SurfaceRollout(percent_bp=10_000)}
-    snapshot = Snapshot(1, ADS, rollouts)
-    book, recorder, turning = LeaseBook(), Recorder(log), Turning(counters)
+    live = LiveView({"status": Surface()}, Prior({}))
+    await live.publish(Snapshot(1, ADS, {"status": SurfaceRollout(percent_bp=10_000)}), Switch(), clock())
+    book, hides, recorder, turning = LeaseBook(), Hides(), Recorder(log), Turning(counters)
     for campaign in OF_CAMPAIGNS:
         book.add(Lease(campaign, campaign, 1, 1 << 50, START_MS + 20_000 * DAY_MS))
+
+    def view() -> View:
+        return live.current()._replace(fresh_at_ms=clock())
 
     def draw() -> int:
         return chance.getrandbits(128)
 
-    def view() -> View:
-        return View(snapshot, {"status": surface}, surface_rates, False, clock())
-
-    surface_rates = Prior({})
-    alone: dict[str, Any] = {"may_serve": lambda: True}
-    slots = Slots(view, turning, book, SEALER, clock, draw, bounds=Bounds(), **alone)
-    intake = Intake(SEALER, turning, book, recorder, draw, hides=Hides(), **alone)
+    parts = Parts(view, turning, hides, book, SEALER, lambda: True)
+    intake = Intake(SEALER, turning, book, recorder, draw, hides=hides, may_serve=lambda: True)
     writing = asyncio.create_task(recorder.run())
     try:
-        yield Stack(slots, intake, book)
+        yield Stack(Slots(parts, clock, draw, Bounds()), intake, book)
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
