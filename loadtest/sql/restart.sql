@@ -22,3 +22,9 @@ SELECT
   0, 2500, 'USD', 'view', 'cpm', ticket_id, 1000000 + ad % 500, 1000000 + ad, 1000000 + ad, 1, 1, 1, '2026-01-01', 1, 'status', 'ID', 'android', 3,
   1, 'prior', 1, 1, 'exposed', '{}', issued_at, issued_at + interval '1 h', moment, NULL, NULL
 FROM numbered
+
+-- name: analyze
+ANALYZE
+
+-- name: forget_checkpoint
+DELETE FROM counter_checkpoints

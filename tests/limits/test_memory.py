@@ -1,0 +1,34 @@
+"""What a viewer costs: millions of them are remembered at once."""
+
+import random
+import tracemalloc
+
+from counting import START_MS, Shown, reservation
+
+from adserve.domain.ids import uuid7
+from adserve.limits.counters import MemoryCounters
+
+VIEWERS = 3_000
+BYTES_MAX = 350
+
+
+async def test_a_viewer_of_five_ads_seen_twice_takes_at_most_350_bytes() -> None:
+    """All in: the key, the entries with their tickets' ids, the tables' slots."""
+    chance = random.Random(1)
+    ads = [Shown(number, number, number % 50) for number in range(1_000)]
+    counters = MemoryCounters(1)
+    for ad in ads:  # the table of profiles is there once, for everybody
+        await counters.reserve(
+            bytes(16), reservation([ad], [uuid7(START_MS, chance.getrandbits(74))]), START_MS
+        )
+    tracemalloc.start()
+    for _ in range(VIEWERS):
+        viewer = bytes([chance.randrange(8)]) + chance.randbytes(15)  # into tables that are not too small
+        for ad in chance.sample(ads, 5):
+            for _ in range(2):
+                ticket = ad.ticket(uuid7(START_MS, chance.getrandbits(74)), viewer)
+                assert await counters.confirm(ticket, START_MS, START_MS)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(counters) == VIEWERS + 1
+    assert BYTES_MAX * 0.8 < taken / VIEWERS <= BYTES_MAX
