@@ -16,7 +16,9 @@ from adserve.metering.errors import RecorderUnavailable
 from adserve.metering.intake import Report
 
 CLIENTS = 8
-VIEWERS = 60
+VIEWERS = 40
+STAY_MS = 5 * DAY_MS
+LASTING = 20
 REMEMBERED = 3_000
 LATELY = 40
 TTLS_S = (60, 300, 3_600, 86_400)
@@ -109,7 +111,7 @@ class Clients:
         if self._asked and chance.random() < 0.1:
             await self._ask_again(stack, chance.choice(self._asked))
             return
-        number = chance.randrange(VIEWERS)
+        number = self._viewer()
         pseudonym = f"viewer {number}".encode().ljust(16, b".")[::-1]
         ask = Ask(
             viewer=Viewer(str(number), pseudonym, pseudonym), surface="status", feed_length=30, authors=None,
@@ -122,6 +124,12 @@ class Clients:
         if ask.request is not None and placements:
             tokens = tuple(one.token for one in placements)
             self._asked.append(Asked(ask, tokens, placements[0].ticket.expires_at_ms))
+
+    def _viewer(self) -> int:
+        """Some come all the time, most for a while: a history of years would only make the test slow."""
+        if self._chance.random() < 0.1:
+            return self._chance.randrange(LASTING)
+        return LASTING + self._clock.now_ms // STAY_MS * VIEWERS + self._chance.randrange(VIEWERS)
 
     async def _ask_again(self, stack: Stack, asked: Asked) -> None:
         until_ms = self._clock()
