@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 OVERLAP_MS = 600_000
 """Events are read again from this long before a checkpoint: one received just before it may have committed after."""
 
-AT_ONCE = 500
+AT_ONCE = 200
 """How many events are put back before requests have their turn: it takes a millisecond or two."""
 PROGRESS_EVERY = 500_000
 PROFILES_CACHED_MAX = 1 << 16
