@@ -20,6 +20,8 @@ CONFIRMED, RESERVED, DOUBTED, REFUSED = range(4)
 OPEN = frozenset({RESERVED, DOUBTED})
 
 Profile = tuple[str, ...]
+CAMPAIGN = 1
+"""Where a profile has the key of its campaign: it is what `keys_counted` answers."""
 
 _ENTRY = Struct("<QQI")
 _WITHOUT_TICKET = Struct("<8xQI")
@@ -106,7 +108,18 @@ def pruned(packed: bytes, now_ms: int) -> bytes:
 class Tally:
     """A viewer's moments at one moment, for one walk. A reservation counts in every window: its moment is now."""
 
-    __slots__ = ("_by_key", "_profiles", "_shown", "exposures", "hides", "lapsed", "now_ms", "open", "packed")
+    __slots__ = (
+        "_added",
+        "_by_key",
+        "_profiles",
+        "_shown",
+        "exposures",
+        "hides",
+        "lapsed",
+        "now_ms",
+        "open",
+        "packed",
+    )
 
     def __init__(
         self, packed: bytes, hides: Mapping[str, int], profiles: Sequence[Profile], now_ms: int
@@ -120,19 +133,19 @@ class Tally:
         self._profiles = profiles
         self._by_key: dict[str, list[int]] | None = None
         self._shown: dict[int, list[int]] = {}
+        self._added: dict[str, int] = {}
         if packed:
             self._read()
 
     def _read(self) -> None:
-        now_ms, profiles, exposures, shown = self.now_ms, self._profiles, self.exposures, self._shown
+        now_ms, shown = self.now_ms, self._shown
         lapsed_ms, seen_ms, open_ms = now_ms - RETENTION_MS, now_ms - EXPOSURE_WINDOW_MS, now_ms - GRACE_MS
+        seen: dict[int, int] = {}
         for word, profile in _WITHOUT_TICKET.iter_unpack(self.packed):
             state, moment_ms = word & STATE_MASK, word >> MOMENT_SHIFT
             if state == CONFIRMED and moment_ms > seen_ms:
-                campaign = profiles[profile][1]
-                exposures[campaign] = exposures.get(campaign, 0) + 1
-                exposures[ALL] = exposures.get(ALL, 0) + 1
-            elif state in (RESERVED, DOUBTED) and moment_ms >= open_ms:
+                seen[profile] = seen.get(profile, 0) + 1
+            elif state in OPEN and moment_ms >= open_ms:
                 self.open += 1
                 moment_ms = now_ms
             elif state == RESERVED or moment_ms <= lapsed_ms:
@@ -140,39 +153,58 @@ class Tally:
                 continue
             elif state == REFUSED:
                 continue
-            if profile in shown:
-                shown[profile].append(moment_ms)
-            else:
+            moments = shown.get(profile)
+            if moments is None:
                 shown[profile] = [moment_ms]
+            else:
+                moments.append(moment_ms)
+        if seen:
+            self._expose(seen)
+
+    def _expose(self, seen: Mapping[int, int]) -> None:
+        exposures = self.exposures
+        exposures[ALL] = sum(seen.values())
+        for profile, times in seen.items():
+            campaign = self._profiles[profile][CAMPAIGN]
+            exposures[campaign] = exposures.get(campaign, 0) + times
 
     def moments(self) -> dict[str, list[int]]:
-        """By key; each list may be replaced by `add`, none is changed."""
+        """By key, without those of this decision."""
         if self._by_key is None:
             by_key: dict[str, list[int]] = {key: [at_ms] for key, at_ms in self.hides.items()}
             everything: list[int] = []
             for profile, moments in self._shown.items():
                 everything += moments
                 for key in self._profiles[profile]:
-                    by_key[key] = by_key[key] + moments if key in by_key else moments
+                    others = by_key.get(key)
+                    by_key[key] = moments if others is None else others + moments
             if everything:
                 by_key[ALL] = by_key[PACE] = everything
             self._by_key = by_key
         return self._by_key
 
-    def add(self, keys: Iterable[str]) -> None:
-        """One more, of this decision."""
-        by_key = self.moments()
-        for key in (ALL, *keys):
-            by_key[key] = [*by_key.get(key, ()), self.now_ms]
+    def add(self, keys: Profile) -> None:
+        """One more, of this decision: it counts now, in every window."""
+        added = self._added
+        added[ALL] = added.get(ALL, 0) + 1
+        for key in keys:
+            added[key] = added.get(key, 0) + 1
 
     def count(self, key: str, window_ms: int) -> int:
         after_ms = self.now_ms - window_ms
-        return sum(moment > after_ms for moment in self.moments().get(key, ()))
+        return len([moment for moment in self.moments().get(key, ()) if moment > after_ms]) + self._added.get(
+            key, 0
+        )
 
     def broken_rule(self, rules: Iterable[Rule]) -> Rule | None:
-        by_key = self.moments()
+        by_key, added = self.moments(), self._added
         for rule in rules:
-            moments = by_key.get(rule.key)
-            if moments and len(moments) >= rule.most and self.count(rule.key, rule.window_ms) >= rule.most:
-                return rule
+            key = rule.key
+            if key in by_key or key in added:
+                most = rule.most
+                if (
+                    len(by_key.get(key, ())) + added.get(key, 0) >= most
+                    and self.count(key, rule.window_ms) >= most
+                ):
+                    return rule
         return None
