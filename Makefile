@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench replay-check lock help
+.PHONY: demo test check format bench restart-check caps-check replay-check lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,12 @@ format: $(VENV)/dev.stamp     ## put the code into shape
 
 bench: $(VENV)/dev.stamp      ## slots/s and events/s beside their ceilings, into loadtest/results/latest.json
 	$(BIN)/python -m loadtest $(ARGS)
+
+restart-check: $(VENV)/dev.stamp  ## how soon ads come after a start with 5,000,000 events behind it (ARGS="--events 100000")
+	$(BIN)/python -m loadtest.restart $(ARGS)
+
+caps-check: $(VENV)/dev.stamp     ## a million decisions of clients at once, judged by the stored events
+	ADSERVE_CAPS_DECISIONS=1000000 $(BIN)/pytest -q tests/oracle $(ARGS)
 
 replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
 	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_replay_of_real_logs.py $(ARGS)

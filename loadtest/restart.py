@@ -39,6 +39,7 @@ TAIL = 0.02
 TAIL_MS = 300 * SECOND_MS
 START_MAX_S = 600.0
 POLL_S = 0.05
+TOLD_EVERY_S = 5.0
 
 BID = {"model": "cpm", "price": {"micros": 5_000_000, "currency": "USD"}}
 CAPPED = {"caps": [{"scope": "campaign", "count": 3, "window_s": 86_400}]}
@@ -147,7 +148,7 @@ async def _start(own: Settings, url: str, planted: Planted) -> Started:
     async with _serving(own, url) as (base_url, pid), aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {planted.key}"}
         seen: dict[int, float] = {}
-        slowest_ms, told = 0.0, ""
+        slowest_ms, told_at_s = 0.0, begun
         while not seen.keys() >= {planted.uncapped, planted.capped}:
             if time.monotonic() - begun > START_MAX_S:
                 raise TimeoutError(f"only campaigns {sorted(seen)} after {START_MAX_S:.0f} s")
@@ -168,7 +169,9 @@ async def _start(own: Settings, url: str, planted: Planted) -> Started:
             slowest_ms = max(slowest_ms, (time.monotonic() - asked) * 1_000)
             for placement in placements:
                 seen.setdefault(placement["ad"]["campaign"], time.monotonic() - begun)
-            told = await _tell(session, base_url, told)
+            if time.monotonic() - told_at_s > TOLD_EVERY_S:
+                told_at_s = time.monotonic()
+                await _tell(session, base_url)
             await asyncio.sleep(POLL_S)
         rss_mb = _rss_mb(pid)
     return Started(seen[planted.uncapped], seen[planted.capped], slowest_ms, rss_mb)
@@ -179,12 +182,9 @@ def _rss_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-async def _tell(session: aiohttp.ClientSession, base_url: str, told: str) -> str:
+async def _tell(session: aiohttp.ClientSession, base_url: str) -> None:
     async with session.get(f"{base_url}/readyz") as answer:
-        detail: str = (await answer.json())["parts"]["counters"]["detail"]
-    if detail != told:
-        _say(f"counters: {detail}")
-    return detail
+        _say(f"counters: {(await answer.json())['parts']['counters']['detail']}")
 
 
 @asynccontextmanager

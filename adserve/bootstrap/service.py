@@ -43,7 +43,7 @@ IN_FLIGHT_S = 10.0
 """How long a shutdown waits for requests that are being answered."""
 HAND_OVER_S = 10.0
 FILL_S = 1.0
-FILL_WAIT_S = 2.0
+FILL_WAIT_S = 1.0
 """How long a start waits for its counters: after that it serves what needs none."""
 
 

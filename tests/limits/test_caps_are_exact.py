@@ -23,7 +23,13 @@ from counting import (
 )
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
@@ -41,13 +47,28 @@ ADS = (
     Shown(4, 3, 2, caps=(campaign_cap(3, 1, 60), campaign_cap(3, 2, 600), OVER_ALL)),
     Shown(5, 4, 3, caps=(OVER_ALL,)),
 )  # fmt: skip
-CAPS = frozenset(cap for ad in ADS for cap in ad.caps)
+EXACT_WINDOWS_S = (60, 61, 3_600, 86_400, 7 * 86_400, 180 * 86_400 - 1, 180 * 86_400)
+ANY_CAPS = st.lists(
+    st.tuples(
+        st.sampled_from(sorted({key for ad in ADS for key in ad.keys} | {ALL})),
+        st.integers(1, 4),
+        st.sampled_from(EXACT_WINDOWS_S) | st.integers(60, 180 * 86_400),
+    ),
+    max_size=12,
+)
 WAITED_MAX_MS = RETENTION_MS - 180 * DAY_MS
 """Entries outlive the longest window by this much, so no event may wait longer to be confirmed."""
 PAUSES_MS = (0, 1, 999, 30_000, 59_999, 60_000, 600_000, 3_599_999, 3_600_000, 86_400_000, 179 * 86_400_000)
 TTLS_MS = (60_000, 3_600_000, 86_400_000)
 
 WHICH = st.integers(0, 2**16)
+ORDERS = st.permutations(range(len(ADS)))
+
+
+def with_caps(caps: list[tuple[str, int, int]]) -> tuple[Shown, ...]:
+    """The ads under other caps: each on every ad that it is about."""
+    rules = [Rule(key, most, window_s * 1_000) for key, most, window_s in caps]
+    return tuple(ad._replace(caps=tuple(one for one in rules if one.key in (ALL, *ad.keys))) for ad in ADS)
 
 
 class Answer(NamedTuple):
@@ -69,6 +90,11 @@ class Use(RuleBasedStateMachine):
         self.now_ms = START_MS
         self.tickets: list[tuple[Ticket, Shown]] = []
         self.answers: dict[UUID, Answer] = {}
+        self.ads: tuple[Shown, ...] = ADS
+
+    @property
+    def caps(self) -> list[Rule]:
+        return sorted({cap for ad in self.ads for cap in ad.caps})
 
     def teardown(self) -> None:
         self.runner.close()
@@ -82,21 +108,22 @@ class Use(RuleBasedStateMachine):
 
     @rule(
         viewer=st.sampled_from(VIEWERS),
-        order=st.permutations(ADS),
+        order=ORDERS,
         places=st.integers(1, 3),
         ttl_ms=st.sampled_from(TTLS_MS),
     )
-    def decide(self, viewer: bytes, order: list[Shown], places: int, ttl_ms: int) -> None:
+    def decide(self, viewer: bytes, order: list[int], places: int, ttl_ms: int) -> None:
         tickets = [ticket_id(len(self.tickets) + place) for place in range(places)]
-        ask = reservation(order, tickets, self.now_ms, ttl_ms)
+        ranked = [self.ads[index] for index in order]
+        ask = reservation(ranked, tickets, self.now_ms, ttl_ms)
         grant = self.runner.run(self.counters.reserve(viewer, ask, self.now_ms))
         for index in grant.reserved:
-            self.issue(order[index], viewer, ttl_ms)
+            self.issue(ranked[index], viewer, ttl_ms)
 
-    @rule(viewer=st.sampled_from(VIEWERS), ad=st.sampled_from(ADS), ttl_ms=st.sampled_from(TTLS_MS))
-    def lose_a_reservation(self, viewer: bytes, ad: Shown, ttl_ms: int) -> None:
+    @rule(viewer=st.sampled_from(VIEWERS), which=WHICH, ttl_ms=st.sampled_from(TTLS_MS))
+    def lose_a_reservation(self, viewer: bytes, which: int, ttl_ms: int) -> None:
         """The ticket is out there, but the counters that knew it are gone."""
-        self.issue(ad, viewer, ttl_ms)
+        self.issue(self.ads[which % len(self.ads)], viewer, ttl_ms)
 
     @precondition(lambda self: self.tickets)
     @rule(which=WHICH, lag_ms=st.sampled_from((0, 0, 0, 1, 1_000, 59_999, 600_000, 5_000_000)))
@@ -124,7 +151,7 @@ class Use(RuleBasedStateMachine):
             for answer in self.answers.values()
             if answer.counted and answer.ticket.viewer_cap == viewer
         ]
-        for cap in CAPS:
+        for cap in self.caps:
             moments = [at_ms for at_ms, keys in counted if cap.key in keys]
             for end_ms in moments:
                 together = sum(end_ms - cap.window_ms < at_ms <= end_ms for at_ms in moments)
@@ -158,11 +185,24 @@ class UseOfMemory(Use):
             )
 
 
+class UnderAnyCaps(Use):
+    """Many rules of any window, and pauses as long as these."""
+
+    @initialize(caps=ANY_CAPS)
+    def choose_caps(self, caps: list[tuple[str, int, int]]) -> None:
+        self.ads = with_caps(caps)
+
+    @precondition(lambda self: self.caps)
+    @rule(which=WHICH, off_ms=st.integers(-1, 1))
+    def wait_for_a_window(self, which: int, off_ms: int) -> None:
+        self.now_ms += self.caps[which % len(self.caps)].window_ms + off_ms
+
+
 USES = {"memory": UseOfMemory}
 
 
-def put_through(kind: str, make: Callable[[int], Any], **options: Any) -> None:
-    use = type("Use", (USES[kind],), {"make": staticmethod(make)})
+def put_through(kind: str, make: Callable[[int], Any], *ways: type[Use], **options: Any) -> None:
+    use = type("Used", (*ways, USES[kind]), {"make": staticmethod(make)})
     run_state_machine_as_test(
         use, settings=settings(derandomize=True, deadline=None, stateful_step_count=40, **options)
     )
@@ -171,6 +211,11 @@ def put_through(kind: str, make: Callable[[int], Any], **options: Any) -> None:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_no_window_ever_exceeds_its_cap(kind: str) -> None:
     put_through(kind, KINDS[kind], max_examples=150)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_window_ever_exceeds_any_cap(kind: str) -> None:
+    put_through(kind, KINDS[kind], UnderAnyCaps, max_examples=150)
 
 
 def divided(packed: bytes, out: Callable[[Entry], bool]) -> tuple[bytes, bytes]:

@@ -19,7 +19,9 @@ async def test_a_viewer_of_five_ads_seen_twice_takes_at_most_350_bytes() -> None
     counters = MemoryCounters(1)
     for ad in ads:  # the table of profiles is there once, for everybody
         await counters.reserve(
-            ad.ad.to_bytes(16, "little"), reservation([ad], [uuid7(START_MS, chance.getrandbits(74))]), START_MS
+            ad.ad.to_bytes(16, "little"),
+            reservation([ad], [uuid7(START_MS, chance.getrandbits(74))]),
+            START_MS,
         )
     tracemalloc.start()
     for _ in range(VIEWERS):
