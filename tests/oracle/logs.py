@@ -53,6 +53,8 @@ class UnreliableLog:
 
     def _store(self, event: Event) -> Settled:
         ticket = event.ticket
+        if event.outcome is Outcome.ACCEPTED:  # it waits for the counters to judge it
+            return Settled(event.event, Outcome.ACCEPTED, None)
         first = self._first.setdefault((ticket.ticket, event.kind), event.event)
         if first != event.event:
             return Settled(first, Outcome.DUPLICATE, None)
