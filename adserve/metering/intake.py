@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
-from adserve.domain.ids import EventId, derived_uuid7
+from adserve.domain.ids import EventId, derived_uuid7, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import CountersAway
@@ -142,6 +142,11 @@ class Intake:
         if event.kind in WITHHOLDING:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
+        overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
+        if (
+            overtaken and event.kind in CONFIRMING
+        ):  # what was confirmed with our moment is stored with a later one
+            await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
 
 

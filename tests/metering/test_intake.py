@@ -28,10 +28,14 @@ class Counters:
         self.fits = True
         self.confirmed: list[tuple[Ticket, int]] = []
         self.hidden: list[Ticket] = []
+        self.doubted: list[Ticket] = []
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         self.confirmed.append((ticket, at_ms))
         return self.fits
+
+    async def doubt(self, ticket: Ticket) -> None:
+        self.doubted.append(ticket)
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None:
         self.hidden.append(ticket)
@@ -108,6 +112,15 @@ async def test_only_impressions_and_views_in_time_are_confirmed(setting: Setting
     assert [at_ms for _, at_ms in setting.counters.confirmed] == [NOW_MS + 1_000] * 2
     await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
     assert len(setting.counters.confirmed) == 2
+
+
+async def test_an_impression_that_a_later_report_of_it_overtook_is_doubted(setting: Setting) -> None:
+    """Both were confirmed with the moment of the first, and the second is stored."""
+    await setting.take(report(), at_ms=NOW_MS + 2)
+    await setting.take(report(), at_ms=NOW_MS + 3)
+    assert setting.counters.doubted == []
+    await setting.take(report(), at_ms=NOW_MS + 1)
+    assert len(setting.counters.doubted) == 1
 
 
 async def test_a_hide_or_report_is_told_to_the_counters_even_when_late(setting: Setting) -> None:
