@@ -93,6 +93,7 @@ class Clients:
         self._given = given
         self._asked: deque[Asked] = deque(maxlen=LATELY)
         self._released: set[str] = set()
+        self._latest = 0
         self._numbers = iter(range(1 << 62))
         self.decided = 0
         self.placed = 0
@@ -130,7 +131,7 @@ class Clients:
         if self._asked and chance.random() < 0.1:
             await self._ask_again(stack, chance.choice(self._asked))
             return
-        number = self._viewer()
+        number = self._latest = self._viewer()
         pseudonym = f"viewer {number}".encode().ljust(16, b".")[::-1]
         ask = Ask(
             viewer=Viewer(str(number), pseudonym, pseudonym), surface="status", feed_length=30, authors=None,
@@ -145,7 +146,10 @@ class Clients:
             self._asked.append(Asked(ask, tokens, placements[0].ticket.expires_at_ms))
 
     def _viewer(self) -> int:
-        """Some come all the time, most for a while: a history of years would only make the test slow."""
+        """Often the one that another client asks for at this moment. Some come all the time, most for a while: a history of
+        years would only make the test slow."""
+        if self._chance.random() < 0.3:
+            return self._latest
         if self._chance.random() < 0.1:
             return self._chance.randrange(LASTING)
         return LASTING + self._clock() // self._clock.stay_ms * VIEWERS + self._chance.randrange(VIEWERS)

@@ -14,10 +14,14 @@ from clients import REMEMBERED, Clients, Clock, Given
 from judge import UNCOUNTED, limits_of, violations
 from logs import UnreliableLog
 from msgspec import structs
-from stack import ADS, serving
+from stack import ADS, START_MS, serving
 
+from adserve.database import partitions
+from adserve.database.pools import Pools
+from adserve.domain.time import DAY_MS, day_of
 from adserve.limits.counters import Grant, MemoryCounters, Reservation
 from adserve.limits.rebuild import OVERLAP_MS, rebuild
+from adserve.store.journal import Journal
 
 DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "6000"))
 LIVES = max(4, DECISIONS // 25_000)
@@ -29,11 +33,12 @@ async def parts_of(checkpoint: list[bytes]) -> Any:
 
 
 async def lived(
-    make: Callable[[int], MemoryCounters], decisions: int, lives: int, seed: int = 1
-) -> UnreliableLog:
-    """Several lives of a process: each ends with a crash, and the next begins from a checkpoint and the log."""
+    make: Callable[[int], MemoryCounters], log: Any, decisions: int, lives: int, seed: int = 1
+) -> list[Any]:
+    """Several lives of a process: each ends with a crash, and the next begins from a checkpoint and the log. Answers the
+    events that are stored in the end."""
     chance = random.Random(seed)
-    clock, log, given = Clock(), UnreliableLog(chance), deque[Given](maxlen=REMEMBERED)
+    clock, given = Clock(), deque[Given](maxlen=REMEMBERED)
     checkpoint: list[bytes] = []
     taken_at_ms = clock()
     placed = repeated = 0
@@ -55,22 +60,30 @@ async def lived(
         repeated += clients.repeated
     assert placed > decisions / 4
     assert repeated > decisions / 100
-    return log
+    return [event async for event in log.since(0)]
 
 
 @pytest.mark.timeout(3_600)
 async def test_no_window_of_any_viewer_holds_more_than_its_cap(capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
-    log = await lived(MemoryCounters, DECISIONS, LIVES)
+    stored = await lived(MemoryCounters, UnreliableLog(random.Random(2)), DECISIONS, LIVES)
     took_s = time.monotonic() - begun
-    found = violations(limits_of(ADS), log.stored)
-    counted = sum(event.outcome not in UNCOUNTED for event in log.stored)
+    found = violations(limits_of(ADS), stored)
+    counted = sum(event.outcome not in UNCOUNTED for event in stored)
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{DECISIONS:,} decisions in {took_s:.0f} s, {LIVES} lives, {len(log.stored):,} events stored, "
+            f"\n{DECISIONS:,} decisions in {took_s:.0f} s, {LIVES} lives, {len(stored):,} events stored, "
             f"{counted:,} of them counted, {len(found)} violations\n"
         )
     assert found == []
+
+
+async def test_nor_when_postgresql_stores_the_events(pools: Pools) -> None:
+    async with pools.owner.acquire() as connection:
+        await partitions.ensure(connection, day_of(START_MS - DAY_MS), day_of(START_MS + 60 * DAY_MS))
+    stored = await lived(MemoryCounters, Journal(pools.recorder), 800, 2)
+    assert len(stored) > 400
+    assert violations(limits_of(ADS), stored) == []
 
 
 class OneMore(MemoryCounters):
@@ -99,5 +112,5 @@ class ReadsThenWrites(MemoryCounters):
 
 @pytest.mark.parametrize("broken", [OneMore, ReadsThenWrites])
 async def test_control_broken_counters_are_caught(broken: type[MemoryCounters]) -> None:
-    log = await lived(broken, 3_000, 1)
-    assert violations(limits_of(ADS), log.stored) != []
+    stored = await lived(broken, UnreliableLog(random.Random(2)), 3_000, 1)
+    assert violations(limits_of(ADS), stored) != []
