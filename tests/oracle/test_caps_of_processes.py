@@ -1,0 +1,63 @@
+"""I4 over several processes: three of them, with eight clients each, show ads to the same viewers."""
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from judge import UNCOUNTED, limits_of, violations
+from logs import Stored
+from stack import ADS
+
+servers = pytest.importorskip("redis_servers")
+
+DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "3000"))
+PROCESSES = 3
+PROCESS = Path(__file__).with_name("process.py")
+
+pytestmark = [servers.needs_redis, pytest.mark.timeout(3_600)]
+
+
+@pytest.fixture(params=[servers.RedisServer, servers.RedisCluster], ids=["redis", "cluster"])
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    server = request.param()
+    yield server.url
+    server.end()
+
+
+def stored_by_processes(kind: str, url: str, decisions: int) -> list[Stored]:
+    begun_s = time.time()
+    running = [
+        subprocess.Popen(
+            [sys.executable, PROCESS, kind, url, str(begun_s), str(seed), str(decisions // PROCESSES)],
+            stdout=subprocess.PIPE,
+        )
+        for seed in range(PROCESSES)
+    ]
+    told = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0] * PROCESSES
+    return [event for one in told for event in pickle.loads(one)]  # noqa: S301 - our own process's
+
+
+def test_no_window_of_any_viewer_holds_more_than_its_cap(
+    redis_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = time.monotonic()
+    stored = stored_by_processes("redis", redis_url, DECISIONS)
+    took_s = time.monotonic() - begun
+    found = violations(limits_of(ADS), stored)
+    counted = sum(event.outcome not in UNCOUNTED for event in stored)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{DECISIONS:,} decisions of {PROCESSES} processes in {took_s:.0f} s, {len(stored):,} events stored, "
+            f"{counted:,} of them counted, {len(found)} violations\n"
+        )
+    assert found == []
+
+
+def test_control_processes_that_do_not_share_are_caught() -> None:
+    assert violations(limits_of(ADS), stored_by_processes("alone", "", 3_000)) != []
