@@ -18,8 +18,8 @@ from adserve.limits.entries import (
     Profile,
 )
 
-PART_VIEWERS = 4_000
-"""How many viewers are in a part: it takes some two milliseconds to make."""
+PART_VIEWERS = 1_000
+"""How many viewers are in a part: it takes about a millisecond to make, and some to load."""
 
 _FORMAT = b"\x02"
 _COLUMNS = np.dtype([("ticket", "<u8"), ("word", "<u8"), ("profile", "<u4")])

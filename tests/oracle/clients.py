@@ -61,7 +61,7 @@ class SpedClock(Clock):
     """The same in every process that is told the same beginning. Slow enough that a busy machine does not put processes
     further apart than the grace of a reservation."""
 
-    stay_ms = 300 * SECOND_MS
+    stay_ms = 60 * SECOND_MS
 
     def __init__(self, begun_s: float) -> None:
         self._begun_s = begun_s
