@@ -262,4 +262,4 @@ class LooksOnlyBack(MemoryCounters):
 @pytest.mark.parametrize("broken", [CountsOnlyTheConfirmed, BelievesEveryTicket, LooksOnlyBack])
 def test_broken_counters_are_noticed(broken: type[MemoryCounters]) -> None:
     with pytest.raises(AssertionError, match="impressions in a window"):
-        put_through("memory", broken, max_examples=500, phases=[Phase.generate], print_blob=False)
+        put_through("memory", broken, max_examples=3_000, phases=[Phase.generate], print_blob=False)
