@@ -23,20 +23,8 @@ REMEMBERED = 3_000
 LATELY = 40
 SPEED = 50
 TTLS_S = (60, 300, 3_600, 86_400)
-PAUSES_MS = (
-    0,
-    0,
-    0,
-    0,
-    1,
-    20,
-    300,
-    SECOND_MS,
-    10 * SECOND_MS,
-    60 * SECOND_MS - 1,
-    60 * SECOND_MS,
-    600 * SECOND_MS,
-)
+MOMENTS_MS = (0, 0, 0, 1, 20, 300)
+PAUSES_MS = (0, SECOND_MS, 10 * SECOND_MS, 60 * SECOND_MS - 1, 60 * SECOND_MS, 600 * SECOND_MS, HOUR_MS)
 LONG_PAUSES_MS = (HOUR_MS, DAY_MS, 3 * DAY_MS)
 CARE_EVERY = 200
 
@@ -53,7 +41,11 @@ class Clock:
         return self.now_ms
 
     def pass_some(self, chance: random.Random) -> None:
-        rarely = chance.random() < 0.002
+        self.now_ms += chance.choice(MOMENTS_MS)
+
+    def pass_much(self, chance: random.Random) -> None:
+        """While nothing is on its way: what is takes seconds at most, and less than that is promised for longer."""
+        rarely = chance.random() < 0.01
         self.now_ms += chance.choice(LONG_PAUSES_MS if rarely else PAUSES_MS)
 
 
@@ -70,6 +62,9 @@ class SpedClock(Clock):
         return START_MS + round((time.time() - self._begun_s) * SECOND_MS * SPEED)
 
     def pass_some(self, chance: random.Random) -> None:
+        pass
+
+    def pass_much(self, chance: random.Random) -> None:
         pass
 
 
@@ -94,6 +89,7 @@ class Clients:
         self._asked: deque[Asked] = deque(maxlen=LATELY)
         self._released: set[str] = set()
         self._latest = 0
+        self._together = asyncio.Barrier(CLIENTS)
         self._numbers = iter(range(1 << 62))
         self.decided = 0
         self.placed = 0
@@ -114,6 +110,9 @@ class Clients:
     async def _client(self, stack: Stack, decisions: int, now_and_then: Callable[[], None]) -> None:
         chance = self._chance
         while self.decided < decisions:
+            if await self._together.wait() == 0:
+                self._clock.pass_much(chance)
+            await self._together.wait()
             self._clock.pass_some(chance)
             await self._decide(stack)
             if self.decided % CARE_EVERY == 0:
