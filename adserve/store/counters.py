@@ -1,0 +1,225 @@
+"""The frequency counters that several processes share, in Redis or Valkey: the twin of MemoryCounters.
+
+One call of a function of lua/counters.lua on one viewer's keys does each thing whole. Every call names the token of its node; a node
+that was emptied, restarted or replaced has another, and then nothing is counted until the counts have been rebuilt (shared_counters.py).
+"""
+
+from binascii import b2a_base64
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from msgspec import Raw, msgpack
+
+from adserve.domain.tickets import Ticket
+from adserve.limits.counters import Candidate, CountersAway, Earlier, Grant, Past, Reservation
+from adserve.limits.rules import ALL, Rule, hide_key, keys_counted
+from adserve.store.redis_node import LIBRARY
+from adserve.store.redis_nodes import Nodes
+
+KEYS_CACHED_MAX = 65_536
+CANDIDATES_CACHED_MAX = 262_144
+WAIT_MS = 1_000
+"""How long a call that no request's deadline bounds may wait."""
+
+_NUMBERED = frozenset("acvh")
+_CONFIRMED, _REFUSED = 1, 3
+
+_RECALL, _RESERVE, _USAGE = f"{LIBRARY}_recall", f"{LIBRARY}_reserve", f"{LIBRARY}_usage"
+_CONFIRM, _DOUBT = f"{LIBRARY}_confirm", f"{LIBRARY}_doubt"
+_RELEASE, _RESTORE = f"{LIBRARY}_release", f"{LIBRARY}_restore"
+
+_encode = msgpack.Encoder().encode
+
+
+class MemoCodec(NamedTuple):
+    """How a reservation's memo is kept: `encode` gives a head and a part for each candidate, `decode` is given the head and
+    the parts of those in the grant: the reserved in order, then the runner-up."""
+
+    encode: Callable[[Any], list[bytes]]
+    decode: Callable[[list[bytes], Grant], Any]
+
+
+class Restored(NamedTuple):
+    """What the event log says of one ticket."""
+
+    ticket: UUID
+    counted: bool
+    at_ms: int
+    keys: tuple[str, ...]
+
+
+class RedisCounters:
+    """`nodes` is None while the counts cannot be known: then every call raises CountersAway."""
+
+    def __init__(self, codec: MemoCodec, on_trouble: Callable[[str], None] = lambda _: None) -> None:
+        self.epoch = 0
+        self.nodes: Nodes | None = None
+        self._codec = codec
+        self._on_trouble = on_trouble
+        self._candidates: dict[int, tuple[Candidate, bytes]] = {}
+
+    async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
+        seen, earlier = await self._ask(_RECALL, viewer, request, wait_ms, now_ms)
+        exposures: dict[str, int] = {}
+        for keys, count in zip(seen[::2], seen[1::2], strict=True):
+            for key in _read_keys(keys):
+                exposures[key] = exposures.get(key, 0) + count
+        if earlier is None:
+            return Past(exposures, None)
+        digest, granted, memo = earlier
+        grant = _read_grant(granted)
+        return Past(exposures, Earlier(digest, grant, self._codec.decode(memo, grant)))
+
+    async def reserve(
+        self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS
+    ) -> Grant:
+        remembered: tuple[bytes, ...] = ()
+        if ask.request is not None:
+            remembered = (ask.digest, _encode([_raw(part) for part in self._codec.encode(ask.memo)]))
+        return _read_grant(
+            await self._ask(
+                _RESERVE,
+                viewer,
+                ask.request,
+                wait_ms,
+                now_ms,
+                ask.expires_at_ms,
+                b"1" if ask.whole else b"0",
+                b"".join([ticket.bytes[4:] for ticket in ask.tickets]),
+                b"".join(map(self._packed, ask.candidates)),
+                *remembered,
+            )
+        )
+
+    async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:
+        flat = [part for key, window_ms in keys_windows for part in (_raw(_wire_key(key)), window_ms)]
+        counts: list[int] = await self._ask(_USAGE, viewer, None, WAIT_MS, now_ms, _encode(flat))
+        return counts
+
+    async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+        rules = [part for key, most, window_ms in ticket.rules for part in (_raw(_wire_key(key)), most, window_ms)]
+        counted = await self._ask(
+            _CONFIRM,
+            ticket.viewer_cap,
+            None,
+            WAIT_MS,
+            now_ms,
+            at_ms,
+            ticket.ticket.bytes[4:],
+            _wire_keys(keys),
+            _encode(rules),
+        )
+        return bool(counted)
+
+    async def doubt(self, ticket: Ticket) -> None:
+        await self._ask(
+            _DOUBT, ticket.viewer_cap, None, WAIT_MS, ticket.expires_at_ms, ticket.ticket.bytes[4:]
+        )
+
+    async def release(self, ticket: Ticket, now_ms: int) -> bool:
+        released = await self._ask(_RELEASE, ticket.viewer_cap, None, WAIT_MS, now_ms, ticket.ticket.bytes[4:])
+        return bool(released)
+
+    async def hide(self, ticket: Ticket, at_ms: int) -> None:
+        await self.restore(ticket.viewer_cap, (), {ticket.advertiser: at_ms}, at_ms)
+
+    async def restore(
+        self, viewer: bytes, entries: Iterable[Restored], hides: dict[int, int], now_ms: int
+    ) -> None:
+        """Puts back what the event log holds of a viewer; the log's word is final."""
+        told_hides = [
+            part for advertiser, at_ms in hides.items() for part in (_raw(_wire_key(hide_key(advertiser))), at_ms)
+        ]
+        told_entries = [
+            part
+            for entry in entries
+            for part in (
+                _raw(entry.ticket.bytes[4:]),
+                _CONFIRMED if entry.counted else _REFUSED,
+                entry.at_ms,
+                _raw(_wire_keys(entry.keys)),
+            )
+        ]
+        told = _encode([told_hides, told_entries])
+        await self._ask(_RESTORE, viewer, None, WAIT_MS, now_ms, told)
+
+    async def _ask(
+        self, function: str, viewer: bytes, request: str | None, wait_ms: int, *given: bytes | int
+    ) -> Any:
+        nodes = self.nodes
+        if nodes is None:
+            raise CountersAway("the shared counters are not ready")
+        tag = b2a_base64(viewer, newline=False).rstrip(b"=")
+        node = nodes.of(tag)
+        key = b"ads:{%b}" % tag
+        keys = (1, key) if request is None else (2, key, key + request.encode())
+        return await node.call(("FCALL", function, *keys, node.token_key, node.token, *given), wait_ms)
+
+    def _packed(self, candidate: Candidate) -> bytes:
+        """Kept by identity: a snapshot's candidates are the same objects in every decision."""
+        known = self._candidates.get(id(candidate))
+        if known is not None and known[0] is candidate:
+            return known[1]
+        rules = [part for key, most, window_ms in candidate.rules for part in (_raw(_wire_key(key)), most, window_ms)]
+        packed = _encode((candidate.tier, candidate.advertiser, _raw(_wire_keys(candidate.keys)), rules))
+        if len(self._candidates) >= CANDIDATES_CACHED_MAX:
+            self._candidates.clear()
+        self._candidates[id(candidate)] = (candidate, packed)
+        return packed
+
+
+def _raw(data: bytes) -> Raw:
+    """As a msgpack string, which Redis's Lua reads; the type for bytes it does not know."""
+    size = len(data)
+    if size < 32:
+        head = bytes([0xA0 | size])
+    elif size < 2**16:
+        head = b"\xda" + size.to_bytes(2, "big")
+    else:
+        head = b"\xdb" + size.to_bytes(4, "big")
+    return Raw(head + data)
+
+
+def _read_grant(told: list[Any]) -> Grant:
+    reserved, runner_up, *capped = told
+    rules = zip(capped[::4], capped[1::4], capped[2::4], capped[3::4], strict=True) if capped else ()
+    return Grant(
+        tuple(reserved),
+        None if runner_up < 0 else runner_up,
+        tuple([(place, Rule(_key(key), most, window_ms)) for place, key, most, window_ms in rules]),
+    )
+
+
+@lru_cache(KEYS_CACHED_MAX)
+def _wire_key(key: str) -> bytes:
+    """A key's kind and, for those of a number, the number in as few bytes as hold it."""
+    if key[0] in _NUMBERED:
+        number = int(key[1:])
+        return key[:1].encode() + number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return key.encode()
+
+
+@lru_cache(KEYS_CACHED_MAX)
+def _key(wire: bytes) -> str:
+    kind = chr(wire[0])
+    return f"{kind}{int.from_bytes(wire[1:], 'big')}" if kind in _NUMBERED else wire.decode()
+
+
+@lru_cache(KEYS_CACHED_MAX)
+def _wire_keys(keys: tuple[str, ...]) -> bytes:
+    """A msgpack array of strings, which these keys are for Lua, if not for Unicode."""
+    return _encode([_raw(_wire_key(key)) for key in keys])
+
+
+@lru_cache(KEYS_CACHED_MAX)
+def _read_keys(packed: bytes) -> tuple[str, ...]:
+    """ALL and the keys of a group."""
+    keys, at = [ALL], 1
+    while at < len(packed):
+        size, at = (packed[at] & 0x1F, at + 1) if packed[at] < 0xC0 else (int.from_bytes(packed[at + 1 : at + 3], "big"), at + 3)
+        keys.append(_key(packed[at : at + size]))
+        at += size
+    return tuple(keys)

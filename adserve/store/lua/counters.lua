@@ -1,0 +1,376 @@
+#!lua name=$library
+-- The frequency counters of limits/counters.py, kept in Redis: the same rules, to the letter.
+--
+-- A viewer is one string: the format's byte; 2 bytes that count the hides, each a key after its length's byte and 6 bytes of its
+-- moment; then groups of entries that count on the same keys. A group is its keys as a msgpack array, 2 bytes that count the
+-- entries, and each of them: the low 12 bytes of the ticket id, and 6 bytes with state (2 bits) and moment (46 bits).
+-- The moment is the expiry of a ticket that is reserved or doubted, else when the impression was received.
+--
+-- Every call names the node's token and what it must be. A node that lost anything has another one or none.
+
+local FORMAT = '\1'
+local EMPTY_HIDES = '\0\0'
+local TICKET_BYTES, ENTRY_BYTES = 12, 18
+local RESERVED, CONFIRMED, DOUBTED, REFUSED = 0, 1, 2, 3
+local STATE = 2 ^ 46  -- libraries, as `string`, are there only when a function runs, not here
+local ALL, PACE = '*', 't'
+local GRACE_MS, RETENTION_MS, EXPOSURE_MS, OPEN_MAX = $grace_ms, $retention_ms, $exposure_ms, $open_max
+
+local function read_hides(blob)
+  local hides = {}
+  local count, at = struct.unpack('>I2', blob, 2)
+  for _ = 1, count do
+    local size = string.byte(blob, at)
+    hides[string.sub(blob, at + 1, at + size)] = struct.unpack('>I6', blob, at + size + 1)
+    at = at + size + 7
+  end
+  return hides, at
+end
+
+local function read(blob)
+  local groups = {}
+  if not blob then return groups, {} end
+  if string.sub(blob, 1, 1) ~= FORMAT then error('a viewer of an unknown format') end
+  local hides, at = read_hides(blob)
+  while at <= #blob do
+    local after, names = cmsgpack.unpack_one(blob, at - 1)
+    local count = struct.unpack('>I2', blob, after + 1)
+    local tickets, states, moments = {}, {}, {}
+    groups[#groups + 1] = {
+      keys = string.sub(blob, at, after), names = names, tickets = tickets, states = states, moments = moments,
+    }
+    at = after + 3
+    for nth = 1, count do
+      local packed = struct.unpack('>I6', blob, at + TICKET_BYTES)
+      local state = math.floor(packed / STATE)
+      tickets[nth], states[nth], moments[nth] = string.sub(blob, at, at + TICKET_BYTES - 1), state, packed - state * STATE
+      at = at + ENTRY_BYTES
+    end
+  end
+  return groups, hides
+end
+
+local function open(state, moment, now)
+  return (state == RESERVED or state == DOUBTED) and now <= moment + GRACE_MS
+end
+
+local function lapsed(state, moment, now)
+  if state == RESERVED then return now > moment + GRACE_MS end
+  return now - moment >= RETENTION_MS
+end
+
+-- Leaves out what has lapsed; the key vanishes by itself when all of it has.
+local function write(key, groups, hides, now)
+  local parts, kept_hides, keep_until = { FORMAT, EMPTY_HIDES }, 0, now
+  for name, moment in pairs(hides) do
+    if now - moment < RETENTION_MS then
+      kept_hides = kept_hides + 1
+      parts[#parts + 1] = string.char(#name) .. name .. struct.pack('>I6', moment)
+      keep_until = math.max(keep_until, moment + RETENTION_MS)
+    end
+  end
+  parts[2] = struct.pack('>I2', kept_hides)
+  for _, group in ipairs(groups) do
+    local entries, states, moments = {}, group.states, group.moments
+    for nth, ticket in ipairs(group.tickets) do
+      local state, moment = states[nth], moments[nth]
+      if not lapsed(state, moment, now) then
+        entries[#entries + 1] = ticket .. struct.pack('>I6', state * STATE + moment)
+        keep_until = math.max(keep_until, moment + (state == RESERVED and GRACE_MS or RETENTION_MS))
+      end
+    end
+    if #entries > 0 then
+      parts[#parts + 1] = group.keys .. struct.pack('>I2', #entries) .. table.concat(entries)
+    end
+  end
+  if #parts == 2 then
+    redis.call('DEL', key)
+  else
+    redis.call('SET', key, table.concat(parts), 'PX', keep_until - now + GRACE_MS)
+  end
+end
+
+local function group_of(groups, keys)
+  for _, group in ipairs(groups) do
+    if group.keys == keys then return group end
+  end
+  local group = { keys = keys, names = cmsgpack.unpack(keys), tickets = {}, states = {}, moments = {} }
+  groups[#groups + 1] = group
+  return group
+end
+
+local function add(groups, keys, ticket, state, moment)
+  local group = group_of(groups, keys)
+  local nth = #group.tickets + 1
+  group.tickets[nth], group.states[nth], group.moments[nth] = ticket, state, moment
+end
+
+local function find(groups, ticket)
+  for _, group in ipairs(groups) do
+    for nth, other in ipairs(group.tickets) do
+      if other == ticket then return group, nth end
+    end
+  end
+end
+
+local function remove(group, nth)
+  table.remove(group.tickets, nth)
+  table.remove(group.states, nth)
+  table.remove(group.moments, nth)
+end
+
+local function count_on(tally, name, moments)
+  local lists = tally[name]
+  if lists then lists[#lists + 1] = moments else tally[name] = { moments } end
+end
+
+-- The moments by key, in lists that groups share, and how many tickets are open: these count in every window, as if of now.
+local function tally_of(groups, hides, now)
+  local tally, opened = {}, 0
+  for name, moment in pairs(hides) do tally[name] = { { moment } } end
+  for _, group in ipairs(groups) do
+    local counted = {}
+    for nth, state in ipairs(group.states) do
+      local moment = group.moments[nth]
+      if not lapsed(state, moment, now) then
+        if open(state, moment, now) then
+          opened = opened + 1
+          counted[#counted + 1] = now
+        elseif state ~= REFUSED then
+          counted[#counted + 1] = moment
+        end
+      end
+    end
+    if #counted > 0 then
+      for _, name in ipairs(group.names) do count_on(tally, name, counted) end
+      count_on(tally, ALL, counted)
+      count_on(tally, PACE, counted)
+    end
+  end
+  return tally, opened
+end
+
+local function count(tally, name, window, now)
+  local after, found = now - window, 0
+  for _, moments in ipairs(tally[name] or {}) do
+    for _, moment in ipairs(moments) do
+      if moment > after then found = found + 1 end
+    end
+  end
+  return found
+end
+
+local function broken_rule(tally, rules, now)
+  for nth = 1, #rules, 3 do
+    if tally[rules[nth]] and count(tally, rules[nth], rules[nth + 2], now) >= rules[nth + 1] then return nth end
+  end
+end
+
+local function recall(keys, args)
+  local now, seen, earlier = tonumber(args[3]), {}, false
+  for _, group in ipairs(read(redis.call('GET', keys[1]))) do
+    local exposures = 0
+    for nth, state in ipairs(group.states) do
+      if state == CONFIRMED and now - group.moments[nth] < EXPOSURE_MS then exposures = exposures + 1 end
+    end
+    if exposures > 0 then
+      seen[#seen + 1] = group.keys
+      seen[#seen + 1] = exposures
+    end
+  end
+  local remembered = keys[2] and redis.call('GET', keys[2])
+  if remembered then
+    local until_ms, digest, grant, memo = cmsgpack.unpack(remembered)
+    if until_ms >= now then earlier = { digest, grant, memo } end
+  end
+  return { seen, earlier }
+end
+
+local function remember(key, args, now, grant)
+  local expires, digest, memo = tonumber(args[4]), args[8], cmsgpack.unpack(args[9])
+  local kept = { memo[1] }
+  for nth = 1, #grant[1] do kept[nth + 1] = memo[string.byte(grant[1], nth) + 2] end
+  if grant[2] >= 0 then kept[#kept + 1] = memo[grant[2] + 2] end
+  redis.call('SET', key, cmsgpack.pack(expires, digest, grant, kept), 'PX', math.max(expires - now, 0) + GRACE_MS)
+end
+
+-- Answers places in the ranked list as bytes, the runner-up's or -1, and of each that is capped its place and the rule.
+local function reserve(keys, args)
+  local now, expires, whole, tickets, ranked = tonumber(args[3]), tonumber(args[4]), args[5], args[6], args[7]
+  local groups, hides = read(redis.call('GET', keys[1]))
+  local tally, opened = tally_of(groups, hides, now)
+  local wanted = #tickets / TICKET_BYTES
+  local grant = { '', -1 }
+  if opened + wanted > OPEN_MAX then return grant end
+  local reserved, counted_now, last = {}, { now }, nil
+  local place, offset = 0, #ranked > 0 and 0 or -1
+  while offset ~= -1 do
+    local candidate
+    offset, candidate = cmsgpack.unpack_one(ranked, offset)
+    local full = #reserved == wanted
+    if not full or (last and candidate[1] == last[1] and candidate[2] ~= last[2]) then
+      local rules = candidate[4]
+      local broken = broken_rule(tally, rules, now)
+      if broken then
+        grant[#grant + 1] = place
+        for nth = broken, broken + 2 do grant[#grant + 1] = rules[nth] end
+      elseif not full then
+        candidate.place, last = place, candidate
+        reserved[#reserved + 1] = candidate
+        for _, name in ipairs(cmsgpack.unpack(candidate[3])) do count_on(tally, name, counted_now) end
+        count_on(tally, ALL, counted_now)
+      else
+        grant[2] = place
+        break
+      end
+    end
+    place = place + 1
+  end
+  if whole == '1' and (grant[2] < 0 or #reserved < wanted) then
+    grant[2] = -1
+    return grant
+  end
+  if #reserved > 0 then
+    local places = {}
+    for nth, candidate in ipairs(reserved) do
+      places[nth] = string.char(candidate.place)
+      add(groups, candidate[3], string.sub(tickets, (nth - 1) * TICKET_BYTES + 1, nth * TICKET_BYTES), RESERVED, expires)
+    end
+    grant[1] = table.concat(places)
+    write(keys[1], groups, hides, now)
+    if keys[2] then remember(keys[2], args, now, grant) end
+  end
+  return grant
+end
+
+local function usage(keys, args)
+  local now, asked, answer = tonumber(args[3]), cmsgpack.unpack(args[4]), {}
+  local groups, hides = read(redis.call('GET', keys[1]))
+  local tally = tally_of(groups, hides, now)
+  for nth = 1, #asked, 2 do answer[#answer + 1] = count(tally, asked[nth], asked[nth + 1], now) end
+  return answer
+end
+
+-- The most entries in any half-open window that contains `at`, itself included.
+local function most_together(moments, at, window)
+  local most = 0
+  local function start(first)
+    local together = 1
+    for _, moment in ipairs(moments) do
+      if first <= moment and moment < first + window then together = together + 1 end
+    end
+    most = math.max(most, together)
+  end
+  start(at)
+  for _, moment in ipairs(moments) do
+    if moment <= at then start(moment) end
+  end
+  return most
+end
+
+-- Whether one more entry at `at` keeps every window that contains it within its rule.
+local function fits_around(groups, at, rules, now)
+  for nth = 1, #rules, 3 do
+    local name, most, window = rules[nth], rules[nth + 1], rules[nth + 2]
+    local opened, near = 0, {}
+    for _, group in ipairs(groups) do
+      local counts = name == ALL
+      for _, other in ipairs(group.names) do counts = counts or other == name end
+      for entry, state in ipairs(counts and group.states or {}) do
+        local moment = group.moments[entry]
+        if state == REFUSED or lapsed(state, moment, now) then
+          -- counts nowhere
+        elseif open(state, moment, now) then
+          opened = opened + 1
+        elseif math.abs(moment - at) < window then
+          near[#near + 1] = moment
+        end
+      end
+    end
+    if opened + most_together(near, at, window) > most then return false end
+  end
+  return true
+end
+
+local function confirm(keys, args)
+  local now, at, ticket = tonumber(args[3]), tonumber(args[4]), args[5]
+  local groups, hides = read(redis.call('GET', keys[1]))
+  local group, nth = find(groups, ticket)
+  if group and group.states[nth] == RESERVED and lapsed(RESERVED, group.moments[nth], now) then
+    remove(group, nth)
+    group = nil
+  end
+  local state
+  if not group then
+    state = fits_around(groups, at, cmsgpack.unpack(args[7]), now) and CONFIRMED or REFUSED
+    add(groups, args[6], ticket, state, at)
+  elseif open(group.states[nth], group.moments[nth], now) then
+    state = CONFIRMED
+    group.states[nth], group.moments[nth] = state, at
+  else
+    return group.states[nth] == REFUSED and 0 or 1
+  end
+  write(keys[1], groups, hides, now)
+  return state == CONFIRMED and 1 or 0
+end
+
+local function doubt(keys, args)
+  local groups, hides = read(redis.call('GET', keys[1]))
+  local group, nth = find(groups, args[4])
+  if group and group.states[nth] == CONFIRMED then
+    local now = group.moments[nth]  -- or somewhat later: nothing lapses too early
+    group.states[nth], group.moments[nth] = DOUBTED, tonumber(args[3])
+    write(keys[1], groups, hides, now)
+  end
+  return 1
+end
+
+local function release(keys, args)
+  local now = tonumber(args[3])
+  local groups, hides = read(redis.call('GET', keys[1]))
+  local group, nth = find(groups, args[4])
+  if not group or group.states[nth] ~= RESERVED or lapsed(RESERVED, group.moments[nth], now) then return 0 end
+  remove(group, nth)
+  write(keys[1], groups, hides, now)
+  return 1
+end
+
+-- What the event log holds of a viewer: hides as key and moment, entries as ticket, state, moment and keys. Its word is final.
+local function restore(keys, args)
+  local now, told = tonumber(args[3]), cmsgpack.unpack(args[4])
+  local groups, hides = read(redis.call('GET', keys[1]))
+  for nth = 1, #told[1], 2 do
+    local name, moment = told[1][nth], told[1][nth + 1]
+    hides[name] = math.max(moment, hides[name] or moment)
+  end
+  for nth = 1, #told[2], 4 do
+    local ticket, state, moment, names = told[2][nth], told[2][nth + 1], told[2][nth + 2], told[2][nth + 3]
+    local group, known = find(groups, ticket)
+    if not group then
+      add(groups, names, ticket, state, moment)
+    elseif group.states[known] == RESERVED or group.states[known] == DOUBTED then
+      group.states[known], group.moments[known] = state, moment
+    end
+  end
+  write(keys[1], groups, hides, now)
+  return 1
+end
+
+local function register(name, run)
+  redis.register_function{
+    function_name = '${library}_' .. name,
+    callback = function(keys, args)
+      if redis.call('GET', args[1]) ~= args[2] then return redis.error_reply('EPOCH another epoch, or none') end
+      return run(keys, args)
+    end,
+    flags = { 'allow-cross-slot-keys' },  -- the token's key is the node's own, not the viewer's
+  }
+end
+
+register('recall', recall)
+register('reserve', reserve)
+register('usage', usage)
+register('confirm', confirm)
+register('doubt', doubt)
+register('release', release)
+register('restore', restore)
