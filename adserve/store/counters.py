@@ -62,19 +62,17 @@ class RedisCounters:
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
         seen, earlier = await self._ask(_RECALL, viewer, request, wait_ms, now_ms)
-        exposures: dict[str, int] = {}
+        exposures: dict[str, int] = {ALL: sum(seen[1::2])} if seen else {}
         for keys, count in zip(seen[::2], seen[1::2], strict=True):
-            for key in _read_keys(keys):
-                exposures[key] = exposures.get(key, 0) + count
+            campaign = _campaign_of(keys)
+            exposures[campaign] = exposures.get(campaign, 0) + count
         if earlier is None:
             return Past(exposures, None)
         digest, granted, memo = earlier
         grant = _read_grant(granted)
         return Past(exposures, Earlier(digest, grant, self._codec.decode(memo, grant)))
 
-    async def reserve(
-        self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS
-    ) -> Grant:
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS) -> Grant:
         remembered: tuple[bytes, ...] = ()
         if ask.request is not None:
             remembered = (ask.digest, _encode([_raw(part) for part in self._codec.encode(ask.memo)]))
@@ -87,7 +85,7 @@ class RedisCounters:
                 now_ms,
                 ask.expires_at_ms,
                 b"1" if ask.whole else b"0",
-                b"".join([ticket.bytes[4:] for ticket in ask.tickets]),
+                b"".join([ticket.bytes[8:] for ticket in ask.tickets]),
                 b"".join(map(self._packed, ask.candidates)),
                 *remembered,
             )
@@ -100,7 +98,9 @@ class RedisCounters:
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
-        rules = [part for key, most, window_ms in ticket.rules for part in (_raw(_wire_key(key)), most, window_ms)]
+        rules = [
+            part for key, most, window_ms in ticket.rules for part in (_raw(_wire_key(key)), most, window_ms)
+        ]
         counted = await self._ask(
             _CONFIRM,
             ticket.viewer_cap,
@@ -108,7 +108,7 @@ class RedisCounters:
             WAIT_MS,
             now_ms,
             at_ms,
-            ticket.ticket.bytes[4:],
+            ticket.ticket.bytes[8:],
             _wire_keys(keys),
             _encode(rules),
         )
@@ -116,11 +116,13 @@ class RedisCounters:
 
     async def doubt(self, ticket: Ticket) -> None:
         await self._ask(
-            _DOUBT, ticket.viewer_cap, None, WAIT_MS, ticket.expires_at_ms, ticket.ticket.bytes[4:]
+            _DOUBT, ticket.viewer_cap, None, WAIT_MS, ticket.expires_at_ms, ticket.ticket.bytes[8:]
         )
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
-        released = await self._ask(_RELEASE, ticket.viewer_cap, None, WAIT_MS, now_ms, ticket.ticket.bytes[4:])
+        released = await self._ask(
+            _RELEASE, ticket.viewer_cap, None, WAIT_MS, now_ms, ticket.ticket.bytes[8:]
+        )
         return bool(released)
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None:
@@ -131,13 +133,15 @@ class RedisCounters:
     ) -> None:
         """Puts back what the event log holds of a viewer; the log's word is final."""
         told_hides = [
-            part for advertiser, at_ms in hides.items() for part in (_raw(_wire_key(hide_key(advertiser))), at_ms)
+            part
+            for advertiser, at_ms in hides.items()
+            for part in (_raw(_wire_key(hide_key(advertiser))), at_ms)
         ]
         told_entries = [
             part
             for entry in entries
             for part in (
-                _raw(entry.ticket.bytes[4:]),
+                _raw(entry.ticket.bytes[8:]),
                 _CONFIRMED if entry.counted else _REFUSED,
                 entry.at_ms,
                 _raw(_wire_keys(entry.keys)),
@@ -163,7 +167,11 @@ class RedisCounters:
         known = self._candidates.get(id(candidate))
         if known is not None and known[0] is candidate:
             return known[1]
-        rules = [part for key, most, window_ms in candidate.rules for part in (_raw(_wire_key(key)), most, window_ms)]
+        rules = [
+            part
+            for key, most, window_ms in candidate.rules
+            for part in (_raw(_wire_key(key)), most, window_ms)
+        ]
         packed = _encode((candidate.tier, candidate.advertiser, _raw(_wire_keys(candidate.keys)), rules))
         if len(self._candidates) >= CANDIDATES_CACHED_MAX:
             self._candidates.clear()
@@ -215,11 +223,7 @@ def _wire_keys(keys: tuple[str, ...]) -> bytes:
 
 
 @lru_cache(KEYS_CACHED_MAX)
-def _read_keys(packed: bytes) -> tuple[str, ...]:
-    """ALL and the keys of a group."""
-    keys, at = [ALL], 1
-    while at < len(packed):
-        size, at = (packed[at] & 0x1F, at + 1) if packed[at] < 0xC0 else (int.from_bytes(packed[at + 1 : at + 3], "big"), at + 3)
-        keys.append(_key(packed[at : at + size]))
-        at += size
-    return tuple(keys)
+def _campaign_of(packed: bytes) -> str:
+    """The campaign's key, the second of a group's."""
+    at = 2 + (packed[1] & 0x1F)
+    return _key(packed[at + 1 : at + 1 + (packed[at] & 0x1F)])

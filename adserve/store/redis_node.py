@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import hiredis
 
 from adserve.domain.facts import EXPOSURE_WINDOW_MS
-from adserve.limits.counters import GRACE_MS, OPEN_MAX, CountersAway
-from adserve.limits.rules import RETENTION_MS
+from adserve.limits.counters import OPEN_MAX, CountersAway
+from adserve.limits.rules import GRACE_MS, RETENTION_MS
 
 CALLS_WAITING_MAX = 10_000
 CONNECT_S = 2.0
@@ -94,8 +94,7 @@ class Node(asyncio.Protocol):
         return reply
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own are not of the class
         self.alive = True
 
     def data_received(self, data: bytes) -> None:
@@ -146,7 +145,12 @@ class Node(asyncio.Protocol):
                 reply.set_exception(TimeoutError("redis takes too long"))
             else:
                 later.append((reply, wait_s - waited_s))
-        if self.alive and self._waiting and self._heard_s + SILENT_S < self._loop.time() and self._heard_s < since_s:
+        if (
+            self.alive
+            and self._waiting
+            and self._heard_s + SILENT_S < self._loop.time()
+            and self._heard_s < since_s
+        ):
             self._on_trouble("does not answer")
         if later:
             self._expire_in(later, since_s + waited_s)

@@ -95,3 +95,19 @@ def reservation(
         digest=digest,
         memo=memo,
     )
+
+
+A = Shown(ad=1, campaign=1, advertiser=1)
+B = Shown(ad=2, campaign=2, advertiser=2)
+C = Shown(ad=3, campaign=3, advertiser=1)
+
+
+def capped(most: int, window_s: int = 86_400) -> Shown:
+    return A._replace(caps=(campaign_cap(1, most, window_s),))
+
+
+async def reserve_one(
+    counters: Any, ad: Shown, number: int, at_ms: int = START_MS, ttl_ms: int = TTL_MS
+) -> bool:
+    grant = await counters.reserve(VIEWER, reservation([ad], [ticket_id(number)], at_ms, ttl_ms), at_ms)
+    return grant.reserved == (0,)

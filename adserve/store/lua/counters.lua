@@ -3,14 +3,14 @@
 --
 -- A viewer is one string: the format's byte; 2 bytes that count the hides, each a key after its length's byte and 6 bytes of its
 -- moment; then groups of entries that count on the same keys. A group is its keys as a msgpack array, 2 bytes that count the
--- entries, and each of them: the low 12 bytes of the ticket id, and 6 bytes with state (2 bits) and moment (46 bits).
+-- entries, and each of them: the low half of the ticket's id, and 6 bytes with state (2 bits) and moment (46 bits).
 -- The moment is the expiry of a ticket that is reserved or doubted, else when the impression was received.
 --
 -- Every call names the node's token and what it must be. A node that lost anything has another one or none.
 
 local FORMAT = '\1'
 local EMPTY_HIDES = '\0\0'
-local TICKET_BYTES, ENTRY_BYTES = 12, 18
+local TICKET_BYTES, ENTRY_BYTES = 8, 14
 local RESERVED, CONFIRMED, DOUBTED, REFUSED = 0, 1, 2, 3
 local STATE = 2 ^ 46  -- libraries, as `string`, are there only when a function runs, not here
 local ALL, PACE = '*', 't'

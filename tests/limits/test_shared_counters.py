@@ -1,0 +1,163 @@
+"""Counters in Redis beyond the contract: they are small, vanish by themselves, and refuse to count in another epoch."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import redis
+from counting import (
+    START_MS,
+    TTL_MS,
+    VIEWER,
+    A,
+    B,
+    Shown,
+    campaign_cap,
+    capped,
+    reservation,
+    reserve_one,
+    ticket_id,
+)
+from redis_servers import needs_redis
+from shared import FreshCounters
+from test_caps_are_exact import USES, Use, put_through
+
+from adserve.domain.time import DAY_MS
+from adserve.limits.counters import CountersAway
+from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS
+from adserve.store.counters import Restored
+
+pytestmark = needs_redis
+VIEWER_BYTES_MAX = 450
+
+
+@pytest.fixture
+async def shared(redis_url: str) -> AsyncIterator[FreshCounters]:
+    counters = FreshCounters(redis_url, 1)
+    yield counters
+    counters.close()
+
+
+def keys_of(url: str) -> dict[bytes, int]:
+    """What each key but the token takes."""
+    with redis.Redis.from_url(url) as client:
+        return {key: client.memory_usage(key) for key in client.keys("ads:*")}  # type: ignore[union-attr, misc]
+
+
+class UseOfShared(Use):
+    def teardown(self) -> None:
+        self.counters.close()
+        self.runner.run(asyncio.sleep(0))
+        super().teardown()
+
+
+USES["shared"] = UseOfShared
+
+
+@pytest.mark.parametrize("kind", ["redis", "cluster"])
+def test_no_window_ever_exceeds_its_cap(kind: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue(f"{kind}_url")
+    put_through("shared", lambda epoch: FreshCounters(url, epoch), max_examples=60)
+
+
+class ForgetsReservations(FreshCounters):
+    """A broken twin: what is reserved is given back at once."""
+
+    async def reserve(self, viewer: bytes, ask: Any, *given: Any) -> Any:
+        grant = await super().reserve(viewer, ask, *given)
+        for place, ticket in zip(grant.reserved, ask.tickets, strict=False):
+            lost = A._replace(ad=place).ticket(ticket, viewer)
+            await self.release(lost, given[0])
+        return grant
+
+    async def confirm(self, ticket: Any, *given: Any) -> bool:
+        await super().confirm(ticket, *given)
+        return True
+
+
+def test_control_broken_shared_counters_are_noticed(redis_url: str) -> None:
+    with pytest.raises(AssertionError, match="impressions in a window"):
+        put_through(
+            "shared", lambda epoch: ForgetsReservations(redis_url, epoch), max_examples=100, print_blob=False
+        )
+
+
+async def test_five_live_pairs_of_two_entries_take_at_most_450_bytes(
+    shared: FreshCounters, redis_url: str
+) -> None:
+    """With ids of a catalogue of millions, and a label; half of the entries reserved, half confirmed."""
+    number = 0
+    for pair in range(5):
+        ad = Shown(9_000_000 + pair, 7_000_000 + pair, 5_000_000 + pair, labels=("drinks",))
+        for counted in (False, True):
+            number += 1
+            assert await reserve_one(shared, ad, number)
+            if counted:
+                assert await shared.confirm(ad.ticket(ticket_id(number)), START_MS, START_MS)
+    assert await shared.usage(VIEWER, [(ALL, DAY_MS)], START_MS) == [10]
+    (took,) = keys_of(redis_url).values()
+    assert took <= VIEWER_BYTES_MAX
+
+
+async def test_keys_expire_by_themselves(shared: FreshCounters, redis_url: str) -> None:
+    ask = reservation([A], [ticket_id(1)], request="r-1", memo="kept")
+    await shared.reserve(VIEWER, ask, START_MS)
+    with redis.Redis.from_url(redis_url) as client:
+        left_ms = sorted(client.pttl(key) for key in client.keys("ads:*"))  # type: ignore[union-attr]
+        assert len(left_ms) == 2
+        assert TTL_MS < left_ms[0] <= left_ms[1] <= TTL_MS + 2 * GRACE_MS
+        await shared.confirm(A.ticket(ticket_id(1)), START_MS, START_MS)
+        (longest_ms,) = [left for key in client.keys("ads:*") if (left := client.pttl(key)) > DAY_MS]  # type: ignore[union-attr]
+        assert RETENTION_MS < longest_ms <= RETENTION_MS + GRACE_MS
+
+
+async def test_nothing_is_left_of_a_viewer_without_entries(shared: FreshCounters, redis_url: str) -> None:
+    assert await reserve_one(shared, A, 1)
+    assert await shared.release(A.ticket(ticket_id(1)), START_MS)
+    assert keys_of(redis_url) == {}
+
+
+@pytest.mark.parametrize("loss", ["FLUSHALL", "another epoch"])
+async def test_nothing_is_counted_in_another_epoch(shared: FreshCounters, redis_url: str, loss: str) -> None:
+    ad = capped(1)
+    assert await reserve_one(shared, ad, 1)
+    with redis.Redis.from_url(redis_url) as client:
+        if loss == "FLUSHALL":
+            client.flushall()
+        else:
+            client.set("adserve:counters", "2")
+    with pytest.raises(CountersAway, match="EPOCH"):
+        await reserve_one(shared, ad, 2)
+    with pytest.raises(CountersAway, match="EPOCH"):
+        await shared.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
+
+
+async def test_the_event_log_overrules_a_reservation_but_not_a_decision(shared: FreshCounters) -> None:
+    ad = capped(3)
+    for number in (1, 2):
+        assert await reserve_one(shared, ad, number)
+    entries = [
+        Restored(ticket_id(1), False, START_MS, ad.keys),
+        Restored(ticket_id(2), True, START_MS, ad.keys),
+        Restored(ticket_id(2), False, START_MS, ad.keys),
+        Restored(ticket_id(3), True, START_MS, ad.keys),
+    ]
+    await shared.restore(VIEWER, entries, {B.advertiser: START_MS}, START_MS)
+    assert not await shared.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
+    assert await shared.confirm(ad.ticket(ticket_id(2)), START_MS, START_MS)
+    assert await shared.usage(VIEWER, [(campaign_cap(1, 1, 1).key, DAY_MS)], START_MS) == [2]
+    assert not await reserve_one(shared, B, 4)
+
+
+async def test_a_silent_server_is_waited_for_no_longer_than_told(shared: FreshCounters) -> None:
+    await shared.open()
+    assert shared.nodes is not None
+    (node,) = shared.nodes.all
+    held = asyncio.ensure_future(node.call(("DEBUG", "SLEEP", "0.3"), 1_000))
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        await shared.recall(VIEWER, None, START_MS, 30)
+    assert asyncio.get_running_loop().time() - began < 0.2
+    await held
+    assert (await shared.recall(VIEWER, None, START_MS, 1_000)).exposures == {}, "replies keep their order"
