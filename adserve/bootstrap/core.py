@@ -15,6 +15,7 @@ from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.database.replica_lock import BEAT_S, ServingLock
+from adserve.database.shared_serving import SharedServing
 from adserve.domain.ads import Campaign
 from adserve.domain.slots import Viewer
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
@@ -25,22 +26,27 @@ from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
 from adserve.metering.intake import Intake
+from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import Sealer
 from adserve.prediction.rates import load_or_prior
+from adserve.selection.memo import decode_offer, encode_offer
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, Switch
 from adserve.settings import Settings
 from adserve.store import idempotency
 from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
+from adserve.store.counters import MemoCodec, RedisCounters
+from adserve.store.epochs import Epochs
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
 from adserve.store.media import Media
 from adserve.store.secrets import Secrets
+from adserve.store.shared_counters import SharedCounters
 from adserve.web.auth import Auth
 
 log = logging.getLogger(__name__)
@@ -51,6 +57,7 @@ REFRESH_S = 0.5
 PARTITIONS_S = 3_600.0
 SWEEP_S = 5.0
 HIDES_S = 5.0
+PENDING_S = 1.0
 CLICKS_BACK_MS = 30 * DAY_MS
 """How far back the click rate that stands in for a model looks."""
 IDEMPOTENT_S = 3_600.0
@@ -76,7 +83,7 @@ class Core:
     database_url: str
     clock: Clock
     pools: Pools
-    lock: ServingLock
+    lock: ServingLock | SharedServing
     catalogue: Catalogue
     media: Media
     auth: Auth
@@ -87,8 +94,9 @@ class Core:
     rotation: Rotation
     sealer: Sealer
     pseudonyms: Pseudonyms
-    counters: MemoryCounters
-    filling: Filling
+    counters: MemoryCounters | RedisCounters
+    filling: Filling | SharedCounters
+    pending: Pending
     hides: HideReader
     checkpoints: Checkpoints
     keeper: LeaseKeeper
@@ -104,11 +112,17 @@ class Core:
             await partitions.ensure(connection, first, last)
 
     async def sweep(self, now_ms: int) -> None:
-        self.counters.sweep(now_ms)
+        if isinstance(
+            self.counters, MemoryCounters
+        ):  # shared ones expire by themselves, and are no checkpoint's
+            self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:
-        if self.counters.filled:  # or half of them would replace a whole one
-            await self.checkpoints.save(self.counters.dump(), now_ms)
+        counters = self.counters
+        if (
+            isinstance(counters, MemoryCounters) and counters.filled
+        ):  # or half of them would replace a whole one
+            await self.checkpoints.save(counters.dump(), now_ms)
 
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
@@ -134,6 +148,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("hides", core.hides.step, HIDES_S),
+        Task("pending events", core.pending.step, PENDING_S),
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
@@ -144,7 +159,7 @@ async def build_core(
     settings: Settings,
     database_url: str,
     pools: Pools,
-    lock: ServingLock,
+    lock: ServingLock | SharedServing,
     clock: Clock,
     draw: Callable[[], int],
     progress: Progress,
@@ -167,7 +182,8 @@ async def build_core(
     def campaigns() -> Iterable[Campaign]:
         return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
 
-    counters = MemoryCounters(await checkpoints.open_epoch(clock()), filled=False)
+    filling = await _filling(settings, pools, checkpoints, journal, clock())
+    counters = filling.counters
     recorder = _recorder(settings, journal)
 
     def may_serve() -> bool:
@@ -196,7 +212,8 @@ async def build_core(
         sealer=sealer,
         pseudonyms=pseudonyms,
         counters=counters,
-        filling=Filling(counters, checkpoints, journal),
+        filling=filling,
+        pending=Pending(journal, counters),
         hides=HideReader(hides, journal),
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), campaigns, replica),
@@ -205,6 +222,21 @@ async def build_core(
         slots=slots,
         intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
     )
+
+
+async def _filling(
+    settings: Settings, pools: Pools, checkpoints: Checkpoints, journal: Journal, now_ms: int
+) -> Filling | SharedCounters:
+    """The counters that the settings ask for, and what fills them."""
+    if settings.redis_url is None:
+        counters = MemoryCounters(await checkpoints.open_epoch(now_ms), filled=False)
+        return Filling(counters, checkpoints, journal)
+
+    async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
+        return await Pending(journal, counters).settle(counters, now_ms)
+
+    codec = MemoCodec(encode_offer, decode_offer)
+    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), journal, settle_pending)
 
 
 def _recorder(settings: Settings, journal: Journal) -> Recorder:
@@ -216,7 +248,7 @@ def _recorder(settings: Settings, journal: Journal) -> Recorder:
     )
 
 
-async def _alone(lock: ServingLock, progress: Progress) -> None:
+async def _alone(lock: ServingLock | SharedServing, progress: Progress) -> None:
     while not lock.may_serve(system_clock()):
         progress("an earlier process may still serve; waiting until it cannot")
         await asyncio.sleep(BEAT_S)

@@ -24,6 +24,7 @@ from adserve.bootstrap.core import Core, system_clock
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.database.replica_lock import Serving
 from adserve.domain.time import SECOND_MS
+from adserve.limits.counters import MemoryCounters
 from adserve.selection.slots import Slots
 from adserve.store.desk import Desk
 from adserve.web.operations import Operation
@@ -109,9 +110,12 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         return Part(not silent, "does not answer" if silent else "connected")
 
     def counters() -> Part:
-        if not core.counters.filled:
-            return Part(True, core.filling.detail)
-        return Part(True, f"epoch {core.counters.epoch}, {len(core.counters)} viewers")
+        """What needs no counts is served without them."""
+        state = core.filling.detail
+        if isinstance(core.counters, MemoryCounters) and core.counters.filled:
+            state = f"epoch {core.counters.epoch}, {len(core.counters)} viewers"
+        waiting = core.pending.waiting
+        return Part(True, f"{state}; {waiting} events wait for them" if waiting else state)
 
     return {
         "database": database,

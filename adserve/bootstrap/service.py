@@ -28,6 +28,7 @@ from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
 from adserve.database.refusal import DatabaseRefused
 from adserve.database.replica_lock import BEAT_S, ServingLock
+from adserve.database.shared_serving import SharedServing
 from adserve.domain.time import SECOND_MS, Clock
 from adserve.settings import Settings, SettingsError
 from adserve.store.notify import Listener
@@ -66,7 +67,7 @@ class Service:
             (
                 Task("recorder", self._record, 1.0),
                 Task("serving lock", self._keep_lock, BEAT_S),
-                Task("counters", self._fill, FILL_S),
+                Task("counters", self._fill, FILL_S, core.filling.wake),
             ),
             system_clock,
         )
@@ -142,6 +143,7 @@ class Service:
             ) as error:  # PostgreSQL may be away: a start after a crash makes up for each of these
                 log.warning("not handed over", extra={"part": name, "reason": repr(error)})
         await self._runners.stop()
+        self.core.filling.close()
         await self.core.lock.release()
         await self.core.pools.close()
 
@@ -186,7 +188,11 @@ async def start(
         undo.push_async_callback(pools.close)
         async with pools.recorder.acquire() as connection:
             await durability.check(connection, system_clock)
-        lock = ServingLock(database_url, settings.data_home, uuid4())
+        lock = (
+            SharedServing(database_url)
+            if settings.redis_url is not None
+            else ServingLock(database_url, settings.data_home, uuid4())
+        )
         await lock.acquire(system_clock())
         undo.push_async_callback(lock.release)
         core = await build_core(settings, database_url, pools, lock, clock, draw, progress)

@@ -53,6 +53,7 @@ class Serving(StrEnum):
     HOLDING = "holding"
     DISCONNECTED = "disconnected"
     LOST = "lost"
+    SHARED = "shared"
 
 
 class ServingLock:

@@ -39,7 +39,8 @@ class Event(NamedTuple):
     """An event as the recorder takes it: opened, confirmed, not yet settled.
 
     `outcome` is what is known before the ledger speaks: `late`, `over_cap`, `unbilled_kind`, or `recorded`
-    when it is to be billed. The ledger may turn it into `duplicate` or `over_budget`.
+    when it is to be billed. The ledger may turn it into `duplicate` or `over_budget`. It is `accepted` while the counters
+    cannot say whether it counts.
     """
 
     event: EventId

@@ -69,13 +69,14 @@ class EventLog(Protocol):
 
 
 class Filling:
-    """Fills the counters once. `detail` says how far that is."""
+    """Fills the counters once. `detail` says how far that is; `wake` asks for a step at once, which nothing needs here."""
 
     def __init__(self, counters: MemoryCounters, checkpoints: Checkpoints, events: EventLog) -> None:
-        self._counters = counters
+        self.counters = counters
         self._checkpoints = checkpoints
         self._events = events
         self.detail = "filling"
+        self.wake = asyncio.Event()
         self.done = asyncio.Event()
 
     async def step(self, now_ms: int) -> None:
@@ -87,8 +88,11 @@ class Filling:
         except CheckpointUnreadable as error:
             log.warning("counters: %s: all events are read instead", error)
             await self._fill(None, now_ms)
-        self._counters.filled = True
+        self.counters.filled = True
         self.done.set()
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
     async def _fill(self, taken_at_ms: int | None, now_ms: int) -> None:
         since_ms = now_ms - RETENTION_MS if taken_at_ms is None else taken_at_ms - OVERLAP_MS
@@ -101,8 +105,8 @@ class Filling:
                 log.info("counters: %s", self.detail)
 
         progress(0)
-        read = await rebuild(self._counters, parts, self._events.since(since_ms), since_ms, progress)
-        log.info("counters: %s viewers, %s events read", f"{len(self._counters):,}", f"{read:,}")
+        read = await rebuild(self.counters, parts, self._events.since(since_ms), since_ms, progress)
+        log.info("counters: %s viewers, %s events read", f"{len(self.counters):,}", f"{read:,}")
 
 
 async def rebuild(

@@ -1,6 +1,7 @@
 """What becomes of the events that clients report: opened, judged, confirmed, recorded."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
@@ -97,7 +98,8 @@ class Intake:
         except RecorderUnavailable:
             for doubtful in events:
                 if doubtful.kind in CONFIRMING and doubtful.outcome not in UNCOUNTED:
-                    await self._counters.doubt(doubtful.ticket)
+                    with suppress(CountersAway):  # then it was not confirmed either
+                        await self._counters.doubt(doubtful.ticket)
             raise
         answers = []
         for taken in judged:
@@ -125,19 +127,22 @@ class Intake:
     async def _outcome(self, ticket: Ticket, kind: EventKind, received_at_ms: int) -> Outcome:
         if received_at_ms > ticket.expires_at_ms:
             return Outcome.LATE
-        if kind in CONFIRMING and not await self._confirm(ticket, received_at_ms):
-            return Outcome.OVER_CAP
-        return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
-
-    async def _confirm(self, ticket: Ticket, received_at_ms: int) -> bool:
+        if kind not in CONFIRMING:
+            return rated(ticket, kind, counts=True)
         try:
-            return await self._counters.confirm(ticket, received_at_ms, received_at_ms)
-        except CountersAway as error:
-            raise RecorderUnavailable(str(error)) from error
+            counts = await self._counters.confirm(ticket, received_at_ms, received_at_ms)
+        except (CountersAway, TimeoutError):
+            return Outcome.ACCEPTED
+        return rated(ticket, kind, counts=counts)
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        if settled.outcome is Outcome.RECORDED:
+        will_charge = (
+            settled.outcome is Outcome.ACCEPTED is event.outcome and event.kind == event.ticket.billable
+        )
+        if (
+            settled.outcome is Outcome.RECORDED or will_charge
+        ):  # what waits for the counters is to be charged as well
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
         if event.kind in WITHHOLDING:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
@@ -148,6 +153,13 @@ class Intake:
         ):  # what was confirmed with our moment is stored with a later one
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
+
+
+def rated(ticket: Ticket, kind: EventKind, *, counts: bool) -> Outcome:
+    """What is known before the ledger speaks of an event that came in time."""
+    if not counts:
+        return Outcome.OVER_CAP
+    return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
 
 
 def _refused(*problems: Problem) -> Answer:

@@ -5,6 +5,7 @@ that was emptied, restarted or replaced has another, and then nothing is counted
 """
 
 from binascii import b2a_base64
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from adserve.store.redis_nodes import Nodes
 
 KEYS_CACHED_MAX = 65_536
 CANDIDATES_CACHED_MAX = 262_144
+UNTOLD_MAX = 20_000
 WAIT_MS = 1_000
 """How long a call that no request's deadline bounds may wait."""
 
@@ -53,11 +55,12 @@ class Restored(NamedTuple):
 class RedisCounters:
     """`nodes` is None while the counts cannot be known: then every call raises CountersAway."""
 
-    def __init__(self, codec: MemoCodec, on_trouble: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, codec: MemoCodec) -> None:
         self.epoch = 0
         self.nodes: Nodes | None = None
+        self.untold: deque[Ticket] = deque(maxlen=UNTOLD_MAX)
+        self.hides_missing_from_ms: int | None = None
         self._codec = codec
-        self._on_trouble = on_trouble
         self._candidates: dict[int, tuple[Candidate, bytes]] = {}
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
@@ -115,9 +118,13 @@ class RedisCounters:
         return bool(counted)
 
     async def doubt(self, ticket: Ticket) -> None:
-        await self._ask(
-            _DOUBT, ticket.viewer_cap, None, WAIT_MS, ticket.expires_at_ms, ticket.ticket.bytes[8:]
-        )
+        """What cannot be told now waits in `untold`."""
+        try:
+            await self._ask(
+                _DOUBT, ticket.viewer_cap, None, WAIT_MS, ticket.expires_at_ms, ticket.ticket.bytes[8:]
+            )
+        except (CountersAway, TimeoutError):
+            self.untold.append(ticket)
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
         released = await self._ask(
@@ -126,7 +133,11 @@ class RedisCounters:
         return bool(released)
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None:
-        await self.restore(ticket.viewer_cap, (), {ticket.advertiser: at_ms}, at_ms)
+        """What cannot be told now is in the event log; `hides_missing_from_ms` says from when on."""
+        try:
+            await self.restore(ticket.viewer_cap, (), {ticket.advertiser: at_ms}, at_ms)
+        except (CountersAway, TimeoutError):
+            self.hides_missing_from_ms = min(at_ms, self.hides_missing_from_ms or at_ms)
 
     async def restore(
         self, viewer: bytes, entries: Iterable[Restored], hides: dict[int, int], now_ms: int

@@ -1,8 +1,8 @@
 """Where events are written for good, and read again by ticket or by time."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -21,6 +21,11 @@ SQL = load("journal")
 
 ACQUIRE_TIMEOUT_S = 2.0
 PAGE_ROWS = 1_000
+
+Connection = Any
+"""asyncpg's own, or the pool's stand-in for it."""
+
+_decode_event = msgspec.msgpack.Decoder(Event).decode
 
 
 class Kept(NamedTuple):
@@ -54,31 +59,53 @@ class Journal:
         self._pool = pool
 
     async def settle(self, events: Sequence[Event]) -> list[Settled]:
-        """Commits all or none, and answers in order. Raises the journal errors of metering, and no others."""
-        columns = columns_of(events)
+        """Commits all or none, and answers in order. Raises the journal errors of metering, and no others.
+
+        What is only `accepted` is kept among the pending events.
+        """
+        waiting = [event for event in events if event.outcome is Outcome.ACCEPTED]
+        rated = [event for event in events if event.outcome is not Outcome.ACCEPTED] if waiting else events
         with _translated_errors():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                rows = await connection.fetch(SQL.settle, *columns)
-        settled: list[Settled | None] = [None] * len(events)
-        for ordinal, first, outcome, billed_micros in rows:
-            event = events[ordinal - 1]
-            billed = Money(billed_micros, event.ticket.currency) if outcome == Outcome.RECORDED else None
-            settled[ordinal - 1] = Settled(first or event.event, Outcome(outcome), billed)
-        return [one for one in settled if one is not None]
+                if not waiting:
+                    return await _settle(connection, rated)
+                async with connection.transaction():
+                    settled = iter(await _settle(connection, rated) if rated else [])
+                    kept = iter(await _keep_pending(connection, waiting))
+        return [next(kept if event.outcome is Outcome.ACCEPTED else settled) for event in events]
+
+    async def settle_pending(
+        self, judge: Callable[[Sequence[Event]], Awaitable[list[Event]]], most: int
+    ) -> list[tuple[Event, Settled]] | None:
+        """Moves the oldest pending events, as `judge` answers them, to the events. None while another process does."""
+        with _translated_errors():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+                if not await connection.fetchval(SQL.pending_turn):
+                    return None
+                rows = await connection.fetch(SQL.take_pending, most)
+                events = sorted(
+                    (_decode_event(row["event"]) for row in rows), key=lambda event: event.received_at_ms
+                )
+                judged = await judge(events) if events else []
+                return list(zip(judged, await _settle(connection, judged) if judged else [], strict=True))
+
+    async def quarantine_pending(self, reason: str) -> None:
+        """Puts the oldest pending event aside."""
+        with _translated_errors():
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
+                for row in await connection.fetch(SQL.take_pending, 1):
+                    await _quarantine(connection, _decode_event(row["event"]), reason)
+
+    async def count_pending(self) -> int:
+        with _translated_errors():
+            counted: int = await self._pool.fetchval(SQL.count_pending)
+        return counted
 
     async def quarantine(self, event: Event, reason: str) -> EventId:
         """Keeps an event whole, whatever it holds. The first of a ticket and kind is kept."""
         with _translated_errors():
-            kept: UUID | None = await self._pool.fetchval(
-                SQL.quarantine,
-                event.ticket.ticket,
-                event.kind,
-                event.event,
-                msgspec.json.encode(event),
-                reason.replace("\0", ""),
-                from_ms(event.received_at_ms),
-                timeout=ACQUIRE_TIMEOUT_S,
-            )
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                kept = await _quarantine(connection, event, reason)
         if kept is None:
             raise JournalContended("another event of the ticket is being put in quarantine")
         return EventId(kept)
@@ -116,6 +143,51 @@ class Journal:
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
                 async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
                     yield _counted(row)
+
+
+async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:
+    rows = await connection.fetch(SQL.settle, *columns_of(events))
+    settled: list[Settled | None] = [None] * len(events)
+    for ordinal, first, outcome, billed_micros in rows:
+        event = events[ordinal - 1]
+        billed = Money(billed_micros, event.ticket.currency) if outcome == Outcome.RECORDED else None
+        settled[ordinal - 1] = Settled(first or event.event, Outcome(outcome), billed)
+    return [one for one in settled if one is not None]
+
+
+async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list[Settled]:
+    rows = [
+        (
+            day_of(event.ticket.issued_at_ms),
+            event.ticket.ticket,
+            event.kind,
+            event.event,
+            event.ticket.lease,
+            from_ms(event.received_at_ms),
+            msgspec.msgpack.encode(event),
+        )
+        for event in events
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    await connection.execute(SQL.keep_pending, *columns)
+    firsts = await connection.fetch(SQL.first_of, *columns[:3])
+    return [
+        Settled(EventId(first), Outcome.ACCEPTED if first == event.event else Outcome.DUPLICATE, None)
+        for event, (first,) in zip(events, firsts, strict=True)
+    ]
+
+
+async def _quarantine(connection: Connection, event: Event, reason: str) -> UUID | None:
+    kept: UUID | None = await connection.fetchval(
+        SQL.quarantine,
+        event.ticket.ticket,
+        event.kind,
+        event.event,
+        msgspec.json.encode(event),
+        reason.replace("\0", ""),
+        from_ms(event.received_at_ms),
+    )
+    return kept
 
 
 def columns_of(events: Iterable[Event]) -> list[list[object]]:

@@ -88,7 +88,7 @@ class Node(asyncio.Protocol):
         reply: asyncio.Future[Any] = self._loop.create_future()
         if not self._leaving:
             self._loop.call_soon(self._flush)
-        self._leaving.append(hiredis.pack_command(command))
+        self._leaving.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub means a tuple of one
         self._batch.append((reply, wait_ms / 1_000))
         self._waiting.append(reply)
         return reply
@@ -200,4 +200,4 @@ async def identity_of(node: Node) -> bytes:
         raise CountersAway("it is a replica")
     if facts[b"maxmemory"] != b"0" and facts[b"maxmemory_policy"] != b"noeviction":
         raise CountersAway(f"its maxmemory-policy is {facts[b'maxmemory_policy'].decode()}: set noeviction")
-    return facts[b"run_id"] + b":" + facts[b"master_replid"]
+    return b"%b:%b" % (facts[b"run_id"], facts[b"master_replid"])

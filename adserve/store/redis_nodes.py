@@ -11,7 +11,7 @@ from adserve.store.redis_node import CONNECT_MS, Address, Login, Node, open_mast
 
 SLOTS = 16_384
 PORT_DEFAULT = 6_379
-TOKEN_KEY = "adserve:counters"
+NODE_KEY = "adserve:counters"
 
 
 class Place(NamedTuple):
@@ -31,7 +31,7 @@ def place_of(url: str) -> Place:
         seeds.append(Address(seed.hostname or "localhost", seed.port or PORT_DEFAULT))
     first = urlsplit(f"//{parts.netloc.split(',')[0]}")
     login = Login(
-        first.username and unquote(first.username) or None,
+        (first.username and unquote(first.username)) or None,
         first.password and unquote(first.password),
         int(parts.path.strip("/") or 0),
         parts.scheme == "rediss",
@@ -66,7 +66,7 @@ async def connect_all(place: Place, known: Iterable[Address], on_trouble: Callab
     """Raises CountersAway when one of the masters cannot be reached: its viewers' counts are unknown."""
     if not place.cluster:
         node = await open_master(place.seeds[0], place.login, on_trouble)
-        node.token_key = TOKEN_KEY.encode()
+        node.token_key = NODE_KEY.encode()
         return Nodes((node,), ())
     ranges = await _ranges(place, known)
     connected = await asyncio.gather(
@@ -92,7 +92,7 @@ def _token_key(ranges: Sequence[tuple[int, int]]) -> bytes:
     """A key that the node with these slots has."""
     number = 0
     while True:
-        key = f"{TOKEN_KEY}:{number}".encode()
+        key = f"{NODE_KEY}:{number}".encode()
         slot = slot_of(key)
         if any(first <= slot <= last for first, last in ranges):
             return key

@@ -3,6 +3,9 @@
 -- name: try_lock
 SELECT pg_try_advisory_lock(hashtextextended('adserve.serving', 0));
 
+-- name: try_lock_shared
+SELECT pg_try_advisory_lock_shared(hashtextextended('adserve.serving', 0));
+
 -- name: last_holder
 SELECT holder FROM serving ORDER BY taken_at DESC LIMIT 1;
 
@@ -30,3 +33,6 @@ UPDATE serving SET heartbeat_at = clock_timestamp(), released_at = NULL WHERE ho
 
 -- name: release
 UPDATE serving SET released_at = clock_timestamp() WHERE holder = $1;
+
+-- name: alive
+SELECT 1;

@@ -96,7 +96,9 @@ DECLARE
 BEGIN
   IF NOT pg_try_advisory_xact_lock(hashtextextended('adserve.close_leases', 0)) THEN RETURN 0; END IF;
   SELECT array_agg(id) INTO v_leases FROM (
-    SELECT id FROM leases WHERE closed_at IS NULL AND closes_at <= p_at ORDER BY id LIMIT p_most FOR NO KEY UPDATE
+    SELECT id FROM leases WHERE closed_at IS NULL AND closes_at <= p_at
+      AND NOT EXISTS (SELECT FROM pending_events p WHERE p.lease_id = leases.id)  -- these are still to be charged to it
+    ORDER BY id LIMIT p_most FOR NO KEY UPDATE
   ) AS due;
   IF v_leases IS NULL THEN RETURN 0; END IF;
 

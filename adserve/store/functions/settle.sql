@@ -6,6 +6,8 @@
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
 -- second reads of the lease and of the first one's events is committed.
 --
+-- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
+--
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
 -- OFFSET 0 have it look up each key in the index all the same.
 CREATE OR REPLACE FUNCTION settle(
@@ -63,6 +65,8 @@ BEGIN
     FROM given
     WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
                       AND e.kind = given.kind AND e.issued_day BETWEEN v_first_day AND v_last_day OFFSET 0)
+      AND NOT EXISTS (SELECT FROM pending_events p WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id
+                      AND p.kind = given.kind OFFSET 0)
     ORDER BY issued_day, ticket_id, kind, ordinal
   ), drawn AS (
     SELECT *, sum(price_micros) OVER (PARTITION BY lease_id, outcome ORDER BY ordinal) AS drawn_micros FROM fresh
@@ -135,7 +139,12 @@ BEGIN
     FROM unnest(p_issued_at_ms, p_ticket_id, p_kind) WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, ordinal),
     LATERAL (SELECT event_id FROM events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
-               AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day OFFSET 0) AS e
+               AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day
+             UNION ALL
+             SELECT event_id FROM pending_events
+             WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
+               AND kind = g.kind
+             LIMIT 1) AS e
     WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal);
   END IF;
 END $$;

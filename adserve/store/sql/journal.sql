@@ -1,4 +1,5 @@
--- A row of `events` is one kind of event of one ticket; of `quarantined_events`, one that could not be settled.
+-- A row of `events` is one kind of event of one ticket; of `pending_events`, one that the counters have yet to judge; of
+-- `quarantined_events`, one that could not be settled.
 
 -- name: settle
 SELECT ordinal, event_id, outcome, billed_micros FROM settle(
@@ -11,8 +12,37 @@ WITH kept AS (
   ON CONFLICT DO NOTHING RETURNING event_id)
 SELECT event_id FROM kept UNION ALL SELECT event_id FROM quarantined_events WHERE ticket_id = $1 AND kind = $2 LIMIT 1
 
+-- name: keep_pending
+INSERT INTO pending_events (issued_day, ticket_id, kind, event_id, lease_id, received_at, event)
+SELECT * FROM unnest($1::date[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::bytea[])
+  AS given (issued_day, ticket_id, kind, event_id, lease_id, received_at, event)
+WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id AND e.kind = given.kind)
+ORDER BY issued_day, ticket_id, kind
+ON CONFLICT DO NOTHING
+
+-- name: first_of
+SELECT coalesce(
+  (SELECT e.event_id FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id AND e.kind = given.kind),
+  (SELECT p.event_id FROM pending_events p
+   WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id AND p.kind = given.kind))
+FROM unnest($1::date[], $2::uuid[], $3::text[]) WITH ORDINALITY AS given (issued_day, ticket_id, kind, ordinal)
+ORDER BY ordinal
+
+-- name: pending_turn
+SELECT pg_try_advisory_xact_lock(hashtextextended('adserve.pending', 0))
+
+-- name: take_pending
+DELETE FROM pending_events WHERE (issued_day, ticket_id, kind) IN (
+  SELECT issued_day, ticket_id, kind FROM pending_events ORDER BY received_at, event_id LIMIT $1)
+RETURNING event
+
+-- name: count_pending
+SELECT count(*) FROM pending_events
+
 -- name: of_ticket
 SELECT event_id, kind, outcome, billed_micros, currency FROM events WHERE issued_day = $1 AND ticket_id = $2
+UNION ALL
+SELECT event_id, kind, 'accepted', NULL, NULL FROM pending_events WHERE issued_day = $1 AND ticket_id = $2
 UNION ALL
 SELECT event_id, kind, 'accepted', NULL, NULL FROM quarantined_events WHERE ticket_id = $2
 ORDER BY event_id

@@ -1,0 +1,229 @@
+"""Says when the counts in Redis are whole, and rebuilds them when they are not.
+
+Each node holds a token: the epoch, and which server it was given to. A node that was emptied, restarted or replaced by a replica
+does not have the token that it should, and no process counts on it: not before one of them has filled all nodes from the event log
+under a new epoch. docs/adr/0004 says what this is proof against.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import groupby
+from typing import Protocol
+
+from prometheus_client import Counter, Gauge
+
+from adserve.domain.events import CONFIRMING, Outcome
+from adserve.domain.time import HOUR_MS, SECOND_MS
+from adserve.limits.counters import CountersAway
+from adserve.limits.rebuild import Counted
+from adserve.limits.rules import RETENTION_MS, keys_counted
+from adserve.metering.errors import JournalAway
+from adserve.store.counters import MemoCodec, RedisCounters, Restored
+from adserve.store.epochs import Epochs
+from adserve.store.errors import Away
+from adserve.store.redis_node import CONNECT_MS, identity_of
+from adserve.store.redis_nodes import Nodes, connect_all, place_of
+
+log = logging.getLogger(__name__)
+
+FENCE_S = 1.0
+"""How long after all counting has ended the event log is read: what was confirmed before that is in it by then."""
+AT_ONCE = 2_000
+HIDES_BACK_MS = HOUR_MS
+"""A process that died may not have told the hides of its last moments: the next one tells those of this long."""
+HIDES_OVERLAP_MS = 10 * SECOND_MS
+HIDES_MAX = 100_000
+
+READY = Gauge(
+    "adserve_counters_ready", "1 while the shared counters can be asked", multiprocess_mode="livemin"
+)
+REBUILT = Counter("adserve_counter_epochs", "Epochs of the shared counters that this process began")
+
+
+class EventLog(Protocol):
+    def since(self, received_at_ms: int) -> AsyncIterator[Counted]: ...
+
+    async def count_since(self, received_at_ms: int) -> int: ...
+
+    async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]: ...
+
+
+SettlePending = Callable[[RedisCounters, int], Awaitable[int]]
+
+
+class SharedCounters:
+    """Keeps `counters` true. `detail` says how they are; `done` is set when they were ready for the first time."""
+
+    def __init__(
+        self, url: str, codec: MemoCodec, epochs: Epochs, events: EventLog, settle_pending: SettlePending
+    ) -> None:
+        self.counters = RedisCounters(codec)
+        self.detail = "not connected yet"
+        self.done = asyncio.Event()
+        self.wake = asyncio.Event()
+        self._place = place_of(url)
+        self._codec = codec
+        self._epochs = epochs
+        self._events = events
+        self._settle_pending = settle_pending
+        self._nodes: Nodes | None = None
+        READY.set(0)
+
+    async def step(self, now_ms: int) -> None:
+        """Looks whether all nodes are those of the newest epoch, and begins one when they are not."""
+        try:
+            nodes = await self._connected()
+            epoch = await self._epoch_of(nodes)
+            if epoch is None or epoch != await self._newest(epoch):
+                self._away("the counts were lost: they are to be rebuilt")
+                epoch = await self._begin(nodes, now_ms)
+            if epoch is not None:
+                await self._ready(nodes, epoch, now_ms)
+        except (CountersAway, TimeoutError, Away, JournalAway) as error:
+            self._drop(str(error) or "it does not answer")
+
+    def close(self) -> None:
+        self.counters.nodes = None
+        if self._nodes is not None:
+            self._nodes.close()
+
+    async def _connected(self) -> Nodes:
+        """The same connections as long as none of them is broken and each leads to the server that it led to."""
+        if self._nodes is not None and self._nodes.alive:
+            for node in self._nodes.all:
+                if await identity_of(node) != node.identity:
+                    raise CountersAway("redis has become another server")
+            return self._nodes
+        known = [] if self._nodes is None else [node.address for node in self._nodes.all]
+        self._nodes = await connect_all(self._place, known, self._drop)
+        return self._nodes
+
+    async def _epoch_of(self, nodes: Nodes) -> int | None:
+        """The epoch that every node has a token of, made out to itself."""
+        epochs = set()
+        for node in nodes.all:
+            token = await node.call(("GET", node.token_key), CONNECT_MS) or b""
+            epoch, _, identity = token.partition(b":")
+            if identity != node.identity:
+                return None
+            epochs.add(int(epoch))
+        return epochs.pop() if len(epochs) == 1 else None
+
+    async def _newest(self, used: int) -> int:
+        """Without PostgreSQL nobody can begin an epoch, so one that we know stays the newest."""
+        try:
+            return await self._epochs.newest()
+        except Away:
+            if used == self.counters.epoch:
+                return used
+            raise
+
+    async def _ready(self, nodes: Nodes, epoch: int, now_ms: int) -> None:
+        for node in nodes.all:
+            node.token = _token(epoch, node.identity)
+        if self.counters.nodes is not nodes:
+            log.info("the shared counters are ready", extra={"epoch": epoch})
+            READY.set(1)
+        self.counters.epoch, self.counters.nodes = epoch, nodes
+        self.detail = f"epoch {epoch}, {len(nodes.all)} in redis"
+        if not self.done.is_set():
+            self.counters.hides_missing_from_ms = now_ms - HIDES_BACK_MS
+            self.done.set()
+        await self._tell(now_ms)
+
+    async def _tell(self, now_ms: int) -> None:
+        """What could not be told while the counters were away."""
+        missing_from_ms, self.counters.hides_missing_from_ms = self.counters.hides_missing_from_ms, None
+        if missing_from_ms is not None:
+            try:
+                hides = await self._events.hides(missing_from_ms - HIDES_OVERLAP_MS, HIDES_MAX)
+                for viewer, advertiser, at_ms in hides:
+                    await self.counters.restore(viewer, (), {advertiser: at_ms}, now_ms)
+            except BaseException:
+                self.counters.hides_missing_from_ms = missing_from_ms
+                raise
+        for _ in range(len(self.counters.untold)):
+            await self.counters.doubt(self.counters.untold.popleft())
+
+    async def _begin(self, nodes: Nodes, now_ms: int) -> int | None:
+        """A new epoch, unless another process is about to begin one."""
+        async with self._epochs.turn() as turn:
+            if turn is None:
+                self.detail = "another process rebuilds them"
+                return None
+            found = await self._epoch_of(nodes)
+            if found is not None and found == await turn.newest():
+                return found
+            epoch = await turn.open_epoch(now_ms)
+            for node in nodes.all:  # from here on nobody counts
+                node.token = b"filling:%d" % epoch
+                await node.call(("SET", node.token_key, node.token), CONNECT_MS)
+            self.detail = "rebuilding"
+            await asyncio.sleep(FENCE_S)
+            filling = RedisCounters(self._codec)
+            filling.epoch, filling.nodes = epoch, nodes
+            read = await self._fill(filling, now_ms)
+            settled = await self._settle_pending(filling, now_ms)
+            if epoch != await turn.newest():
+                raise CountersAway("another process has begun an epoch meanwhile")
+            for node in nodes.all:
+                if await identity_of(node) != node.identity:
+                    raise CountersAway("redis has become another server")
+                await node.call(("SET", node.token_key, _token(epoch, node.identity)), CONNECT_MS)
+        log.warning(
+            "the shared counters were rebuilt: %d events, %d pending", read, settled, extra={"epoch": epoch}
+        )
+        REBUILT.inc()
+        return epoch
+
+    async def _fill(self, filling: RedisCounters, now_ms: int) -> int:
+        since_ms = now_ms - RETENTION_MS
+        expected = await self._events.count_since(since_ms)
+        read, page = 0, []
+        async for event in self._events.since(since_ms):
+            page.append(event)
+            if len(page) == AT_ONCE:
+                await _restore(filling, page, now_ms)
+                read, page = read + len(page), []
+                self.detail = f"rebuilding, {read:,} of {expected:,} events"
+        await _restore(filling, page, now_ms)
+        return read + len(page)
+
+    def _away(self, reason: str) -> None:
+        if self.counters.nodes is not None:
+            log.warning("the shared counters are away: %s", reason)
+            READY.set(0)
+        self.counters.nodes = None
+        self.detail = f"away: {reason}"
+
+    def _drop(self, reason: str) -> None:
+        """Nothing is asked of these connections any more."""
+        if self.counters.nodes is not None:
+            self.wake.set()
+        self._away(reason)
+        if self._nodes is not None:
+            self._nodes.close()
+
+
+def _token(epoch: int, identity: bytes) -> bytes:
+    return b"%d:%b" % (epoch, identity)
+
+
+async def _restore(filling: RedisCounters, page: list[Counted], now_ms: int) -> None:
+    def viewer_of(event: Counted) -> bytes:
+        return event.viewer
+
+    calls = []
+    for viewer, events in groupby(sorted(page, key=viewer_of), viewer_of):  # of one viewer in their order
+        entries: list[Restored] = []
+        hides: dict[int, int] = {}
+        for event in events:
+            if event.kind not in CONFIRMING:
+                hides[event.advertiser] = event.received_at_ms
+            elif event.outcome is not Outcome.LATE:
+                keys = keys_counted(event.ad, event.campaign, event.advertiser, event.labels)
+                counted = event.outcome is not Outcome.OVER_CAP
+                entries.append(Restored(event.ticket, counted, event.received_at_ms, keys))
+        calls.append(filling.restore(viewer, entries, hides, now_ms))
+    await asyncio.gather(*calls)

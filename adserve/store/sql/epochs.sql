@@ -1,0 +1,13 @@
+-- A row of `counter_epochs` is a time during which the counters lost nothing. The newest is the one that holds.
+
+-- name: newest
+SELECT coalesce(max(epoch), 0) FROM counter_epochs
+
+-- name: open_epoch
+INSERT INTO counter_epochs (opened_at) VALUES ($1) RETURNING epoch
+
+-- name: try_turn
+SELECT pg_try_advisory_lock(hashtextextended('adserve.counters', 0))
+
+-- name: end_turn
+SELECT pg_advisory_unlock(hashtextextended('adserve.counters', 0))
