@@ -183,8 +183,7 @@ async def build_core(
         return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
 
     filling = await _filling(settings, pools, checkpoints, journal, clock())
-    counters = filling.counters
-    recorder = _recorder(settings, journal)
+    counters, recorder = filling.counters, _recorder(settings, journal)
 
     def may_serve() -> bool:
         return lock.may_serve(system_clock())

@@ -13,8 +13,8 @@ from adserve.domain.ads import Ad
 from adserve.domain.targeting import Targeting
 from adserve.limits.counters import Candidate, Grant
 from adserve.limits.leases import Hold
-from adserve.selection.decide import Offer
 from adserve.selection.compiled import CompiledAd
+from adserve.selection.decide import Offer
 from adserve.selection.pricing import Contender
 
 ADS_CACHED_MAX = 131_072

@@ -7,6 +7,7 @@ from counting import (
     VIEWER,
     A,
     B,
+    Shown,
     capped,
     parts,
     reservation,
