@@ -135,10 +135,17 @@ class Slots:
             return Decision(DecisionId(ids[0]), (), NoFill.DEGRADED)
 
     async def release(self, tickets: Sequence[Ticket]) -> int:
-        """Gives back the caps and budgets of placements that will not be shown; answers how many were held."""
+        """Gives back the caps and budgets of placements that will not be shown; answers how many were held.
+
+        Where the counters are away nothing is given back: it lapses by itself.
+        """
         released = 0
         for ticket in tickets:
-            if await self._counters.release(ticket, self._clock()):
+            try:
+                held = await self._counters.release(ticket, self._clock())
+            except (CountersAway, TimeoutError):
+                break
+            if held:
                 self._leases.release(ticket.ticket)
                 released += 1
         return released

@@ -14,10 +14,11 @@ SELECT event_id FROM kept UNION ALL SELECT event_id FROM quarantined_events WHER
 
 -- name: keep_pending
 INSERT INTO pending_events (issued_day, ticket_id, kind, event_id, lease_id, received_at, event)
-SELECT * FROM unnest($1::date[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::bytea[])
-  AS given (issued_day, ticket_id, kind, event_id, lease_id, received_at, event)
+SELECT issued_day, ticket_id, kind, event_id, lease_id, received_at, event
+FROM unnest($1::date[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::bytea[])
+  WITH ORDINALITY AS given (issued_day, ticket_id, kind, event_id, lease_id, received_at, event, ordinal)
 WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id AND e.kind = given.kind)
-ORDER BY issued_day, ticket_id, kind
+ORDER BY issued_day, ticket_id, kind, ordinal
 ON CONFLICT DO NOTHING
 
 -- name: first_of

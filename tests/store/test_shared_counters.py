@@ -1,0 +1,271 @@
+"""When the counts in Redis are whole, who rebuilds them when they are not, and that nothing is counted meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+from redis_servers import RedisCluster, RedisServer, needs_redis
+from world import NOW_MS, World
+
+from adserve.domain.events import Outcome
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import SECOND_MS
+from adserve.limits.counters import Candidate, CountersAway, Reservation
+from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
+from adserve.metering.pending import Pending
+from adserve.store.counters import MemoCodec, RedisCounters
+from adserve.store.epochs import Epochs
+from adserve.store.errors import Away
+from adserve.store.shared_counters import SharedCounters
+
+pytestmark = needs_redis
+CODEC = MemoCodec(lambda memo: [b""], lambda parts, grant: None)
+CAP = Rule(campaign_key(1), 1, 3_600_000)
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is in flight in these tests."""
+    monkeypatch.setattr("adserve.store.shared_counters.FENCE_S", 0.0)
+
+
+@pytest.fixture(scope="module", params=["redis", "cluster"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | RedisCluster]:
+    started = RedisServer() if request.param == "redis" else RedisCluster()
+    yield started
+    started.end()
+
+
+class Process:
+    """What one process has of the counters."""
+
+    def __init__(self, world: World, url: str, epochs: Epochs | None = None) -> None:
+        async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
+            return await Pending(world.journal, counters).settle(counters, now_ms)
+
+        self.world = world
+        self.keeper = SharedCounters(
+            url, CODEC, epochs or Epochs(world.pools.recorder), world.journal, settle_pending
+        )
+        self.counters = self.keeper.counters
+        self._tickets = 0
+
+    async def step(self) -> "Process":
+        await self.keeper.step(NOW_MS)
+        return self
+
+    @property
+    def ready(self) -> bool:
+        return self.counters.nodes is not None
+
+    async def reserve(self, ticket: Ticket, viewer: bytes | None = None) -> bool:
+        hide = Rule(hide_key(ticket.advertiser), 1, 10**10)
+        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ())
+        ask = Reservation(
+            decision=ticket.decision,
+            candidates=[Candidate(ticket.advertiser, 1, keys, (CAP, hide))],
+            tickets=[ticket.ticket],
+            expires_at_ms=ticket.expires_at_ms,
+        )
+        return bool((await self.counters.reserve(ticket.viewer_cap, ask, NOW_MS + SECOND_MS)).reserved)
+
+
+@pytest.fixture
+async def processes(
+    world: World, server: RedisServer | RedisCluster
+) -> AsyncIterator[tuple[Process, Process]]:
+    server.run("FLUSHALL")
+    both = Process(world, server.url), Process(world, server.url)
+    yield both
+    for process in both:
+        process.keeper.close()
+    await asyncio.sleep(0)
+
+
+def capped(world: World, lease: int, viewer: bytes) -> Ticket:
+    return world.ticket(lease, viewer_cap=viewer, campaign=1, rules=(tuple(CAP),), labels=())
+
+
+async def test_a_first_process_begins_an_epoch_and_a_second_one_joins_it(
+    processes: tuple[Process, Process],
+) -> None:
+    first, second = processes
+    with pytest.raises(CountersAway):
+        await first.counters.recall(b"v" * 16, None, NOW_MS)
+    await first.step()
+    await second.step()
+    assert first.ready
+    assert second.ready
+    assert first.counters.epoch == second.counters.epoch == 1
+    assert first.keeper.done.is_set()
+
+
+@pytest.mark.parametrize("lost", [0, -1])
+async def test_a_loss_is_seen_by_the_very_call_and_made_up_for_from_the_log(
+    world: World, processes: tuple[Process, Process], server: Any, lost: int
+) -> None:
+    """In a cluster the loss of any one node is."""
+    first, second = processes
+    await first.step()
+    await second.step()
+    lease = await world.lease(1_000_000)
+    viewers = [bytes([number]) * 16 for number in range(30)]
+    tickets = [capped(world, lease, viewer) for viewer in viewers]
+    for ticket in tickets:
+        assert await first.reserve(ticket)
+        assert await first.counters.confirm(ticket, NOW_MS, NOW_MS)
+    await world.journal.settle([world.event(ticket) for ticket in tickets])
+    hider = capped(world, lease, b"h" * 16)
+    await world.journal.settle([world.event(hider, "hide", Outcome.UNBILLED_KIND)])
+
+    nodes = getattr(server, "nodes", [server])
+    nodes[lost].run("FLUSHALL")
+    refused = 0
+    for viewer in viewers:
+        try:
+            assert not await second.reserve(capped(world, lease, viewer)), "no viewer is counted wrongly"
+        except CountersAway:
+            refused += 1
+    assert refused
+    await second.step()
+    await first.step()
+    for process in processes:
+        await process.step()
+        assert process.ready
+        assert process.counters.epoch == 2
+        for viewer in viewers:
+            assert not await process.reserve(capped(world, lease, viewer))
+        assert not await process.reserve(capped(world, lease, b"h" * 16)), "it is hidden"
+
+
+class IgnoresTheEpoch(RedisCounters):
+    """A broken twin: it counts on whatever is there."""
+
+    async def _ask(self, *given: Any) -> Any:
+        assert self.nodes is not None
+        for node in self.nodes.all:
+            await node.call(("SET", node.token_key, node.token), 1_000)
+        return await super()._ask(*given)
+
+
+async def test_control_counters_that_ignore_the_epoch_show_more_than_the_cap(
+    world: World, processes: tuple[Process, Process], server: Any
+) -> None:
+    first, _ = processes
+    await first.step()
+    broken = IgnoresTheEpoch(CODEC)
+    broken.nodes = first.counters.nodes
+    first.counters = broken
+    lease = await world.lease(10_000)
+    one, two = (capped(world, lease, b"v" * 16) for _ in range(2))
+    assert await first.reserve(one)
+    assert await broken.confirm(one, NOW_MS, NOW_MS)
+    server.run("FLUSHALL")
+    assert await first.reserve(two)
+    assert await broken.confirm(two, NOW_MS, NOW_MS), "two within an hour, where one is the most"
+
+
+async def test_pending_events_are_counted_before_an_epoch_opens(
+    world: World, processes: tuple[Process, Process]
+) -> None:
+    lease = await world.lease(10_000)
+    waiting = capped(world, lease, b"v" * 16)
+    await world.journal.settle([world.event(waiting, outcome=Outcome.ACCEPTED)])
+    first, _ = processes
+    await first.step()
+    assert not await first.reserve(capped(world, lease, b"v" * 16))
+    assert [kept.outcome for kept in await world.journal.of_ticket(waiting)] == [Outcome.RECORDED]
+
+
+async def test_only_one_process_rebuilds(world: World, processes: tuple[Process, Process]) -> None:
+    await asyncio.gather(*(process.step() for process in processes))
+    assert await world.pools.recorder.fetchval("SELECT count(*) FROM counter_epochs") == 1
+    for process in processes:
+        await process.step()
+        assert process.ready
+
+
+async def test_an_epoch_begun_elsewhere_ends_this_one(
+    world: World, processes: tuple[Process, Process]
+) -> None:
+    """As by a process that counted in its own memory meanwhile: what that one counted is in the log."""
+    first, _ = processes
+    await first.step()
+    await world.pools.recorder.execute("INSERT INTO counter_epochs (opened_at) VALUES (now())")
+    await first.step()
+    assert first.counters.epoch == 3
+
+
+class WithoutPostgres(Epochs):
+    away = False
+
+    async def newest(self) -> int:
+        if self.away:
+            raise Away("gone")
+        return await super().newest()
+
+
+async def test_without_postgresql_a_known_epoch_holds_on_and_none_is_begun(
+    world: World, processes: tuple[Process, Process], server: Any
+) -> None:
+    epochs = WithoutPostgres(world.pools.recorder)
+    process = Process(world, server.url, epochs)
+    await process.step()
+    epochs.away = True
+    await process.step()
+    assert process.ready
+    stranger = await Process(world, server.url, epochs).step()
+    assert not stranger.ready
+    process.keeper.close()
+
+
+async def test_a_server_that_evicts_is_refused(
+    world: World, processes: tuple[Process, Process], server: Any
+) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    server.run("CONFIG", "SET", "maxmemory", "100mb")
+    try:
+        first, _ = processes
+        await first.step()
+        assert not first.ready
+        assert "noeviction" in first.keeper.detail
+    finally:
+        server.run("CONFIG", "SET", "maxmemory", "0")
+
+
+async def test_a_hide_that_could_not_be_told_is_told_later(
+    world: World, processes: tuple[Process, Process], server: Any
+) -> None:
+    first, _ = processes
+    await first.step()
+    lease = await world.lease(10_000)
+    ticket = capped(world, lease, b"v" * 16)
+    first.keeper.close()
+    await world.journal.settle([world.event(ticket, "hide", Outcome.UNBILLED_KIND)])
+    await first.counters.hide(ticket, NOW_MS)
+    assert first.counters.hides_missing_from_ms == NOW_MS
+    await first.step()
+    assert first.counters.hides_missing_from_ms is None
+    assert not await first.reserve(capped(world, lease, b"v" * 16))
+
+
+async def test_a_server_that_is_not_there_is_named(world: World, server: Any) -> None:
+    process = await Process(world, "redis://127.0.0.1:1").step()
+    assert not process.ready
+    assert process.keeper.detail.startswith("away: redis at 127.0.0.1:1")
+
+
+async def test_a_password_and_a_database_are_taken_from_the_url(world: World) -> None:
+    locked = RedisServer()
+    try:
+        locked.run("CONFIG", "SET", "requirepass", "p@ss")
+        for url, ready in ((locked.url, False), (locked.url.replace("//", "//:p%40ss@"), True)):
+            process = await Process(world, url + "/2").step()
+            assert process.ready is ready, process.keeper.detail
+            process.keeper.close()
+        with redis.Redis.from_url(locked.url.replace("//", "//:p%40ss@") + "/2") as client:
+            assert client.exists("adserve:counters")
+    finally:
+        locked.end()
