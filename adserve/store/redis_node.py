@@ -23,7 +23,7 @@ CALLS_WAITING_MAX = 10_000
 CONNECT_S = 2.0
 CONNECT_MS = round(CONNECT_S * 1_000)
 SILENT_S = 0.02
-"""A node that let a call expire and has said nothing for so long is in trouble; one that is slow is not."""
+"""A node that has said nothing for so long, not to anybody, when a call expires is in trouble; one that is slow is not."""
 
 _NOTHING_YET = object()
 
@@ -100,7 +100,7 @@ class Node(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_s = self._loop.time()
         self._reader.feed(data)
-        while (reply := self._reader.gets()) is not _NOTHING_YET:
+        while self.alive and (reply := self._reader.gets()) is not _NOTHING_YET:
             waiting = self._waiting.popleft()
             if isinstance(reply, hiredis.ReplyError):
                 self._on_trouble(str(reply))
@@ -145,12 +145,7 @@ class Node(asyncio.Protocol):
                 reply.set_exception(TimeoutError("redis takes too long"))
             else:
                 later.append((reply, wait_s - waited_s))
-        if (
-            self.alive
-            and self._waiting
-            and self._heard_s + SILENT_S < self._loop.time()
-            and self._heard_s < since_s
-        ):
+        if self.alive and waited_s >= SILENT_S and self._heard_s < since_s:
             self._on_trouble("does not answer")
         if later:
             self._expire_in(later, since_s + waited_s)

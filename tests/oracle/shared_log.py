@@ -1,0 +1,84 @@
+"""The unreliable log, with the pending events that shared counters need, and epochs."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+from logs import UnreliableLog
+
+from adserve.domain.events import Event, Outcome, Settled
+from adserve.metering.pending import Judge
+
+
+class SharedLog(UnreliableLog):
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__(chance)
+        self._pending: dict[tuple[UUID, str], Event] = {}
+        self._turn = asyncio.Lock()
+        self.kept_pending = 0
+
+    async def settle(self, events: Sequence[Event]) -> list[Settled]:
+        waits = [self._waits(event) for event in events]
+        rated = [event for event, wait in zip(events, waits, strict=True) if not wait]
+        settled = iter(await super().settle(rated))
+        return [
+            self._keep(event) if wait else next(settled) for event, wait in zip(events, waits, strict=True)
+        ]
+
+    async def settle_pending(self, judge: Judge, most: int) -> list[tuple[Event, Settled]] | None:
+        if self._turn.locked():
+            return None
+        async with self._turn:
+            events = sorted(self._pending.values(), key=lambda event: event.received_at_ms)[:most]
+            judged = await judge(events)
+            for event in judged:
+                del self._pending[event.ticket.ticket, event.kind]
+            return [(event, self._store(event)) for event in judged]
+
+    async def count_pending(self) -> int:
+        return len(self._pending)
+
+    async def quarantine_pending(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+    async def count_since(self, received_at_ms: int) -> int:
+        return len(self.stored)
+
+    async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]:
+        return []
+
+    def _waits(self, event: Event) -> bool:
+        key = event.ticket.ticket, event.kind
+        return key in self._pending or (event.outcome is Outcome.ACCEPTED and key not in self._first)
+
+    def _keep(self, event: Event) -> Settled:
+        settled = self._first.get((event.ticket.ticket, event.kind))
+        if settled is not None:  # by another batch, meanwhile
+            return Settled(settled, Outcome.DUPLICATE, None)
+        first = self._pending.setdefault((event.ticket.ticket, event.kind), event)
+        self.kept_pending += first is event
+        return Settled(first.event, Outcome.ACCEPTED if first is event else Outcome.DUPLICATE, None)
+
+
+class Epochs:
+    def __init__(self) -> None:
+        self._newest = 0
+        self._turn = asyncio.Lock()
+
+    async def newest(self) -> int:
+        return self._newest
+
+    async def open_epoch(self, now_ms: int) -> int:
+        self._newest += 1
+        return self._newest
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Any]:
+        if self._turn.locked():
+            yield None
+            return
+        async with self._turn:
+            yield self

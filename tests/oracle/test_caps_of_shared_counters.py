@@ -1,0 +1,191 @@
+"""I4 where three processes count in one Redis, which now and then loses everything, judged by the events that were stored."""
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from clients import REMEMBERED, Clients, Clock, Given
+from judge import UNCOUNTED, limits_of, violations
+from redis_servers import RedisServer, needs_redis
+from shared_log import Epochs, SharedLog
+from stack import ADS, Stack, serving
+
+from adserve.metering.pending import Pending
+from adserve.selection.memo import decode_offer, encode_offer
+from adserve.store.counters import MemoCodec, RedisCounters
+from adserve.store.shared_counters import SharedCounters
+
+pytestmark = needs_redis
+DECISIONS = int(os.environ.get("ADSERVE_SHARED_CAPS_DECISIONS", "4000"))
+LIVES = max(3, DECISIONS // 25_000)
+PROCESSES = 3
+FENCE_S = 0.05
+STEP_S = 0.02
+
+WAIT_MS = 5_000
+
+Make = Callable[[str, Epochs, SharedLog], SharedCounters]
+
+
+class AnyOf:
+    """Each call goes to one of them."""
+
+    def __init__(self, parts: Sequence[Any], chance: random.Random) -> None:
+        self._parts = parts
+        self._chance = chance
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chance.choice(self._parts), name)
+
+
+class Patient:
+    """Deadlines are of the virtual clock, which may jump by days meanwhile; waiting is not."""
+
+    def __init__(self, counters: RedisCounters) -> None:
+        self._counters = counters
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._counters, name)
+
+    async def recall(self, *asked: Any) -> Any:
+        return await self._counters.recall(*asked[:3], WAIT_MS)
+
+    async def reserve(self, *asked: Any) -> Any:
+        return await self._counters.reserve(*asked[:3], WAIT_MS)
+
+
+class AllOf:
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self._parts = parts
+
+    def expire(self, now_ms: int) -> None:
+        for part in self._parts:
+            part.expire(now_ms)
+
+
+def made(url: str, epochs: Any, log: SharedLog) -> SharedCounters:
+    async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
+        return await Pending(log, counters).settle(counters, now_ms)
+
+    return SharedCounters(url, MemoCodec(encode_offer, decode_offer), epochs, log, settle_pending)
+
+
+@asynccontextmanager
+async def processes(
+    make: Make, url: str, epochs: Epochs, log: SharedLog, clock: Clock, chance: random.Random
+) -> AsyncIterator[Stack]:
+    keepers = [make(url, epochs, log) for _ in range(PROCESSES)]
+
+    async def keep(keeper: SharedCounters) -> None:
+        pending = Pending(log, keeper.counters)
+        while True:
+            await keeper.step(clock())
+            await pending.step(clock())
+            await asyncio.sleep(STEP_S)
+
+    async with AsyncExitStack() as stack:
+        loops = [asyncio.create_task(keep(keeper)) for keeper in keepers]
+        for keeper in keepers:
+            await asyncio.wait_for(keeper.done.wait(), 10)
+        each = [
+            await stack.enter_async_context(serving(Patient(one.counters), log, clock, chance))
+            for one in keepers
+        ]
+        try:
+            slots, intakes = ([getattr(one, part) for one in each] for part in ("slots", "intake"))
+            yield Stack(AnyOf(slots, chance), AnyOf(intakes, chance), AllOf([one.book for one in each]))  # type: ignore[arg-type]
+        finally:
+            for loop in loops:
+                loop.cancel()
+                with suppress(asyncio.CancelledError):
+                    await loop
+            for keeper in keepers:
+                keeper.close()
+            await asyncio.sleep(0)
+
+
+class Forgetful(Clients):
+    """What Redis has lost it cannot answer again."""
+
+    async def _ask_again(self, stack: Stack, asked: Any) -> None:
+        await stack.slots.answer(asked.ask)
+
+
+async def lived(make: Make, server: RedisServer, decisions: int, lives: int, *, lossy: bool) -> SharedLog:
+    """Each life of the processes ends with a crash of all of them and of Redis; lossy ones lose it more often."""
+    chance = random.Random(1)
+    clock, log, epochs = Clock(), SharedLog(chance), Epochs()
+    given = deque[Given](maxlen=REMEMBERED)
+    clients = (Forgetful if lossy else Clients)(clock, chance, given)
+
+    def now_and_then() -> None:
+        if lossy and chance.random() < 0.3:
+            server.run("FLUSHALL")
+
+    placed = repeated = 0
+    for _ in range(lives):
+        server.run("FLUSHALL")
+        clients = (Forgetful if lossy else Clients)(clock, chance, given)
+        async with processes(make, server.url, epochs, log, clock, chance) as stack:
+            await clients.use(stack, decisions // lives, now_and_then)
+        placed += clients.placed
+        repeated += clients.repeated
+    assert placed > decisions / 8
+    assert lossy or repeated > decisions / 100
+    return log
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr("adserve.store.shared_counters.FENCE_S", FENCE_S)
+    started = RedisServer()
+    yield started
+    started.end()
+
+
+@pytest.mark.timeout(7_200)
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_no_window_of_any_viewer_holds_more_than_its_cap(
+    server: RedisServer, capsys: pytest.CaptureFixture[str], lossy: bool
+) -> None:
+    begun = time.monotonic()
+    log = await lived(made, server, DECISIONS, LIVES, lossy=lossy)
+    took_s = time.monotonic() - begun
+    found = violations(limits_of(ADS), log.stored)
+    counted = sum(event.outcome not in UNCOUNTED for event in log.stored)
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{DECISIONS:,} decisions of {PROCESSES} processes in {took_s:.0f} s, {len(log.stored):,} events stored, "
+            f"{counted:,} of them counted, {log.kept_pending:,} pending for a time, {len(found)} violations\n"
+        )
+    assert found == []
+    assert not lossy or log.kept_pending
+
+
+class IgnoresLosses(SharedCounters):
+    """A broken twin: a server without a token is given one, and counting goes on."""
+
+    async def _begin(self, nodes: Any, now_ms: int) -> int | None:
+        for node in nodes.all:
+            await node.call(("SET", node.token_key, b"1:%b" % node.identity), 1_000)
+        return 1
+
+    async def _newest(self, used: int) -> int:
+        return 1
+
+
+async def test_control_counters_that_ignore_a_loss_are_caught(server: RedisServer) -> None:
+    def broken(url: str, epochs: Any, log: SharedLog) -> SharedCounters:
+        keeper = made(url, epochs, log)
+        keeper.__class__ = IgnoresLosses
+        return keeper
+
+    log = await lived(broken, server, 3_000, 3, lossy=True)
+    assert violations(limits_of(ADS), log.stored) != []
