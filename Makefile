@@ -25,7 +25,7 @@ $(VENV)/dev.stamp: requirements/dev.txt $(VENV)/runtime.stamp
 demo: $(VENV)/runtime.stamp   ## ads in a sample Status feed on 127.0.0.1:8080 (ARGS="--once --json" runs without a person)
 	@$(BIN)/adserve demo $(ARGS)
 
-test: check browser  ## everything that must pass, make check included
+test: check browser redis  ## everything that must pass, make check included
 	$(BIN)/pytest -n 2 $(ARGS)
 
 check: $(VENV)/dev.stamp      ## format, lint, types, import rules, tidiness
@@ -46,7 +46,7 @@ restart-check: $(VENV)/dev.stamp  ## how soon ads come after a start with 5,000,
 	$(BIN)/python -m loadtest.restart $(ARGS)
 
 caps-check: $(VENV)/dev.stamp     ## a million decisions of clients at once, judged by the stored events
-	ADSERVE_CAPS_DECISIONS=1000000 $(BIN)/pytest -q tests/oracle $(ARGS)
+	ADSERVE_CAPS_DECISIONS=1000000 ADSERVE_SHARED_CAPS_DECISIONS=1000000 $(BIN)/pytest -q tests/oracle $(ARGS)
 
 replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
 	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_replay_of_real_logs.py $(ARGS)
@@ -57,6 +57,14 @@ browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	  chromium fonts-noto-core fonts-noto-color-emoji >/dev/null; } || echo "chromium is not installed: browser tests will be skipped"
+
+# The tests of shared counters need redis-server (or valkey-server); where it cannot be installed they are skipped, and say so.
+.PHONY: redis
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || { [ "$$(id -u)" = 0 ] && \
+	  command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server >/dev/null; } || \
+	  echo "redis-server is not installed: tests of shared counters will be skipped"
 
 lock:                ## pin every dependency again, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --python-version 3.11 \

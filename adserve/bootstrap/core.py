@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
+from prometheus_client import Gauge
+
 from adserve.api.beacons import Landings
 from adserve.background import Task
 from adserve.catalogue.refresh import Refresh
@@ -25,6 +27,7 @@ from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
+from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
 from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
@@ -41,6 +44,7 @@ from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.counters import MemoCodec, RedisCounters
 from adserve.store.epochs import Epochs
+from adserve.store.errors import Away
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
@@ -52,6 +56,13 @@ from adserve.web.auth import Auth
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str], None]
+
+COUNTERS_READY = Gauge(
+    "adserve_counters_ready", "1 while the counters know what was shown", multiprocess_mode="livemin"
+)
+EVENTS_PENDING = Gauge(
+    "adserve_events_pending", "Events that wait for the counters", multiprocess_mode="livemax"
+)
 
 REFRESH_S = 0.5
 PARTITIONS_S = 3_600.0
@@ -124,6 +135,14 @@ class Core:
         ):  # or half of them would replace a whole one
             await self.checkpoints.save(counters.dump(), now_ms)
 
+    async def settle_pending(self, now_ms: int) -> None:
+        COUNTERS_READY.set(self.counters.filled)
+        try:
+            await self.pending.step(now_ms)
+        except JournalAway as error:
+            raise Away(str(error)) from error
+        EVENTS_PENDING.set(self.pending.waiting)
+
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
             await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
@@ -148,7 +167,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("hides", core.hides.step, HIDES_S),
-        Task("pending events", core.pending.step, PENDING_S),
+        Task("pending events", core.settle_pending, PENDING_S),
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),

@@ -63,6 +63,10 @@ class RedisCounters:
         self._codec = codec
         self._candidates: dict[int, tuple[Candidate, bytes]] = {}
 
+    @property
+    def filled(self) -> bool:
+        return self.nodes is not None
+
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
         seen, earlier = await self._ask(_RECALL, viewer, request, wait_ms, now_ms)
         exposures: dict[str, int] = {ALL: sum(seen[1::2])} if seen else {}

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import groupby
 from typing import Protocol
 
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from adserve.domain.events import CONFIRMING, Outcome
 from adserve.domain.time import HOUR_MS, SECOND_MS
@@ -35,9 +35,6 @@ HIDES_BACK_MS = HOUR_MS
 HIDES_OVERLAP_MS = 10 * SECOND_MS
 HIDES_MAX = 100_000
 
-READY = Gauge(
-    "adserve_counters_ready", "1 while the shared counters can be asked", multiprocess_mode="livemin"
-)
 REBUILT = Counter("adserve_counter_epochs", "Epochs of the shared counters that this process began")
 
 
@@ -68,7 +65,6 @@ class SharedCounters:
         self._events = events
         self._settle_pending = settle_pending
         self._nodes: Nodes | None = None
-        READY.set(0)
 
     async def step(self, now_ms: int) -> None:
         """Looks whether all nodes are those of the newest epoch, and begins one when they are not."""
@@ -124,7 +120,6 @@ class SharedCounters:
             node.token = _token(epoch, node.identity)
         if self.counters.nodes is not nodes:
             log.info("the shared counters are ready", extra={"epoch": epoch})
-            READY.set(1)
         self.counters.epoch, self.counters.nodes = epoch, nodes
         self.detail = f"epoch {epoch}, {len(nodes.all)} in redis"
         if not self.done.is_set():
@@ -193,7 +188,6 @@ class SharedCounters:
     def _away(self, reason: str) -> None:
         if self.counters.nodes is not None:
             log.warning("the shared counters are away: %s", reason)
-            READY.set(0)
         self.counters.nodes = None
         self.detail = f"away: {reason}"
 

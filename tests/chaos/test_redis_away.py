@@ -161,6 +161,7 @@ async def test_a_loss_withholds_capped_ads_until_the_counts_are_rebuilt(
         assert await two.outcomes(waiting) == ["accepted"]
         assert await two.outcomes(waiting) == ["duplicate"]
         assert await known(one, waiting) == [("accepted", None)]
+        await until(lambda: told(one, "adserve_counters_ready 0.0", "adserve_events_pending 1.0"))
         setting.redis.start()
     else:
         assert await two.outcomes(waiting) in (["accepted"], ["recorded"])
@@ -169,10 +170,16 @@ async def test_a_loss_withholds_capped_ads_until_the_counts_are_rebuilt(
         await until(lambda caller=caller: ready(caller))
     await until(lambda: settled(one, waiting))
     assert await known(one, waiting) == [("recorded", PRICE_MICROS)]
+    await until(lambda: told(one, "adserve_counters_ready 1.0", "adserve_events_pending 0.0"))
     for viewer in (seen, in_flight):
         for caller in callers:
             assert set(await placed(caller, viewer)) == {"free"}
     assert set(await placed(one, f"{how} after")) == {"capped", "free"}
+
+
+async def told(caller: Caller, *lines: str) -> bool:
+    said = (await caller.call("GET", "/metrics", key=None)).raw.decode().splitlines()
+    return all(line in said for line in lines)
 
 
 async def is_away(caller: Caller) -> bool:
