@@ -43,6 +43,8 @@ IDLE_S = 75.0
 IN_FLIGHT_S = 10.0
 """How long a shutdown waits for requests that are being answered."""
 HAND_OVER_S = 10.0
+SPARE_CONNECTIONS = 4
+"""Of the recorder's, beside its writers: filling shared counters takes two, for minutes; leases and pending events one each."""
 FILL_S = 1.0
 FILL_WAIT_S = 1.0
 """How long a start waits for its counters: after that it serves what needs none."""
@@ -184,7 +186,9 @@ async def start(
         listener = _bound(settings)
         undo.callback(listener.close)
         settings = structs.replace(settings, port=listener.getsockname()[1])
-        pools = await open_pools(database_url, sizes=Sizes(recorder=settings.recorder_writers + 2))
+        pools = await open_pools(
+            database_url, sizes=Sizes(recorder=settings.recorder_writers + SPARE_CONNECTIONS)
+        )
         undo.push_async_callback(pools.close)
         async with pools.recorder.acquire() as connection:
             await durability.check(connection, system_clock)

@@ -10,6 +10,7 @@ from adserve.domain.events import EventKind, Outcome
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
+from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
 from adserve.limits.leases import Lease, LeaseBook
 from adserve.metering.errors import JournalAway, RecorderUnavailable
@@ -25,12 +26,15 @@ class Counters:
     """Lets through what fits; remembers what it was asked."""
 
     def __init__(self) -> None:
+        self.away: Exception | None = None
         self.fits = True
         self.confirmed: list[tuple[Ticket, int]] = []
         self.hidden: list[Ticket] = []
         self.doubted: list[Ticket] = []
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+        if self.away is not None:
+            raise self.away
         self.confirmed.append((ticket, at_ms))
         return self.fits
 
@@ -170,3 +174,20 @@ async def test_event_ids_are_distinct_and_repeatable(setting: Setting) -> None:
     ] == ids
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("away", [CountersAway("gone"), TimeoutError()])
+async def test_what_the_counters_cannot_judge_now_is_accepted_and_its_price_kept(
+    setting: Setting, away: Exception
+) -> None:
+    ticket = make_ticket()
+    setting.book.add(Lease(ticket.lease, ticket.campaign, ticket.budget_day, 10_000, NOW_MS + HOUR_MS))
+    setting.counters.away = away
+    answers = await setting.take(report("impression"), report("view"), report("click"))
+    assert [one.outcome for one in answers] == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.UNBILLED_KIND]
+    assert [one.billed for one in answers] == [None, None, None]
+    assert all(one.event is not None for one in answers)
+    assert setting.book.remaining_micros(ticket.campaign, NOW_MS) == 10_000 - ticket.price_micros
+    setting.counters.away = None
+    (late,) = await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
+    assert late.outcome is Outcome.LATE
