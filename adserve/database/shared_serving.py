@@ -10,7 +10,7 @@ import asyncpg
 
 from adserve.database.pools import CONNECT_TIMEOUT_S
 from adserve.database.refusal import DatabaseRefused
-from adserve.database.replica_lock import CONNECTION_SETTINGS, SQL, Serving
+from adserve.database.replica_lock import CONNECTION_SETTINGS, PATIENCE_S, RETRY_S, SQL, Serving
 
 
 class SharedServing:
@@ -24,6 +24,12 @@ class SharedServing:
         return True
 
     async def acquire(self, now_ms: int) -> None:
+        """PostgreSQL may take a moment to notice that a killed holder is gone."""
+        for _ in range(round(PATIENCE_S / RETRY_S)):
+            try:
+                return await self.keep(now_ms)
+            except DatabaseRefused:
+                await asyncio.sleep(RETRY_S)
         await self.keep(now_ms)
 
     async def keep(self, _now_ms: int) -> None:

@@ -5,11 +5,11 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import redis
-from conftest import new_database, new_home
 from live import Caller, Live, calling, furnish, until
 from redis_servers import RedisServer, needs_redis
 
@@ -33,20 +33,19 @@ class Setting(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def setting(template: Any) -> Iterator[Setting]:
+def setting(home: Path, fresh_database_url: str) -> Iterator[Setting]:
     server = RedisServer()
-    with new_home() as folder, new_database(template) as url:
-        given = {"database_url": url, "redis_url": server.url, "public_url": "http://ads.test"}
-        replicas = Live(folder, **given), Live(folder, **given)
-        try:
-            for replica in replicas:
-                replica.start()
-            keys = asyncio.run(furnish(replicas[0], url, (CAPPED, FREE)))
-            yield Setting(server, replicas, keys)
-        finally:
-            for replica in replicas:
-                replica.end()
-            server.end()
+    given = {"database_url": fresh_database_url, "redis_url": server.url, "public_url": "http://ads.test"}
+    replicas = Live(home, **given), Live(home, **given)
+    try:
+        for replica in replicas:
+            replica.start()
+        keys = asyncio.run(furnish(replicas[0], fresh_database_url, (CAPPED, FREE)))
+        yield Setting(server, replicas, keys)
+    finally:
+        for replica in replicas:
+            replica.end()
+        server.end()
 
 
 @pytest.fixture
