@@ -161,7 +161,7 @@ async def build_core(
         await live.publish(snapshot, switch, confirmed_at_ms)
 
     def campaigns() -> Iterable[Campaign]:
-        return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
+        return live.current().snapshot.campaigns.values()
 
     counters = await rebuilt_counters(checkpoints, journal, clock(), progress)
     recorder = _recorder(settings, journal)
