@@ -30,6 +30,8 @@ from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import Sealer
+from adserve.prediction import quality
+from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, Switch
@@ -84,6 +86,7 @@ class Core:
     live: LiveView
     rates_fallback: str | None
     refresh: Refresh
+    qualities: Qualities
     rotation: Rotation
     sealer: Sealer
     pseudonyms: Pseudonyms
@@ -107,6 +110,9 @@ class Core:
     async def checkpoint(self, now_ms: int) -> None:
         await self.checkpoints.save(self.counters.dump(), now_ms)
 
+    async def weigh_hides(self, now_ms: int) -> None:
+        self.refresh.weigh(await self.qualities.step(now_ms))
+
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
             await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
@@ -128,6 +134,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
+        Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("sweep", core.sweep, SWEEP_S),
@@ -188,6 +195,7 @@ async def build_core(
         live=live,
         rates_fallback=rates_fallback,
         refresh=Refresh(catalogue, publish),
+        qualities=Qualities(catalogue.hide_counts),
         rotation=Rotation(Secrets(pools.catalogue), sealer, pseudonyms),
         sealer=sealer,
         pseudonyms=pseudonyms,

@@ -41,8 +41,12 @@ class Refresh:
         self._publish = publish
         self._snapshot: Snapshot | None = None
         self._confirmed_at_ms = 0
-        self.qualities: Mapping[AdId, float] = {}
-        """Of the next snapshot, which the next poll publishes when these are others than before."""
+        self._qualities: Mapping[AdId, float] = {}
+
+    def weigh(self, qualities: Mapping[AdId, float]) -> None:
+        """Where these differ from those before, the next poll publishes a snapshot with them."""
+        if qualities != self._qualities:
+            self._qualities = qualities
 
     async def step(self, now_ms: int) -> None:
         """One poll: reads what has changed in the catalogue. `now_ms` is when the poll began."""
@@ -52,8 +56,8 @@ class Refresh:
             if snapshot is not None:  # the switch waits for no catalogue
                 await self._publish(snapshot, state, self._confirmed_at_ms)
             snapshot = await self._source.load(snapshot or EMPTY, now_ms)
-        if snapshot.qualities is not self.qualities:
-            snapshot = replace(snapshot, qualities=self.qualities)
+        if snapshot.qualities is not self._qualities:
+            snapshot = replace(snapshot, qualities=self._qualities)
         self._snapshot = snapshot
         self._confirmed_at_ms = now_ms
         await self._publish(snapshot, state, now_ms)

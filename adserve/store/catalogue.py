@@ -21,7 +21,6 @@ from adserve.store.errors import AWAY, Away
 
 SQL = statements.load("catalogue")
 
-
 TEXTS_SHARED_MAX = 65_536
 READ_ROWS = 200
 """So many are turned into ads at once, which takes about 2 ms, before the event loop goes on."""
@@ -84,6 +83,13 @@ class Catalogue:
         """Ad -> (impressions, clicks) since a moment."""
         rows = await self._pool.fetch(SQL.click_counts, from_ms(since_ms))
         return {row["ad_id"]: (int(row["impressions"] or 0), int(row["clicks"] or 0)) for row in rows}
+
+    async def hide_counts(self, since_ms: int, until_ms: int) -> list[tuple[AdId, int, int]]:
+        """Ad, its impressions, its hides and reports between two full hours."""
+        rows: list[tuple[AdId, int, int]] = await self._pool.fetch(
+            SQL.hide_counts, from_ms(since_ms), from_ms(until_ms)
+        )
+        return rows
 
     async def beat(self, switch_version: int) -> None:
         """Says that this replica lives and obeys the switch as of that version."""

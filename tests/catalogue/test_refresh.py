@@ -96,8 +96,8 @@ async def test_other_qualities_make_another_snapshot_of_the_same_ads() -> None:
     source = Source()
     refresh = Refresh(source, publish)
     await refresh.step(100)
-    refresh.qualities = {AdId(3): 0.5}
     for now_ms in (200, 300):
+        refresh.weigh({AdId(3): 0.5})
         await refresh.step(now_ms)
     first, second, third = published
     assert (first.qualities, second.qualities) == ({}, {3: 0.5})

@@ -8,10 +8,11 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from world import NOW_MS, superuser
+from world import NOW_MS, World, superuser
 
 from adserve.catalogue.snapshot import EMPTY, Snapshot
 from adserve.database.pools import Pools
+from adserve.domain.events import Outcome
 from adserve.domain.time import HOUR_MS, from_ms
 from adserve.store.catalogue import SQL, Catalogue
 from loadtest.market import brands
@@ -225,3 +226,20 @@ async def test_control_versions_that_nobody_waits_for_miss_it(
         CREATE VIEW catalogue_version AS SELECT last_value AS version, 1::bigint AS whole_from FROM unlocked;
         GRANT SELECT ON catalogue_version TO adserve_catalogue;""")
     assert not await races(database_url, shop, catalogue)
+
+
+async def test_hides_and_reports_are_counted_beside_the_impressions(
+    world: World, catalogue: Catalogue
+) -> None:
+    lease = await world.lease(100_000)
+    hidden, seen, late = (world.ticket(lease) for _ in range(3))
+    other = world.ticket(lease, ad=13)
+    await world.journal.settle(
+        [world.event(ticket) for ticket in (hidden, seen, other)]
+        + [world.event(hidden, kind, Outcome.UNBILLED_KIND) for kind in ("hide", "report", "click")]
+        + [world.event(late, kind, Outcome.LATE) for kind in ("impression", "hide")]
+    )
+    hour_ms = NOW_MS // HOUR_MS * HOUR_MS
+    counted = await catalogue.hide_counts(hour_ms, hour_ms + HOUR_MS)
+    assert sorted(map(tuple, counted)) == [(12, 2, 2), (13, 1, 0)]
+    assert await catalogue.hide_counts(hour_ms + HOUR_MS, hour_ms + 2 * HOUR_MS) == []
