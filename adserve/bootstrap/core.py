@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str], None]
 
 REFRESH_S = 0.5
+CATALOGUE_PACE_S = 0.2
+"""While change follows upon change, most of the time still belongs to requests."""
 PARTITIONS_S = 3_600.0
 SWEEP_S = 5.0
 CLICKS_BACK_MS = 30 * DAY_MS
@@ -135,7 +137,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
-        Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
+        Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
