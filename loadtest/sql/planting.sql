@@ -40,3 +40,6 @@ SELECT count(adserve.deposit(advertiser, $2, 'USD', 'planting', now())) FROM unn
 
 -- name: analyze
 ANALYZE adserve.advertisers, adserve.campaigns, adserve.creatives, adserve.ads, adserve.accounts;
+
+-- name: change
+UPDATE adserve.campaigns SET bid_micros = bid_micros + 1000 WHERE id = $1;
