@@ -11,19 +11,20 @@ from adserve.store.errors import AWAY, Away
 log = logging.getLogger(__name__)
 
 PACE_S = 0.02
-"""The least time between two steps, however often a task is woken."""
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 """And never longer than a task's own period: after an outage a pause is obeyed as soon as ever."""
 
 
 class Task(NamedTuple):
-    """`step` runs every `every_s`, and at once when `wake` is set. A step is safe to repeat."""
+    """`step` runs every `every_s`, and when `wake` is set, but `pace_s` after the last one at the soonest. A step is safe
+    to repeat."""
 
     name: str
     step: Callable[[int], Awaitable[object]]
     every_s: float
     wake: asyncio.Event | None = None
+    pace_s: float = PACE_S
 
 
 class Background:
@@ -77,7 +78,7 @@ class Background:
         if task.wake is None:
             await asyncio.sleep(task.every_s)
             return
-        await asyncio.sleep(PACE_S)
+        await asyncio.sleep(task.pace_s)
         try:
             async with asyncio.timeout(task.every_s):
                 await task.wake.wait()

@@ -98,7 +98,7 @@ async def _measure(plan: Plan) -> tuple[dict[str, Any], str]:
         wanted = Wanted(database_url=url, folder=str(own.data_home))
         async with serving("adserve", taken.server, wanted) as service:
             _say(f"planting {plan.campaigns:,} campaigns")
-            await plant(service, market.brands(plan.campaigns, plan.seed))
+            await plant(url, service, market.brands(plan.campaigns, plan.seed))
             await asyncio.sleep(LEASED_S)
             of_slots = await slots.measure(plan, taken, service, bodies, _say)
             of_events = await events.measure(plan, service, bodies, url, _say)

@@ -6,6 +6,7 @@ They take no key: the sealed ticket is all that they know, and all that they can
 import asyncio
 import logging
 from base64 import b64decode
+from itertools import islice
 from typing import Annotated
 
 from aiohttp import web
@@ -24,7 +25,8 @@ from adserve.web.problems import invalid
 
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 CLICK_RECORD_TIMEOUT_S = 1.0
-LANDINGS_MAX = 100_000
+LANDINGS_MAX = 200_000
+"""What was learnt first is forgotten first."""
 
 UNRECORDED = Counter("adserve_clicks_unrecorded", "Clicks that were sent on without having been recorded.")
 
@@ -52,12 +54,16 @@ class Landings:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._urls: dict[tuple[int, int], str] = {}
+        self._learnt: Snapshot | None = None
 
     def learn(self, snapshot: Snapshot) -> None:
-        if len(self._urls) > LANDINGS_MAX:
-            self._urls.clear()
-        for ad in snapshot.ads:
+        if snapshot is self._learnt:
+            return
+        for ad in snapshot.news:
             self._urls[ad.creative.id, ad.creative.revision] = ad.creative.landing_url
+        for key in list(islice(self._urls, max(0, len(self._urls) - LANDINGS_MAX))):
+            del self._urls[key]
+        self._learnt = snapshot
 
     async def of(self, creative: int, revision: int) -> str | None:
         url = self._urls.get((creative, revision))

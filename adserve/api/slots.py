@@ -56,7 +56,10 @@ class FeedItem(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Context(slots.Context, frozen=True):
-    """What is known of the viewer. Unknown fields are ignored, so that an app's release is no ad outage."""
+    """What is known of the viewer. Unknown fields are ignored, so that an app's release is no ad outage.
+
+    Without a `time_zone` (an IANA name) that is known, the viewer's hours are those of the country's main one.
+    """
 
     country: Country | None = None
     language: Short | None = None

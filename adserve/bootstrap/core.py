@@ -34,6 +34,8 @@ from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import Sealer
+from adserve.prediction import quality
+from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
 from adserve.selection.memo import decode_offer, encode_offer
 from adserve.selection.slots import Bounds, Parts, Slots
@@ -65,6 +67,8 @@ EVENTS_PENDING = Gauge(
 )
 
 REFRESH_S = 0.5
+CATALOGUE_PACE_S = 0.2
+"""While change follows upon change, most of the time still belongs to requests."""
 PARTITIONS_S = 3_600.0
 SWEEP_S = 5.0
 HIDES_S = 5.0
@@ -102,6 +106,7 @@ class Core:
     live: LiveView
     rates_fallback: str | None
     refresh: Refresh
+    qualities: Qualities
     rotation: Rotation
     sealer: Sealer
     pseudonyms: Pseudonyms
@@ -143,6 +148,9 @@ class Core:
             raise Away(str(error)) from error
         EVENTS_PENDING.set(self.pending.waiting)
 
+    async def weigh_hides(self, now_ms: int) -> None:
+        self.refresh.weigh(await self.qualities.step(now_ms))
+
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
             await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
@@ -164,7 +172,8 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
-        Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL]),
+        Task("qualities", core.weigh_hides, quality.PERIOD_S),
+        Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("hides", core.hides.step, HIDES_S),
         Task("pending events", core.settle_pending, PENDING_S),
@@ -199,7 +208,7 @@ async def build_core(
         await live.publish(snapshot, switch, confirmed_at_ms)
 
     def campaigns() -> Iterable[Campaign]:
-        return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
+        return live.current().snapshot.campaigns.values()
 
     filling = await _filling(settings, pools, checkpoints, journal, clock())
     counters, recorder = filling.counters, _recorder(settings, journal)
@@ -226,6 +235,7 @@ async def build_core(
         live=live,
         rates_fallback=rates_fallback,
         refresh=Refresh(catalogue, publish),
+        qualities=Qualities(catalogue.hide_counts),
         rotation=Rotation(Secrets(pools.catalogue), sealer, pseudonyms),
         sealer=sealer,
         pseudonyms=pseudonyms,

@@ -1,9 +1,12 @@
 """Keeps the snapshot no older than a poll, and says so to whoever serves from it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from adserve.catalogue.snapshot import Snapshot
+from msgspec.structs import replace
+
+from adserve.catalogue.snapshot import EMPTY, Snapshot
+from adserve.domain.ids import AdId
 
 
 class State(Protocol):
@@ -20,7 +23,9 @@ class State(Protocol):
 class Source(Protocol):
     async def state(self) -> State: ...
 
-    async def load(self, now_ms: int) -> Snapshot: ...
+    async def load(self, known: Snapshot, now_ms: int) -> Snapshot:
+        """The newest snapshot; reads what is new to `known`."""
+        ...
 
     async def beat(self, switch_version: int) -> None: ...
 
@@ -36,14 +41,24 @@ class Refresh:
         self._publish = publish
         self._snapshot: Snapshot | None = None
         self._confirmed_at_ms = 0
+        self._qualities: Mapping[AdId, float] = {}
+
+    def weigh(self, qualities: Mapping[AdId, float]) -> None:
+        """Where these differ from those before, the next poll publishes a snapshot with them."""
+        if qualities != self._qualities:
+            self._qualities = qualities
 
     async def step(self, now_ms: int) -> None:
-        """One poll: loads the catalogue again if it has changed. `now_ms` is when the poll began."""
+        """One poll: reads what has changed in the catalogue. `now_ms` is when the poll began."""
         state = await self._source.state()
-        if self._snapshot is None or self._snapshot.version != state.catalogue_version:
-            if self._snapshot is not None:  # the switch waits for no catalogue
-                await self._publish(self._snapshot, state, self._confirmed_at_ms)
-            self._snapshot = await self._source.load(now_ms)
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.version != state.catalogue_version:
+            if snapshot is not None:  # the switch waits for no catalogue
+                await self._publish(snapshot, state, self._confirmed_at_ms)
+            snapshot = await self._source.load(snapshot or EMPTY, now_ms)
+        if snapshot.qualities is not self._qualities:
+            snapshot = replace(snapshot, qualities=self._qualities)
+        self._snapshot = snapshot
         self._confirmed_at_ms = now_ms
-        await self._publish(self._snapshot, state, now_ms)
+        await self._publish(snapshot, state, now_ms)
         await self._source.beat(state.switch_version)

@@ -14,7 +14,7 @@ CAP_WINDOW_MAX_S = 180 * 86_400
 CapScope = Literal["ad", "campaign", "advertiser", "all"]
 
 
-class Cap(Struct, frozen=True, forbid_unknown_fields=True):
+class Cap(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """At most `count` impressions of the scope for a viewer in any `window_s` seconds."""
 
     scope: CapScope
@@ -29,7 +29,7 @@ class Tier(IntEnum):
     AUCTION = 1
 
 
-class Campaign(Struct, frozen=True):
+class Campaign(Struct, frozen=True, gc=False):
     """`bid_micros` is per 1,000 impressions or views for `cpm`, per click for `cpc`."""
 
     id: CampaignId
@@ -60,7 +60,7 @@ class Campaign(Struct, frozen=True):
         return ZoneInfo(self.time_zone)
 
 
-class Creative(Struct, frozen=True):
+class Creative(Struct, frozen=True, gc=False):
     id: CreativeId
     revision: int
     kind: Literal["image", "video"]
@@ -73,7 +73,7 @@ class Creative(Struct, frozen=True):
     landing_url: str
 
 
-class Ad(Struct, frozen=True, eq=False):
+class Ad(Struct, frozen=True, eq=False, gc=False):
     """A campaign's creative: what is placed. Compared by identity; a snapshot has one object for each."""
 
     id: AdId

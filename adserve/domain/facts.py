@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from adserve.domain.slots import Context
 from adserve.domain.targeting import parse_version
 from adserve.domain.time import DAY_MS, from_ms
+from adserve.domain.zones import main_zone
 
 EXPOSURE_WINDOW_MS = 7 * DAY_MS
 """How far back a prediction counts what the viewer has seen."""
@@ -22,7 +23,7 @@ class ViewerFacts(NamedTuple):
     """Without consent, age, interests and custom values are empty, and what was seen is unknown.
 
     `languages` goes from exact to general. `seen` counts the impressions of any ad in the last EXPOSURE_WINDOW_MS. `weekday` (ISO 8601, Monday is 1) and
-    `hour` are the viewer's own; None without a known time zone.
+    `hour` are the viewer's own, in the country's main time zone where the viewer's is not known; None without either.
     """
 
     country: str | None = None
@@ -41,7 +42,7 @@ class ViewerFacts(NamedTuple):
 def facts_of(
     context: Context, personalised: bool, now_ms: int, surface: str | None = None, seen: int | None = None
 ) -> ViewerFacts:
-    weekday, hour = _weekday_and_hour(context.time_zone, now_ms // QUARTER_MS)
+    weekday, hour = _weekday_and_hour(context.time_zone, context.country, now_ms // QUARTER_MS)
     return ViewerFacts(
         country=context.country,
         languages=_with_general(context.language.lower()) if context.language else (),
@@ -65,12 +66,13 @@ def _with_general(language: str) -> tuple[str, ...]:
 
 
 @lru_cache(TEXTS_CACHED_MAX)
-def _weekday_and_hour(zone: str | None, quarter: int) -> tuple[int | None, int | None]:
+def _weekday_and_hour(zone: str | None, country: str | None, quarter: int) -> tuple[int | None, int | None]:
     """In quarters of an hour since the epoch: no zone changes its hour at another moment."""
-    if zone is None:
-        return None, None
-    try:
-        local = from_ms(quarter * QUARTER_MS).astimezone(ZoneInfo(zone))
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return None, None
-    return local.isoweekday(), local.hour
+    for name in (zone, main_zone(country)):
+        if name is not None:
+            try:
+                local = from_ms(quarter * QUARTER_MS).astimezone(ZoneInfo(name))
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                continue
+            return local.isoweekday(), local.hour
+    return None, None

@@ -51,7 +51,7 @@ class Exclusion(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 class Targeting(Exclusion, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Whom a campaign wants. A viewer of whom an asked part is unknown does not match it.
 
-    Weekdays and hours are the viewer's own, in the time zone that the request names.
+    Weekdays and hours are the viewer's own, in the time zone that the request names, else in the main one of its country.
     """
 
     exclude: Exclusion = msgspec.field(default_factory=Exclusion)

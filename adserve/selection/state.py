@@ -70,6 +70,6 @@ class LiveView:
         self, snapshot: Snapshot, earlier: Mapping[str, CompiledSurface]
     ) -> dict[str, CompiledSurface]:
         return {
-            name: CompiledSurface(settings, snapshot.ads, self._rates, earlier=earlier.get(name))
+            name: CompiledSurface(settings, snapshot.ads, self._rates, snapshot.qualities, earlier.get(name))
             for name, settings in self._surfaces.items()
         }

@@ -1,12 +1,15 @@
 """Reads the catalogue as a snapshot, and tells it what this replica has applied."""
 
+import asyncio
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from adserve.catalogue.snapshot import Snapshot
+from adserve.catalogue.snapshot import EMPTY, Snapshot, changed
 from adserve.domain.ads import Ad, Campaign, Cap, Creative, Tier
 from adserve.domain.ids import AdId, AdvertiserId, CampaignId, CreativeId
 from adserve.domain.rollouts import SurfaceRollout
@@ -18,11 +21,18 @@ from adserve.store.errors import AWAY, Away
 
 SQL = statements.load("catalogue")
 
+TEXTS_SHARED_MAX = 65_536
+READ_ROWS = 200
+"""So many are turned into ads at once, which takes about 2 ms, before the event loop goes on."""
+
 
 class State(NamedTuple):
+    """Whoever knows the catalogue of before `whole_from` cannot learn from the rows what has gone since."""
+
     catalogue_version: int
     switch_version: int
     paused: bool
+    whole_from: int
 
 
 class Catalogue:
@@ -35,21 +45,30 @@ class Catalogue:
     async def state(self) -> State:
         return State(*await self._pool.fetchrow(SQL.state))
 
-    async def load(self, now_ms: int) -> Snapshot:
-        """Everything as it stood at one moment; campaigns that have ended are left out."""
+    async def load(self, known: Snapshot, now_ms: int) -> Snapshot:
+        """Everything as it stood at one moment, of which only what is new to `known` is read; campaigns that have ended
+        are left out."""
         async with self._pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
             state = State(*await connection.fetchrow(SQL.state))
-            ads = await connection.fetch(SQL.ads, from_ms(now_ms))
-            rollouts = await connection.fetch(SQL.rollouts)
-        campaigns: dict[int, Campaign] = {}
-        return Snapshot(
-            state.catalogue_version,
-            tuple(_ad_from_row(row, campaigns) for row in ads),
-            {
+            if not state.whole_from <= known.version <= state.catalogue_version:
+                known = EMPTY
+            changes: dict[AdId, Ad | None] = {}
+            campaigns: dict[CampaignId, Campaign] = {}
+            cursor = connection.cursor(
+                SQL.changed_ads,
+                known.version,
+                from_ms(known.read_at_ms),
+                from_ms(now_ms),
+                prefetch=READ_ROWS,
+            )
+            async for row in cursor:
+                changes[row["id"]] = _ad_from_row(row, campaigns, known.campaigns) if row["live"] else None
+            rollouts = {
                 row["surface"]: SurfaceRollout(row["percent_bp"], row["holdout_bp"], row["countries"])
-                for row in rollouts
-            },
-        )
+                for row in await connection.fetch(SQL.rollouts)
+            }
+        newer = Snapshot(state.catalogue_version, (), rollouts, qualities=known.qualities, read_at_ms=now_ms)
+        return await asyncio.to_thread(changed, known, newer, changes)
 
     async def landing_url(self, creative: int, revision: int) -> str | None:
         try:
@@ -65,6 +84,13 @@ class Catalogue:
         rows = await self._pool.fetch(SQL.click_counts, from_ms(since_ms))
         return {row["ad_id"]: (int(row["impressions"] or 0), int(row["clicks"] or 0)) for row in rows}
 
+    async def hide_counts(self, since_ms: int, until_ms: int) -> list[tuple[AdId, int, int]]:
+        """Ad, its impressions, its hides and reports between two full hours."""
+        rows: list[tuple[AdId, int, int]] = await self._pool.fetch(
+            SQL.hide_counts, from_ms(since_ms), from_ms(until_ms)
+        )
+        return rows
+
     async def beat(self, switch_version: int) -> None:
         """Says that this replica lives and obeys the switch as of that version."""
         await self._pool.execute(SQL.beat, self._replica, switch_version)
@@ -73,15 +99,31 @@ class Catalogue:
         await self._pool.execute(SQL.leave, self._replica)
 
 
-def _ad_from_row(row: Any, campaigns: dict[int, Campaign]) -> Ad:
+def _ad_from_row(row: Any, campaigns: dict[CampaignId, Campaign], known: Mapping[CampaignId, Campaign]) -> Ad:
+    """`campaigns` are those read so far. One that is as it was `known` stays the same object."""
     campaign = campaigns.get(row["campaign_id"])
     if campaign is None:
-        campaign = campaigns[row["campaign_id"]] = _campaign_from_row(row)
-    creative = Creative(
-        id=CreativeId(row["creative_id"]),
-        **{name: row[name] for name in Creative.__struct_fields__ if name != "id"},
+        campaign = _campaign_from_row(row)
+        before = known.get(campaign.id)
+        campaigns[campaign.id] = campaign = before if before == campaign else campaign
+    return Ad(
+        AdId(row["id"]),
+        campaign.advertiser,
+        _shared(row["advertiser_name"]),
+        campaign,
+        Creative(
+            id=CreativeId(row["creative_id"]),
+            revision=row["revision"],
+            kind=row["kind"],
+            media=_shared(row["media"]),
+            width=row["width"],
+            height=row["height"],
+            headline=row["headline"],
+            body=_shared(row["body"]),
+            call_to_action=_shared(row["call_to_action"]),
+            landing_url=_shared(row["landing_url"]),
+        ),
     )
-    return Ad(AdId(row["id"]), AdvertiserId(row["advertiser_id"]), row["advertiser_name"], campaign, creative)
 
 
 def _campaign_from_row(row: Any) -> Campaign:
@@ -91,16 +133,32 @@ def _campaign_from_row(row: Any) -> Campaign:
         name=row["campaign_name"],
         starts_at_ms=to_ms(row["starts_at"]),
         ends_at_ms=None if row["ends_at"] is None else to_ms(row["ends_at"]),
-        time_zone=row["time_zone"],
-        bid_model=row["bid_model"],
+        time_zone=_shared(row["time_zone"]),
+        bid_model=_shared(row["bid_model"]),
         bid_micros=row["bid_micros"],
-        currency=row["currency"],
-        billable=row["billable"],
+        currency=_shared(row["currency"]),
+        billable=_shared(row["billable"]),
         budget_daily_micros=row["budget_daily_micros"],
         budget_total_micros=row["budget_total_micros"],
-        pacing=row["pacing"],
+        pacing=_shared(row["pacing"]),
         tier=Tier[row["priority"].upper()],
-        targeting=msgspec.convert(row["targeting"], Targeting),
-        caps=msgspec.convert(row["caps"], tuple[Cap, ...]),
-        separation=tuple(row["separation"]),
+        targeting=_targeting(row["targeting"]),
+        caps=_caps(row["caps"]),
+        separation=tuple(map(_shared, row["separation"])),
     )
+
+
+@lru_cache(TEXTS_SHARED_MAX)
+def _shared(text: Any) -> Any:
+    """One object for equal texts, as long as there are not too many: most repeat from campaign to campaign."""
+    return text
+
+
+@lru_cache(TEXTS_SHARED_MAX)
+def _targeting(text: str) -> Targeting:
+    return msgspec.json.decode(text, type=Targeting)
+
+
+@lru_cache(TEXTS_SHARED_MAX)
+def _caps(text: str) -> tuple[Cap, ...]:
+    return msgspec.json.decode(text, type=tuple[Cap, ...])

@@ -5,7 +5,8 @@ from typing import Any
 
 import asyncpg
 
-from adserve.domain.facts import ViewerFacts
+from adserve.domain.facts import facts_of
+from adserve.domain.slots import Context
 from adserve.domain.time import from_ms, to_ms
 from adserve.prediction.features import AdFacts
 from adserve.prediction.impressions import Impression
@@ -31,6 +32,8 @@ class Learning:
 
 
 def _from_row(row: Any) -> Impression:
-    facts = ViewerFacts(row["country"] or None, platform=row["platform"] or None, surface=row["surface"])
+    at_ms = to_ms(row["received_at"])
+    context = Context(country=row["country"] or None, platform=row["platform"] or None)
+    facts = facts_of(context, False, at_ms, row["surface"])
     ad = AdFacts(row["ad_id"], row["campaign_id"], row["advertiser_id"], row["kind"], row["call_to_action"])
-    return Impression(to_ms(row["received_at"]), row["viewer"], facts, ad, row["clicked"])
+    return Impression(at_ms, row["viewer"], facts, ad, row["clicked"])

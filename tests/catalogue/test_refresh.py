@@ -5,6 +5,7 @@ import pytest
 
 from adserve.catalogue.refresh import Refresh, State
 from adserve.catalogue.snapshot import Snapshot
+from adserve.domain.ids import AdId
 
 
 class Known(NamedTuple):
@@ -24,8 +25,8 @@ class Source:
     async def state(self) -> Known:
         return self.known
 
-    async def load(self, now_ms: int) -> Snapshot:
-        self.happened.append(("load", now_ms))
+    async def load(self, known: Snapshot, now_ms: int) -> Snapshot:
+        self.happened.append(("load", known.version, now_ms))
         if self.broken:
             raise ConnectionError("the catalogue cannot be read")
         return Snapshot(self.known.catalogue_version, (), {})
@@ -53,7 +54,7 @@ def refresh(source: Source) -> Refresh:
 
 async def test_the_first_poll_loads_publishes_and_then_reports(source: Source, refresh: Refresh) -> None:
     await refresh.step(100)
-    assert source.since() == [("load", 100), ("publish", 1, 1, 100), ("beat", 1)]
+    assert source.since() == [("load", 0, 100), ("publish", 1, 1, 100), ("beat", 1)]
 
 
 async def test_a_poll_without_news_confirms_the_snapshot(source: Source, refresh: Refresh) -> None:
@@ -68,7 +69,7 @@ async def test_the_switch_does_not_wait_for_a_new_catalogue(source: Source, refr
     source.since()
     source.known = Known(catalogue_version=2, switch_version=5)
     await refresh.step(200)
-    assert source.since() == [("publish", 1, 5, 100), ("load", 200), ("publish", 2, 5, 200), ("beat", 5)]
+    assert source.since() == [("publish", 1, 5, 100), ("load", 1, 200), ("publish", 2, 5, 200), ("beat", 5)]
 
 
 async def test_an_old_snapshot_is_not_confirmed_while_the_new_one_cannot_be_read(
@@ -80,7 +81,28 @@ async def test_an_old_snapshot_is_not_confirmed_while_the_new_one_cannot_be_read
         source.since()
         with pytest.raises(ConnectionError):
             await refresh.step(now_ms)
-        assert source.since() == [("publish", 1, 2, 100), ("load", now_ms)]
+        assert source.since() == [("publish", 1, 2, 100), ("load", 1, now_ms)]
     source.broken = False
     await refresh.step(400)
     assert source.since()[-2:] == [("publish", 2, 2, 400), ("beat", 2)]
+
+
+async def test_other_qualities_make_another_snapshot_of_the_same_ads() -> None:
+    published: list[Snapshot] = []
+
+    async def publish(snapshot: Snapshot, _state: State, _confirmed_at_ms: int) -> None:
+        published.append(snapshot)
+
+    source = Source()
+    refresh = Refresh(source, publish)
+    await refresh.step(100)
+    for now_ms in (200, 300):
+        refresh.weigh({AdId(3): 0.5})
+        await refresh.step(now_ms)
+    first, second, third = published
+    assert (first.qualities, second.qualities) == ({}, {3: 0.5})
+    assert second.ads is first.ads
+    assert third is second
+    source.known = Known(catalogue_version=2)
+    await refresh.step(400)
+    assert published[-1].qualities == {3: 0.5}, "they outlive a change of the catalogue"

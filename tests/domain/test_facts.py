@@ -36,6 +36,16 @@ def test_weekday_and_hour_are_the_viewers_own() -> None:
     assert (facts_of(Context(time_zone="UTC"), False, NOW_MS))[6:8] == (7, 20)
 
 
+@pytest.mark.parametrize("zone", [None, "Mars/Olympus"])
+def test_without_a_known_zone_they_are_those_of_the_countrys_main_one(zone: str | None) -> None:
+    facts = facts_of(Context(country="ID", time_zone=zone), False, NOW_MS)
+    assert (facts.weekday, facts.hour) == (1, 3)
+    elsewhere = facts_of(Context(country="ID", time_zone="UTC"), False, NOW_MS)
+    assert (elsewhere.weekday, elsewhere.hour) == (7, 20)
+    nowhere = facts_of(Context(country="XX", time_zone=zone), False, NOW_MS)
+    assert (nowhere.weekday, nowhere.hour) == (None, None)
+
+
 @pytest.mark.parametrize(
     "zone", ["", "Mars/Olympus", "../../etc/passwd", "/etc/localtime", "Europe", "a\0b", "x" * 9_999]
 )

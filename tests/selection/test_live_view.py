@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from market import EVERYBODY, NOW_MS, ToldRates, make_ad, make_ask
+from msgspec.structs import replace
 
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS, Snapshot
+from adserve.domain.ids import AdId
 from adserve.domain.slots import NoFill
 from adserve.selection.gates import first_closed
 from adserve.selection.state import LiveView
@@ -96,3 +98,11 @@ async def test_a_pause_before_the_first_snapshot_breaks_nothing(live: LiveView) 
     live.pause()
     await live.publish(snapshot(1, 1), Switch(1), NOW_MS)
     assert live.current().snapshot.version == 1
+
+
+async def test_qualities_lower_what_ads_are_worth(live: LiveView) -> None:
+    known = snapshot(1, 1, 2)
+    await live.publish(known, Switch(1), NOW_MS)
+    await live.publish(replace(known, qualities={AdId(2): 0.25}), Switch(1), NOW_MS)
+    first, second = live.current().surfaces["status"].fixed_values
+    assert second == first / 4

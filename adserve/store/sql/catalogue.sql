@@ -1,24 +1,37 @@
 -- A row of `ads` here is everything that a decision reads of one ad that may be placed now.
 
 -- name: state
-SELECT c.version AS catalogue_version, s.version AS switch_version, s.paused
+SELECT c.version AS catalogue_version, s.version AS switch_version, s.paused, c.whole_from
 FROM catalogue_version c, rollout_switch s;
 
--- name: ads
+-- name: changed_ads
+-- Every ad of which a part changed after version $1, or whose campaign ended between $2 and $3, and whether it may be placed at
+-- $3; from the beginning ($1 = 0) only those that may.
+WITH touched AS (
+  SELECT id FROM ads WHERE changed_in > $1
+  UNION SELECT a.id FROM campaigns p JOIN ads a ON a.campaign_id = p.id WHERE p.changed_in > $1
+  UNION SELECT a.id FROM creatives c JOIN ads a ON a.creative_id = c.id WHERE c.changed_in > $1
+  UNION SELECT a.id FROM advertisers v JOIN ads a ON a.advertiser_id = v.id WHERE v.changed_in > $1
+  UNION SELECT a.id FROM campaigns p JOIN ads a ON a.campaign_id = p.id WHERE p.ends_at > $2 AND p.ends_at <= $3
+)
 SELECT
-  a.id, a.advertiser_id, v.name AS advertiser_name,
+  a.id, a.advertiser_id, v.name AS advertiser_name, live.live,
   p.id AS campaign_id, p.name AS campaign_name, p.starts_at, p.ends_at, p.time_zone, p.bid_model, p.bid_micros,
-  p.currency, p.billable, p.budget_daily_micros, p.budget_total_micros, p.pacing, p.priority, p.targeting, p.caps,
-  p.separation,
+  p.currency, p.billable, p.budget_daily_micros, p.budget_total_micros, p.pacing, p.priority,
+  p.targeting::text AS targeting, p.caps::text AS caps, p.separation,
   c.id AS creative_id, c.revision, c.kind, c.media, m.width, m.height, c.headline, c.body, c.call_to_action,
   c.landing_url
-FROM ads a
-JOIN advertisers v ON v.id = a.advertiser_id AND v.status = 'active'
-JOIN campaigns p ON p.id = a.campaign_id AND p.status = 'active'
-JOIN creatives c ON c.id = a.creative_id AND c.status = 'active'
+FROM touched t
+JOIN ads a ON a.id = t.id
+JOIN advertisers v ON v.id = a.advertiser_id
+JOIN campaigns p ON p.id = a.campaign_id
+JOIN creatives c ON c.id = a.creative_id
 JOIN media m ON m.sha256 = c.media
-WHERE a.status = 'active' AND (p.ends_at IS NULL OR p.ends_at > $1)
-ORDER BY a.id;
+CROSS JOIN LATERAL (
+  SELECT 'active' = ALL (ARRAY[a.status, v.status, p.status, c.status])
+     AND (p.ends_at IS NULL OR p.ends_at > $3) AS live
+) live
+WHERE live.live OR $1 > 0;
 
 -- name: rollouts
 SELECT surface, percent_bp, holdout_bp, countries FROM rollouts;
@@ -38,3 +51,9 @@ SELECT ad_id,
        sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap')) AS impressions,
        sum(events) FILTER (WHERE kind = 'click' AND outcome <> 'late') AS clicks
 FROM rollup_deltas WHERE hour >= $1 GROUP BY ad_id;
+
+-- name: hide_counts
+SELECT ad_id,
+       coalesce(sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')), 0)::bigint,
+       coalesce(sum(events) FILTER (WHERE kind IN ('hide', 'report') AND outcome NOT IN ('late', 'invalid_traffic')), 0)::bigint
+FROM rollup_deltas WHERE hour >= $1 AND hour < $2 GROUP BY ad_id;
