@@ -24,10 +24,11 @@ from adserve.api.impressions import Impressions
 from adserve.api.placements import PlacementEncoder
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import SlotsApi
-from adserve.catalogue.refresh import Refresh
+from adserve.bootstrap.core import Running
+from adserve.catalogue.refresh import Refresh, State
+from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
 from adserve.database.pools import Pools
-from adserve.domain.ads import Campaign
 from adserve.domain.ids import AdvertiserId, KeyId
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS, day_of, from_ms
@@ -190,9 +191,11 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     intake = Intake(sealer, counters, book, recorder, draw_128_bits, may_serve=lambda: True)
     parts = Parts(live.current, counters, Hides(), book, sealer, lambda: True)
     slots = Slots(parts, clock, draw_128_bits, Bounds())
+    campaigns = Running()
 
-    def campaigns() -> list[Campaign]:
-        return list({ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values())
+    async def publish(snapshot: Snapshot, switch: State, confirmed_at_ms: int) -> None:
+        campaigns.learn(snapshot)
+        await live.publish(snapshot, switch, confirmed_at_ms)
 
     apis = [
         Health(checks),
@@ -203,8 +206,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     ]
     operations = [operation for api in apis for operation in api.operations()]
     app = build_app(operations, auth, body_max_bytes=BODY_MAX_BYTES, version="1")
-    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
-    refresh = Refresh(catalogue, live.publish)
+    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns.running, REPLICA)
+    refresh = Refresh(catalogue, publish)
     writing = asyncio.create_task(recorder.run())
     try:
         async with TestClient(TestServer(app)) as client:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -118,6 +118,22 @@ class Core:
         return Viewer(raw, *self.pseudonyms.of(raw, self.clock()))
 
 
+class Running:
+    """Those of the newest snapshot: the same mapping until there is another."""
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._running: Mapping[int, Campaign] = {}
+
+    def learn(self, snapshot: Snapshot) -> None:
+        if snapshot is not self._snapshot:
+            self._running = {ad.campaign.id: ad.campaign for ad in snapshot.ads}
+            self._snapshot = snapshot
+
+    def running(self) -> Mapping[int, Campaign]:
+        return self._running
+
+
 CATALOGUE_CHANNEL = "adserve_catalogue"
 SWITCH_CHANNEL = "adserve_switch"
 
@@ -154,14 +170,12 @@ async def build_core(
     rates, rates_fallback = load_or_prior(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
-    live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
+    live, landings, campaigns = LiveView(settings.surfaces, rates), Landings(catalogue), Running()
 
     async def publish(snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
+        await asyncio.to_thread(campaigns.learn, snapshot)
         landings.learn(snapshot)
         await live.publish(snapshot, switch, confirmed_at_ms)
-
-    def campaigns() -> Iterable[Campaign]:
-        return {ad.campaign.id: ad.campaign for ad in live.current().snapshot.ads}.values()
 
     counters = await rebuilt_counters(checkpoints, journal, clock(), progress)
     recorder = _recorder(settings, journal)
@@ -193,7 +207,7 @@ async def build_core(
         pseudonyms=pseudonyms,
         counters=counters,
         checkpoints=checkpoints,
-        keeper=LeaseKeeper(book, Ledger(pools.recorder), campaigns, replica),
+        keeper=LeaseKeeper(book, Ledger(pools.recorder), campaigns.running, replica),
         journal=journal,
         recorder=recorder,
         slots=slots,

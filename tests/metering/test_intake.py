@@ -10,7 +10,8 @@ from adserve.domain.events import EventKind, Outcome
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
-from adserve.limits.leases import Lease, LeaseBook
+from adserve.limits.leases import LeaseBook
+from adserve.limits.purses import Lease
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Answer, Intake, Problem, Report
 from adserve.metering.recorder import Recorder
