@@ -119,7 +119,7 @@ class Core:
 
 
 class Running:
-    """Those of the newest snapshot: the same mapping until there is another."""
+    """The campaigns of the newest snapshot: the same mapping until there is another."""
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None

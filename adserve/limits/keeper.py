@@ -95,7 +95,7 @@ class LeaseKeeper:
         """Brings the book and the ledger together. Safe to repeat after a failure at any point."""
         self._book.expire(now_ms)
         self._book.retire_ended(now_ms)
-        self._follow(self._campaigns(), now_ms)
+        self._follow(self._campaigns())
         in_round = now_ms >= self._round_at_ms
         if in_round:
             await self._write_traffic(now_ms)
@@ -123,7 +123,7 @@ class LeaseKeeper:
         await self._leave(now_ms)
         await self._ledger.close_due(now_ms)
 
-    def _follow(self, running: Mapping[int, Campaign], now_ms: int) -> None:
+    def _follow(self, running: Mapping[int, Campaign]) -> None:
         """Campaigns that are no more give up their leases; new ones get their first before anyone asks."""
         if running is self._running:
             return
