@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench restart-check caps-check replay-check lock help
+.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ caps-check: $(VENV)/dev.stamp     ## a million decisions of clients at once, jud
 
 replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
 	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_replay_of_real_logs.py $(ARGS)
+
+pacing-check: $(VENV)/dev.stamp   ## simulated days of pacing with short steps and five seeds (docs/pacing.md)
+	ADSERVE_WHOLE_DAYS=1 $(BIN)/pytest tests/limits/test_pacing_days.py $(ARGS)
 
 # The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
 .PHONY: browser

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,8 +191,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     parts = Parts(live.current, counters, hides, book, sealer, lambda: True)
     slots = Slots(parts, clock, draw_128_bits, Bounds())
 
-    def campaigns() -> Iterable[Campaign]:
-        return live.current().snapshot.campaigns.values()
+    def campaigns() -> Mapping[Any, Campaign]:
+        return live.current().snapshot.campaigns
 
     apis = [
         Health(checks),

@@ -13,6 +13,7 @@ from adserve.domain.events import Event, EventKind, Outcome
 from adserve.domain.ids import EventId, derived_uuid7
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of, from_ms
+from adserve.limits.pacing import Asked
 from adserve.store.journal import Journal
 from adserve.store.ledger import Ledger, deposit
 
@@ -48,11 +49,10 @@ class World:
         return campaign
 
     async def lease(self, micros: int, campaign: int | None = None, day: date | None = None) -> int:
-        lease = await self.ledger.take(
-            campaign or self.campaign, day or day_of(NOW_MS), micros, micros, REPLICA, NOW_MS
-        )
-        assert lease is not None
-        return lease[0]
+        asked = Asked(campaign or self.campaign, day or day_of(NOW_MS), micros, micros, None, None)
+        (granted,) = await self.ledger.take([asked], REPLICA, NOW_MS + DAY_MS, NOW_MS)
+        assert granted.lease is not None
+        return granted.lease
 
     def ticket(self, lease: int, **facts: Any) -> Ticket:
         self._tickets += 1

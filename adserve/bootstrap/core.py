@@ -4,8 +4,9 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from prometheus_client import Gauge
@@ -207,8 +208,8 @@ async def build_core(
         landings.learn(snapshot)
         await live.publish(snapshot, switch, confirmed_at_ms)
 
-    def campaigns() -> Iterable[Campaign]:
-        return live.current().snapshot.campaigns.values()
+    def campaigns() -> Mapping[Any, Campaign]:
+        return live.current().snapshot.campaigns
 
     filling = await _filling(settings, pools, checkpoints, journal, clock())
     counters, recorder = filling.counters, _recorder(settings, journal)

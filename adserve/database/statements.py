@@ -1,4 +1,4 @@
-"""Named SQL statements: a file a subject, a block a statement, opened by a line `-- name: take_lease`."""
+"""Named SQL statements: a file a subject, a block a statement, opened by a line `-- name: take`."""
 
 import re
 from pathlib import Path

@@ -6,27 +6,26 @@ decisions from promising what is not there.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from heapq import heappop, heappush
+from math import ceil
 from uuid import UUID
 
 from msgspec import Struct
 
 from adserve.domain.time import SECOND_MS
+from adserve.limits.pacing import Traffic
+from adserve.limits.purses import Account, Lease, Purse
 
 GRACE_MS = 60 * SECOND_MS
 """How long after its ticket a held price comes back: an event received in time may still be on its way."""
 
-_NEVER_MS = 1 << 62
+YOUNG_MS = GRACE_MS
+"""A ticket that was not charged for so long probably never will be. No ticket is over before that."""
 
+OLD_CLICK_SHARE = 0.1
+"""So much of what is kept for a click stays kept once its ticket is old: few clicks come so late."""
 
-class Lease(NamedTuple):
-    """A granted part of a campaign's budget of one day (an ordinal), which ends at `ends_at_ms` in its zone."""
-
-    id: int
-    campaign: int
-    budget_day: int
-    granted_micros: int
-    ends_at_ms: int
+ENDED_AT_ONCE_MAX = 1_000
 
 
 class Hold(Struct, frozen=True, gc=False):
@@ -35,70 +34,67 @@ class Hold(Struct, frozen=True, gc=False):
     micros: int
 
 
-class _Kept(Struct, frozen=True, gc=False):
+class _Kept(Struct, gc=False):
+    ticket: UUID
+    account: Account
     micros: int
     back_at_ms: int
-
-
-class _Account:
-    """One lease's arithmetic: `free_micros` is neither held, nor kept under a ticket, nor spent by us (`spent_micros`) or,
-    as far as the ledger has told, by others (`others_micros`)."""
-
-    __slots__ = (
-        "ends_at_ms",
-        "free_micros",
-        "frozen",
-        "held_micros",
-        "kept",
-        "last_back_at_ms",
-        "lease",
-        "next_back_at_ms",
-        "others_micros",
-        "spent_micros",
-    )
-
-    def __init__(self, lease: Lease) -> None:
-        self.lease = lease
-        self.ends_at_ms = lease.ends_at_ms
-        self.free_micros = lease.granted_micros
-        self.held_micros = 0
-        self.spent_micros = 0
-        self.others_micros = 0
-        self.kept: dict[UUID, _Kept] = {}
-        self.next_back_at_ms = _NEVER_MS
-        self.last_back_at_ms = 0
-        self.frozen = False
+    old: bool = False
 
 
 class LeaseBook:
-    """`on_short` is called when a campaign begins to lack room, and not again before it has a new lease."""
+    """`on_short` is called when a campaign begins to lack room, and not again before it has a new lease. `traffic` counts
+    the slot requests that the drawing is paced along."""
 
     def __init__(self, on_short: Callable[[], None] = lambda: None) -> None:
         self.on_short = on_short
-        self._accounts: dict[int, _Account] = {}
-        self._by_campaign: dict[int, list[_Account]] = {}
-        self._by_ticket: dict[UUID, _Account] = {}
-        self._short: set[int] = set()
-        self._drawn_micros: dict[int, int] = {}
+        self.traffic = Traffic()
+        self.purses: dict[int, Purse] = {}
+        self._accounts: dict[int, Account] = {}
+        self._tickets: dict[UUID, _Kept] = {}
+        self._touched: list[Purse] = []
+        self._fresh: list[_Kept] = []
+        self._youths: list[tuple[int, list[_Kept]]] = []
+        self._due: dict[int, list[_Kept]] = {}
+        self._due_s: list[int] = []
+        self._ends: list[tuple[int, int]] = []
+        self._leaving: dict[int, Account] = {}
+        self._closing: list[tuple[int, int]] = []
 
     def hold(self, campaign: int, micros: int, now_ms: int) -> Hold | None:
-        """Sets `micros` aside for one decision, or answers None when no lease of today has that much."""
-        for account in self._by_campaign.get(campaign, ()):
-            if account.free_micros >= micros and now_ms < account.ends_at_ms and not account.frozen:
+        """Sets `micros` aside for one decision, or answers None when pace or leases of today have not that much."""
+        purse = self.purses.get(campaign)
+        if purse is None:
+            purse = self.purse(campaign)
+        if not purse.touched:
+            purse.touched = True
+            self._touched.append(purse)
+        purse.lacks_pace = purse.paced_micros < micros
+        if purse.lacks_pace:
+            return None
+        for account in purse.open:
+            if account.free_micros >= micros and now_ms < account.ends_at_ms:
                 account.free_micros -= micros
                 account.held_micros += micros
+                purse.paced_micros -= micros
                 lease = account.lease
                 return Hold(lease.id, lease.budget_day, micros)
-        if campaign not in self._short:
-            self._short.add(campaign)
+        if not purse.short:
+            purse.short = True
             self.on_short()
         return None
+
+    def paced_out(self, campaign: int) -> bool:
+        """After a hold that failed: whether the pace was why, and not the budget."""
+        purse = self.purses.get(campaign)
+        return purse is not None and purse.lacks_pace
 
     def give_back(self, hold: Hold) -> None:
         account = self._accounts.get(hold.lease)
         if account is not None:
             account.held_micros -= hold.micros
             account.free_micros += hold.micros
+            account.purse.paced_micros += hold.micros
 
     def keep(self, hold: Hold, ticket: UUID, micros: int, expires_at_ms: int) -> None:
         """Leaves `micros` of a hold under the ticket it was awarded to; the rest goes back."""
@@ -106,96 +102,175 @@ class LeaseBook:
         if account is None:
             return
         back_at_ms = expires_at_ms + GRACE_MS
+        rest = hold.micros - micros
         account.held_micros -= hold.micros
-        account.free_micros += hold.micros - micros
-        account.kept[ticket] = _Kept(micros, back_at_ms)
-        account.next_back_at_ms = min(account.next_back_at_ms, back_at_ms)
+        account.free_micros += rest
+        account.young_micros += micros
         account.last_back_at_ms = max(account.last_back_at_ms, back_at_ms)
-        self._by_ticket[ticket] = account
-        campaign = account.lease.campaign
-        self._drawn_micros[campaign] = self._drawn_micros.get(campaign, 0) + micros
+        purse = account.purse
+        purse.paced_micros += rest
+        purse.drawn_micros += micros
+        kept = _Kept(ticket, account, micros, back_at_ms)
+        self._tickets[ticket] = kept
+        self._fresh.append(kept)
 
     def captured(self, ticket: UUID, lease: int, micros: int) -> None:
         """The ledger has charged the ticket to its lease."""
-        self.release(ticket)
-        account = self._accounts.get(lease)
-        if account is not None:
-            account.spent_micros += micros
-            account.free_micros -= micros
+        kept = self._tickets.pop(ticket, None)
+        if kept is not None:
+            account, purse = kept.account, kept.account.purse
+            account.free_micros += kept.micros
+            if kept.old:
+                account.old_micros -= kept.micros
+                purse.old_of += kept.micros
+                purse.old_got += micros
+            else:
+                account.young_micros -= kept.micros
+                purse.young_of += kept.micros
+                purse.young_got += micros
+        charged = self._accounts.get(lease)
+        if charged is not None:
+            charged.spent_micros += micros
+            charged.free_micros -= micros
 
     def release(self, ticket: UUID) -> None:
         """What is held under the ticket comes back, if anything is."""
-        account = self._by_ticket.pop(ticket, None)
-        if account is not None:
-            account.free_micros += account.kept.pop(ticket).micros
+        kept = self._tickets.pop(ticket, None)
+        if kept is None:
+            return
+        if kept.old:
+            kept.account.old_micros -= kept.micros
+            kept.account.purse.old_of += kept.micros
+        else:
+            kept.account.young_micros -= kept.micros
+        kept.account.drop(kept.micros)
 
     def expire(self, now_ms: int) -> None:
-        """What is held under tickets that expired more than the grace ago comes back."""
-        for account in self._accounts.values():
-            if account.next_back_at_ms <= now_ms:
-                for ticket in [ticket for ticket, kept in account.kept.items() if kept.back_at_ms <= now_ms]:
-                    self.release(ticket)
-                account.next_back_at_ms = min(
-                    (kept.back_at_ms for kept in account.kept.values()), default=_NEVER_MS
-                )
+        """What is held under tickets that expired more than the grace ago comes back, within a second."""
+        if self._fresh:
+            self._youths.append((now_ms + YOUNG_MS, self._fresh))
+            self._fresh = []
+        grown = 0
+        for until_ms, youths in self._youths:
+            if until_ms > now_ms:
+                break
+            grown += 1
+            self._age(youths)
+        del self._youths[:grown]
+        while self._due_s and self._due_s[0] * SECOND_MS <= now_ms:
+            for kept in self._due.pop(heappop(self._due_s)):
+                self.release(kept.ticket)
 
-    def add(self, lease: Lease) -> None:
-        account = _Account(lease)
+    def _age(self, youths: list[_Kept]) -> None:
+        for kept in youths:
+            if kept.ticket not in self._tickets:
+                continue
+            kept.old = True
+            account = kept.account
+            account.young_micros -= kept.micros
+            account.purse.young_of += kept.micros
+            if account.lease.by_click:
+                rest = kept.micros - ceil(kept.micros * OLD_CLICK_SHARE)
+                kept.micros -= rest
+                account.free_micros += rest
+            account.old_micros += kept.micros
+            second = -(-kept.back_at_ms // SECOND_MS)
+            due = self._due.get(second)
+            if due is None:
+                due = self._due[second] = []
+                heappush(self._due_s, second)
+            due.append(kept)
+
+    def purse(self, campaign: int) -> Purse:
+        purse = self.purses.get(campaign)
+        if purse is None:
+            purse = self.purses[campaign] = Purse(campaign)
+        return purse
+
+    def add(self, lease: Lease) -> Account:
+        purse = self.purse(lease.campaign)
+        account = Account(lease, purse)
         self._accounts[lease.id] = account
-        self._by_campaign.setdefault(lease.campaign, []).append(account)
-        self._short.discard(lease.campaign)
+        purse.open.append(account)
+        purse.short = False
+        heappush(self._ends, (lease.ends_at_ms, lease.id))
+        return account
 
-    def sync(self, captured_micros: Mapping[int, int]) -> set[int]:
-        """Takes what the ledger says of all leases that are open for this process to draw on.
+    def touched(self) -> list[Purse]:
+        """The campaigns that a decision asked for since the last call."""
+        touched, self._touched = self._touched, []
+        for purse in touched:
+            purse.touched = False
+        return touched
+
+    def sync(self, captured_micros: Mapping[int, int], asked: Iterable[int]) -> set[int]:
+        """Takes what the ledger says of those of the leases asked for that are open for this process to draw on.
 
         What other processes captured is spent here too; a capture of ours whose word is still on its way looks like one
         of theirs until the next time. A lease that the ledger does not name has been taken from us.
         Answers the leases that are named and not known here: their grant never arrived.
         """
-        self.forget([lease for lease in self._accounts if lease not in captured_micros])
-        for lease, account in self._accounts.items():
-            others_micros = max(0, captured_micros[lease] - account.spent_micros)
-            account.free_micros += account.others_micros - others_micros
-            account.others_micros = others_micros
+        self.forget([lease for lease in asked if lease not in captured_micros])
+        for lease, micros in captured_micros.items():
+            account = self._accounts.get(lease)
+            if account is not None:
+                account.hear(micros)
         return captured_micros.keys() - self._accounts.keys()
 
-    def retire(self, least_micros: Mapping[int, int], now_ms: int) -> dict[int, int]:
-        """Ends the drawing on leases of another day, of campaigns that are not named, and on those that have less than
-        `least_micros` of their campaign left while it has a newer one.
+    def retire(self, accounts: Iterable[Account]) -> None:
+        """Ends the drawing on leases."""
+        for account in accounts:
+            account.purse.open.remove(account)
+            account.purse.retired.append(account)
+            self._leaving[account.lease.id] = account
 
-        Answers each such lease that no decision holds any more, with the moment when its last ticket is over. It is
-        answered again until it is forgotten.
+    def retire_ended(self, now_ms: int) -> None:
+        """Ends the drawing on leases whose day or campaign is over, as many as a step can carry."""
+        for _ in range(ENDED_AT_ONCE_MAX):
+            if not self._ends or self._ends[0][0] > now_ms:
+                break
+            account = self._accounts.get(heappop(self._ends)[1])
+            if account is not None and account in account.purse.open:
+                self.retire([account])
+
+    def leaving(self, now_ms: int) -> dict[int, int]:
+        """The retired leases that no decision holds any more, each with the moment when its last ticket is over.
+
+        They are answered again until they have `left`.
         """
-        for campaign, accounts in self._by_campaign.items():
-            least = least_micros.get(campaign)
-            for account in accounts:
-                used_up = least is None or (
-                    account is not accounts[-1] and account.free_micros + account.held_micros < least
-                )
-                account.frozen = account.frozen or used_up or now_ms >= account.ends_at_ms
         return {
             lease: max(now_ms, account.last_back_at_ms)
-            for lease, account in self._accounts.items()
-            if account.frozen and not account.held_micros
+            for lease, account in self._leaving.items()
+            if not account.held_micros
         }
+
+    def left(self, closes_at_ms: Mapping[int, int]) -> None:
+        """The ledger knows when these close; until then they are remembered for the pace's arithmetic."""
+        for lease, moment_ms in closes_at_ms.items():
+            del self._leaving[lease]
+            heappush(self._closing, (moment_ms, lease))
+
+    def forget_closed(self, now_ms: int) -> None:
+        while self._closing and self._closing[0][0] <= now_ms:
+            self.forget([heappop(self._closing)[1]])
 
     def forget(self, leases: Iterable[int]) -> None:
         for lease in leases:
-            account = self._accounts.pop(lease)
-            for ticket in account.kept:
-                del self._by_ticket[ticket]
-            siblings = self._by_campaign[account.lease.campaign]
-            siblings.remove(account)
-            if not siblings:
-                del self._by_campaign[account.lease.campaign]
+            account = self._accounts.pop(lease, None)
+            if account is None:
+                continue
+            self._leaving.pop(lease, None)
+            purse = account.purse
+            (purse.open if account in purse.open else purse.retired).remove(account)
+            day, spent_micros = account.lease.budget_day, account.spent_micros + account.others_micros
+            purse.closed_micros[day] = purse.closed_micros.get(day, 0) + spent_micros
 
     def remaining_micros(self, campaign: int, now_ms: int) -> int:
         """What decisions may still hold."""
-        accounts = self._by_campaign.get(campaign, ())
-        return sum(
-            account.free_micros for account in accounts if not account.frozen and now_ms < account.ends_at_ms
-        )
+        purse = self.purses.get(campaign)
+        return 0 if purse is None else max(0, min(purse.paced_micros, purse.free_micros(now_ms)))
 
     def drawn_micros(self, campaign: int) -> int:
         """What was ever kept under tickets of a campaign: its difference is the rate of drawing."""
-        return self._drawn_micros.get(campaign, 0)
+        purse = self.purses.get(campaign)
+        return 0 if purse is None else purse.drawn_micros

@@ -151,6 +151,7 @@ class Slots:
         return released
 
     async def _decide(self, ask: Ask, now_ms: int, seed: int, ids: Sequence[UUID]) -> Decision:
+        self._leases.traffic.note(ask.context.country)
         view = self._view()
         try:
             past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms, ask.deadline_ms)
@@ -197,7 +198,9 @@ class Slots:
         if not held.places:
             if whole:
                 raise _TooFew
-            reason = NoFill.BUDGET_SPENT if moment.counted else NoFill.DEGRADED
+            waits = any(self._leases.paced_out(compiled.campaign) for compiled in planned.ranked.ads)
+            spent = NoFill.PACED_OUT if waits else NoFill.BUDGET_SPENT
+            reason = spent if moment.counted else NoFill.DEGRADED
             explanation = explain(ask, moment.view, planned, held) if ask.explain else None
             return Decision(DecisionId(moment.ids[0]), (), reason, explanation)
         offer = _offer(moment, planned, held)

@@ -1,7 +1,6 @@
 """Budget leases, deposits and balances: every movement of money that is not the settlement of events."""
 
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -9,6 +8,7 @@ import asyncpg
 
 from adserve.domain.ids import AdvertiserId
 from adserve.domain.time import from_ms
+from adserve.limits.pacing import Asked, Granted, Unspent, Used
 from adserve.store.desk import Connection
 from adserve.store.errors import AWAY, Away
 from adserve.store.statements import load
@@ -35,23 +35,37 @@ class Ledger:
         self._pool = pool
 
     async def take(
-        self,
-        campaign: int,
-        budget_day: date,
-        wanted_micros: int,
-        least_micros: int,
-        replica: UUID,
-        at_ms: int,
-    ) -> tuple[int, int] | None:
-        """A new lease's id and micros, between least and wanted; None where budget or balance have less room."""
-        rows = await self._fetch(
-            SQL.take, campaign, budget_day, wanted_micros, least_micros, replica, from_ms(at_ms)
-        )
-        return (rows[0]["lease_id"], rows[0]["granted_micros"]) if rows else None
+        self, asked: Sequence[Asked], replica: UUID, tickets_until_ms: int, at_ms: int
+    ) -> list[Granted]:
+        """New leases, each between least and wanted where budget, balance and pace have room for it.
+
+        Answers for each campaign that exists, in any order.
+        """
+        columns = map(list, zip(*asked, strict=True))
+        rows = await self._fetch(SQL.take, *columns, replica, from_ms(tickets_until_ms), from_ms(at_ms))
+        return [Granted(*row) for row in rows]
+
+    async def forecast(self, unspent: Sequence[Unspent], replica: UUID, at_ms: int) -> list[Used]:
+        """Tells the other processes what we expect to be left of our leases, and hears what all expect to be charged."""
+        columns = map(list, zip(*unspent, strict=True))
+        return [Used(*row) for row in await self._fetch(SQL.forecast, *columns, replica, from_ms(at_ms))]
 
     async def drawable(self, replica: UUID) -> dict[int, int]:
         """What was captured from each lease that a replica may draw on."""
-        return {lease: captured for lease, captured in await self._fetch(SQL.drawable, replica)}
+        return dict(await self._fetch(SQL.drawable, replica))
+
+    async def captured(self, replica: UUID, drawn: Sequence[int], retired: Sequence[int]) -> dict[int, int]:
+        """The same of some leases: those drawn on that still may be, and those retired that still capture."""
+        return dict(await self._fetch(SQL.captured, replica, [*drawn, *retired], drawn))
+
+    async def newest_deposit(self) -> int:
+        """A number that changes with every deposit."""
+        rows = await self._fetch(SQL.deposits)
+        return int(rows[0][0])
+
+    async def extend(self, until_ms: Mapping[int, int]) -> None:
+        """Says of leases until when their tickets last, should we be lost."""
+        await self._fetch(SQL.extend, list(until_ms), [from_ms(until) for until in until_ms.values()])
 
     async def freeze(self, closes_at_ms: Mapping[int, int], at_ms: int) -> None:
         """Ends the drawing on leases, which capture until the moment given for each."""
@@ -67,6 +81,23 @@ class Ledger:
     async def close_due(self, at_ms: int) -> None:
         """Gives back what is left of leases whose last ticket is over."""
         await self._fetch(SQL.close_due, from_ms(at_ms), CLOSED_AT_ONCE_MAX)
+
+    async def add_traffic(self, requests: Mapping[tuple[int, str], int]) -> None:
+        """Adds to the counts of slot requests by quarter of an hour and country."""
+        keys = sorted(requests)
+        await self._fetch(
+            SQL.add_traffic,
+            [quarter for quarter, _ in keys],
+            [country for _, country in keys],
+            [requests[key] for key in keys],
+        )
+
+    async def traffic(self, since_quarter: int) -> Iterable[tuple[int, str, int]]:
+        return [tuple(row) for row in await self._fetch(SQL.traffic, since_quarter)]
+
+    async def forget_traffic(self, before_quarter: int, at_ms: int) -> None:
+        await self._fetch(SQL.forget_traffic, before_quarter)
+        await self._fetch(SQL.forget_forecasts, from_ms(at_ms))
 
     async def _fetch(self, statement: str, *values: Any) -> list[Any]:
         try:

@@ -1,3 +1,4 @@
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -7,15 +8,18 @@ from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign, Tier
 from adserve.domain.targeting import Targeting
 from adserve.domain.time import DAY_MS, HOUR_MS
-from adserve.limits.keeper import ASK_AGAIN_MS, EVENTS_PER_LEASE_MIN, LOST_AFTER_MS, LeaseKeeper
+from adserve.limits.keeper import LOST_AFTER_MS, ROUND_MS, LeaseKeeper
 from adserve.limits.leases import GRACE_MS, LeaseBook
+from adserve.limits.lines import ASK_AGAIN_MS, EVENTS_PER_LEASE_MIN
 from adserve.store.books import reconciled
 from adserve.store.ledger import deposit
 
 LEASE_MICROS = EVENTS_PER_LEASE_MIN * PRICE_MICROS
 
 
-def make_campaign(number: int, advertiser: int, daily: int | None = None, zone: str = "UTC") -> Campaign:
+def make_campaign(
+    number: int, advertiser: int, daily: int | None = None, zone: str = "UTC", pacing: Any = "asap"
+) -> Campaign:
     return Campaign(
         id=number,  # type: ignore[arg-type]
         advertiser=advertiser,  # type: ignore[arg-type]
@@ -29,7 +33,7 @@ def make_campaign(number: int, advertiser: int, daily: int | None = None, zone: 
         billable="impression",
         budget_daily_micros=daily,
         budget_total_micros=None,
-        pacing="asap",
+        pacing=pacing,
         tier=Tier.AUCTION,
         targeting=Targeting(),
         caps=(),
@@ -42,8 +46,11 @@ class Kept:
 
     def __init__(self, world: World, campaigns: list[Campaign], replica: int = 1) -> None:
         self.book = LeaseBook()
-        self.campaigns = campaigns
+        self.run(campaigns)
         self.keeper = LeaseKeeper(self.book, world.ledger, lambda: self.campaigns, UUID(int=replica))
+
+    def run(self, campaigns: list[Campaign]) -> None:
+        self.campaigns: dict[int, Campaign] = {campaign.id: campaign for campaign in campaigns}
 
     def draw(self, campaign: int, events: int, now_ms: int, ttl_ms: int = HOUR_MS) -> int:
         """Keeps as many events' prices as there is room for."""
@@ -76,6 +83,8 @@ async def test_a_lease_is_taken_ahead_of_need_and_followed_by_one_for_the_demand
     await kept.keeper.step(NOW_MS + 1_000)
     remaining = kept.book.remaining_micros(world.campaign, NOW_MS + 1_000)
     assert remaining == 10 * LEASE_MICROS  # ten seconds of what one second drew
+    kept.draw(world.campaign, 1, NOW_MS + 2_000)
+    await kept.keeper.step(NOW_MS + 2_000)
     assert await leases(world, "frozen_at IS NOT NULL") == 1
     assert (await reconciled(world.pools.analyst)).exact
 
@@ -149,7 +158,7 @@ async def test_a_campaign_that_ends_gives_back_after_its_last_ticket(world: Worl
     kept = Kept(world, [make_campaign(world.campaign, world.advertiser)])
     await kept.keeper.step(NOW_MS)
     kept.draw(world.campaign, 1, NOW_MS)
-    kept.campaigns = []
+    kept.run([])
     await kept.keeper.step(NOW_MS + 1_000)
     assert await leases(world, "frozen_at IS NOT NULL AND closed_at IS NULL") == 1
     over_ms = NOW_MS + HOUR_MS + GRACE_MS
@@ -177,9 +186,10 @@ async def test_the_leases_of_a_lost_replica_come_back_after_the_longest_ticket(w
     heir = Kept(world, [], replica=2)
     await heir.keeper.step(NOW_MS + LOST_AFTER_MS)
     assert await leases(world, "frozen_at IS NOT NULL") == 0
-    frozen_ms = NOW_MS + LOST_AFTER_MS + 1
+    frozen_ms = NOW_MS + LOST_AFTER_MS + ROUND_MS
     await heir.keeper.step(frozen_ms)
     assert await leases(world, "frozen_at IS NOT NULL") == 1
+    assert lost.draw(world.campaign, 1, frozen_ms) == 1
     await lost.keeper.step(frozen_ms)  # it was not lost after all, and takes a new one
     assert lost.draw(world.campaign, 99, frozen_ms) == EVENTS_PER_LEASE_MIN
     assert await leases(world, "frozen_at IS NULL") == 1

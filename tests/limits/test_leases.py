@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from adserve.limits.leases import GRACE_MS, Hold, Lease, LeaseBook
+from adserve.domain.time import SECOND_MS
+from adserve.limits.leases import GRACE_MS, Hold, LeaseBook
+from adserve.limits.purses import Lease
 
 END_MS = 1_000_000
 CAMPAIGN = 7
@@ -36,13 +38,14 @@ def test_holds_never_exceed_the_lease_and_come_back() -> None:
 def test_a_kept_price_comes_back_after_the_grace_and_not_before() -> None:
     book = LeaseBook()
     book.add(lease())
-    for number, expires_at_ms in enumerate((100, 200)):
+    for number, expires_at_ms in enumerate((1_000, 2_000)):
         book.keep(held(book, 500), UUID(int=number), 500, expires_at_ms)
-    book.expire(100 + GRACE_MS - 1)
+    book.expire(0)
+    book.expire(1_000 + GRACE_MS - 1)
     assert book.remaining_micros(CAMPAIGN, 0) == 0
-    book.expire(100 + GRACE_MS)
+    book.expire(1_000 + GRACE_MS)
     assert book.remaining_micros(CAMPAIGN, 0) == 500
-    book.expire(200 + GRACE_MS)
+    book.expire(2_000 + GRACE_MS)
     assert book.remaining_micros(CAMPAIGN, 0) == 1_000
 
 
@@ -85,9 +88,9 @@ def test_what_others_captured_is_spent_here_and_a_lease_taken_away_is_forgotten(
     book.add(lease())
     book.add(lease(2))
     book.captured(UUID(int=1), 1, 100)
-    assert book.sync({1: 250, 3: 0}) == {3}
+    assert book.sync({1: 250, 3: 0}, [1, 2]) == {3}
     assert book.remaining_micros(CAMPAIGN, 0) == 750
-    book.sync({1: 250})
+    book.sync({1: 250}, [1])
     assert book.remaining_micros(CAMPAIGN, 0) == 750
 
 
@@ -96,29 +99,99 @@ def test_a_capture_that_the_ledger_tells_of_first_is_spent_once() -> None:
     book = LeaseBook()
     book.add(lease())
     book.keep(held(book, 100), UUID(int=1), 100, 500)
-    book.sync({1: 100})
-    book.captured(UUID(int=1), 1, 100)
-    book.sync({1: 100})
+    book.sync({1: 100}, [1])
     assert book.remaining_micros(CAMPAIGN, 0) == 900
-    book.sync({1: 350})
+    book.captured(UUID(int=1), 1, 100)
+    book.sync({1: 100}, [1])
+    assert book.remaining_micros(CAMPAIGN, 0) == 900
+    book.sync({1: 350}, [1])
     assert book.remaining_micros(CAMPAIGN, 0) == 650
 
 
-def test_leases_retire_when_over_unnamed_or_used_up_beside_a_newer_one() -> None:
+def test_a_ticket_that_another_process_charged_is_not_held_here_as_well() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    for number in range(4):
+        book.keep(held(book, 100), UUID(int=number), 100, 1_000)
+    book.sync({1: 200}, [1])
+    assert book.remaining_micros(CAMPAIGN, 0) == 600
+    for now_ms in (0, GRACE_MS, 1_000 + GRACE_MS):
+        book.expire(now_ms)
+    assert book.remaining_micros(CAMPAIGN, 0) == 800
+
+
+def test_a_click_costs_more_than_its_ticket_holds_and_an_old_ticket_holds_little() -> None:
+    book = LeaseBook()
+    book.add(lease()._replace(by_click=True))
+    for number in range(2):
+        book.keep(held(book, 100), UUID(int=number), 100, 3_600_000)
+    book.sync({1: 500}, [1])
+    assert book.remaining_micros(CAMPAIGN, 0) == 300
+    for now_ms in (0, GRACE_MS):
+        book.expire(now_ms)
+    assert book.remaining_micros(CAMPAIGN, 0) == 480
+
+
+def test_a_retired_lease_leaves_when_no_decision_holds_it_and_is_forgotten_when_it_closes() -> None:
     book = LeaseBook()
     book.add(lease(1, 100))
-    assert book.retire({CAMPAIGN: 200}, 0) == {}
     book.add(lease(2, 100))
-    hold = held(book, 60)
-    book.keep(hold, UUID(int=1), 60, 500)
-    assert book.retire({CAMPAIGN: 50}, 10) == {1: 500 + GRACE_MS}
+    book.keep(held(book, 60), UUID(int=1), 60, 500)
+    purse = book.purse(CAMPAIGN)
+    book.retire([purse.open[0]])
+    assert book.leaving(10) == {1: 500 + GRACE_MS}
     assert book.hold(CAMPAIGN, 40, 10) == Hold(2, 739_617, 40)
-    book.forget([1])
-    book.release(UUID(int=1))
-    assert book.retire({}, 10) == {}  # a decision still holds it
+    book.left({1: 500 + GRACE_MS})
+    book.captured(UUID(int=1), 1, 60)
+    book.retire(list(purse.open))
+    assert book.leaving(10) == {}  # a decision still holds it
     assert book.hold(CAMPAIGN, 1, 10) is None
     book.give_back(Hold(2, 739_617, 40))
-    assert book.retire({}, 10) == {2: 10}
+    assert book.leaving(10) == {2: 10}
+    book.forget_closed(500 + GRACE_MS)
+    assert [account.lease.id for account in purse.retired] == [2]
+    assert purse.spending(739_617, 1) == (60, 100)
+
+
+def test_pace_and_budget_are_told_apart() -> None:
+    book = LeaseBook()
+    assert book.hold(CAMPAIGN, 1, 0) is None
+    assert not book.paced_out(CAMPAIGN)
+    book.add(lease())
+    book.purse(CAMPAIGN).paced_micros = 150
+    hold = held(book, 100)
+    assert book.hold(CAMPAIGN, 100, 0) is None
+    assert book.paced_out(CAMPAIGN)
+    book.keep(hold, UUID(int=1), 40, 500)  # the auction took less: the rest is room again
+    assert held(book, 100)
+
+
+def test_the_campaigns_asked_for_are_told_once() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    held(book, 1)
+    held(book, 1)
+    book.hold(CAMPAIGN + 1, 1, 0)
+    assert [purse.campaign for purse in book.touched()] == [CAMPAIGN, CAMPAIGN + 1]
+    assert book.touched() == []
+
+
+def test_what_will_be_charged_is_learnt_from_what_was() -> None:
+    book = LeaseBook()
+    book.add(lease(granted=1_000_000))
+    purse = book.purse(CAMPAIGN)
+    for number in range(1_000):
+        book.keep(held(book, 100), UUID(int=number), 100, 10 * GRACE_MS)
+        if number % 2:
+            book.captured(UUID(int=number), 1, 100)
+    book.expire(0)
+    book.expire(GRACE_MS)
+    young, old = purse.rates(100)
+    assert 0.45 < young < 0.6
+    assert old < 0.15
+    book.expire(11 * GRACE_MS)
+    assert purse.rates(100)[1] < 0.01
+    assert purse.spending(739_617, 100) == (50_000, 950_000)
 
 
 class Drawing(RuleBasedStateMachine):
@@ -173,9 +246,13 @@ class Drawing(RuleBasedStateMachine):
 
     @rule(passes_ms=st.integers(0, 2 * GRACE_MS))
     def expire(self, passes_ms: int) -> None:
+        self.book.expire(self.now_ms)  # as it does each second
         self.now_ms += passes_ms
         self.book.expire(self.now_ms)
-        self.promised = {t: p for t, p in self.promised.items() if p[1] + GRACE_MS > self.now_ms}
+        self.promised = {t: p for t, p in self.promised.items() if not self.is_over(p[1])}
+
+    def is_over(self, expires_at_ms: int) -> bool:
+        return -(-(expires_at_ms + GRACE_MS) // SECOND_MS) * SECOND_MS <= self.now_ms
 
     @invariant()
     def nothing_is_promised_twice(self) -> None:

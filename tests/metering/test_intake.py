@@ -12,7 +12,8 @@ from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
 from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
-from adserve.limits.leases import Lease, LeaseBook
+from adserve.limits.leases import LeaseBook
+from adserve.limits.purses import Lease
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Answer, Intake, Problem, Report
 from adserve.metering.recorder import Recorder

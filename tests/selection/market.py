@@ -16,7 +16,8 @@ from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.hides import Hides
-from adserve.limits.leases import Lease, LeaseBook
+from adserve.limits.leases import LeaseBook
+from adserve.limits.purses import Lease
 from adserve.selection.compiled import CompiledSurface
 from adserve.selection.ranking import Shelves
 from adserve.selection.slots import Bounds, Parts, Slots

@@ -295,6 +295,7 @@ def test_the_book_always_holds_what_is_out(moves: list[tuple[str, int]], budget:
                 assert await whole.confirm(ticket, market.now_ms, market.now_ms)
                 market.book.captured(ticket.ticket, ticket.lease, 0)
             elif move == "wait":
+                market.book.expire(market.now_ms)  # as it does each second
                 market.now_ms += number * 150_000
                 market.book.expire(market.now_ms)
                 out = [ticket for ticket in out if ticket.expires_at_ms + GRACE_MS > market.now_ms]

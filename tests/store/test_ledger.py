@@ -1,5 +1,6 @@
 import asyncio
 from datetime import date
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -7,14 +8,25 @@ from world import NOW_MS, PRICE_MICROS, REPLICA, World, superuser
 
 from adserve.database.pools import Sizes, open_pools
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of
+from adserve.limits.pacing import Asked, Granted, Unspent
+from adserve.store.books import reconciled
 from adserve.store.ledger import Balance, Ledger, balances, deposit
 
 TODAY = day_of(NOW_MS)
 
 
+def ask(campaign: int, wanted: int, least: int = 1, day: date = TODAY, **paced: int) -> Asked:
+    return Asked(campaign, day, wanted, least, paced.get("allowed"), paced.get("unspent"))
+
+
+async def granted(world: World, *asked: Asked, replica: UUID = REPLICA) -> dict[int, Granted]:
+    answers = await world.ledger.take(asked, replica, NOW_MS + HOUR_MS, NOW_MS)
+    return {answer.campaign: answer for answer in answers}
+
+
 async def taken(world: World, campaign: int, wanted: int, least: int = 1, day: date = TODAY) -> int:
-    lease = await world.ledger.take(campaign, day, wanted, least, REPLICA, NOW_MS)
-    return 0 if lease is None else lease[1]
+    answers = await granted(world, ask(campaign, wanted, least, day))
+    return answers[campaign].micros if answers else 0
 
 
 async def test_a_lease_stays_within_day_total_and_balance(world: World) -> None:
@@ -29,6 +41,39 @@ async def test_a_lease_stays_within_day_total_and_balance(world: World) -> None:
     assert await taken(world, await world.add_campaign(poor, daily=100), 60) == 30
     assert await taken(world, await world.add_campaign(await world.add_advertiser(0)), 60) == 0
     assert await taken(world, 999_999, 60) == 0
+
+
+async def test_a_batch_shares_a_balance_and_answers_for_each_campaign(world: World) -> None:
+    poor = await world.add_advertiser(100)
+    first, second, third = [await world.add_campaign(poor, daily=60) for _ in range(3)]
+    answers = await granted(world, ask(third, 60), ask(first, 60), ask(second, 60), ask(999_999, 1))
+    assert {number: answer.micros for number, answer in answers.items()} == {first: 60, second: 40, third: 0}
+    assert answers[third].lease is None
+    assert (await reconciled(world.pools.analyst)).exact
+
+
+async def test_a_paced_lease_stays_within_what_may_be_charged_by_now(world: World) -> None:
+    """What processes expect to be left of their leases is room for the pace."""
+    campaign = await world.add_campaign(world.advertiser, daily=1_000)
+    other = UUID(int=2)
+    assert (await granted(world, ask(campaign, 300, allowed=200, unspent=0)))[campaign][2:] == (200, 0, False)
+    (used,) = await world.ledger.forecast([Unspent(campaign, TODAY, 50)], REPLICA, NOW_MS)
+    assert used == (campaign, 150, 200)
+    answers = await granted(world, ask(campaign, 100, allowed=200, unspent=0), replica=other)
+    assert answers[campaign][2:] == (50, 150, False)
+    await world.ledger.forecast([Unspent(campaign, TODAY, 0)], other, NOW_MS)
+    denied = (await granted(world, ask(campaign, 100, allowed=200, unspent=50)))[campaign]
+    assert denied == Granted(campaign, None, 0, 200, True)
+    assert (await granted(world, ask(campaign, 100, allowed=200, unspent=70)))[campaign][2:] == (
+        20,
+        180,
+        False,
+    )
+    assert await world.ledger.forecast([Unspent(campaign, TODAY, 90)], other, NOW_MS) == [(campaign, 90, 270)]
+    later_ms = NOW_MS + HOUR_MS  # by then the first is not heard of any more
+    assert await world.ledger.forecast([Unspent(campaign, TODAY, 90)], other, later_ms) == [
+        (campaign, 180, 270)
+    ]
 
 
 async def test_a_lowered_budget_stops_and_a_raised_one_goes_on(world: World) -> None:
@@ -61,7 +106,7 @@ async def test_what_was_not_captured_comes_back_when_the_lease_closes(world: Wor
 
 async def test_leases_of_a_lost_replica_are_frozen_and_those_of_a_live_one_are_not(world: World) -> None:
     lease = await world.lease(100)
-    ours = REPLICA.__class__(int=2)
+    ours = UUID(int=2)
     heard_since_ms = NOW_MS + 1
     await world.pools.catalogue.execute(
         "INSERT INTO replicas VALUES ($1, to_timestamp($2::float8 / 1000), 1)", REPLICA, float(heard_since_ms)
@@ -71,6 +116,7 @@ async def test_leases_of_a_lost_replica_are_frozen_and_those_of_a_live_one_are_n
     await world.ledger.freeze_lost(ours, heard_since_ms + 1, NOW_MS + DAY_MS, NOW_MS)
     assert await world.ledger.drawable(REPLICA) == {}
     assert await world.fetchval("SELECT closed_at FROM leases") is None
+    assert await world.fetchval("SELECT closes_at = tickets_until FROM leases")
 
 
 async def grab(database_url: str, campaign: int) -> int:
@@ -79,10 +125,9 @@ async def grab(database_url: str, campaign: int) -> int:
     try:
 
         async def taker() -> int:
-            leases = [
-                await Ledger(pools.recorder).take(campaign, TODAY, 30, 1, REPLICA, NOW_MS) for _ in range(10)
-            ]
-            return sum(lease[1] for lease in leases if lease)
+            ledger, wanted = Ledger(pools.recorder), [ask(campaign, 30)]
+            answers = [await ledger.take(wanted, REPLICA, NOW_MS, NOW_MS) for _ in range(10)]
+            return sum(answer.micros for (answer,) in answers)
 
         return sum(await asyncio.gather(*(taker() for _ in range(8))))
     finally:
@@ -100,10 +145,9 @@ async def test_control_a_twin_without_locks_and_bounds_exceeds_the_budget(
     world: World, database_url: str
 ) -> None:
     owner = await superuser(database_url)
-    source = await owner.fetchval("SELECT pg_get_functiondef('take_lease'::regproc)")
-    twin = source.replace("FOR NO KEY UPDATE", "").replace(
-        "INSERT INTO leases", "PERFORM pg_sleep(0.01); INSERT INTO leases"
-    )
+    source = await owner.fetchval("SELECT pg_get_functiondef('take_leases'::regproc)")
+    twin = source.replace("FOR NO KEY UPDATE OF u", "").replace("FOR NO KEY UPDATE", "")
+    twin = twin.replace("INTO v_rooms FROM shared;", "INTO v_rooms FROM shared; PERFORM pg_sleep(0.01);")
     await owner.execute(twin)
     for constraint in ("budget_uses_check", "accounts_balance_micros_check"):
         table = constraint.split("_check")[0].removesuffix("_balance_micros")

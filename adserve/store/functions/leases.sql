@@ -1,61 +1,143 @@
--- Leases a part of a campaign's budget: at most `p_wanted_micros`, at least `p_least_micros`, within what the day, the
--- campaign and the advertiser's prepaid balance still allow. No row means that there is no room for that.
--- The campaign's row is locked first, so that its leases are taken one after the other.
-CREATE OR REPLACE FUNCTION take_lease(
-  p_campaign_id bigint, p_budget_day date, p_wanted_micros bigint, p_least_micros bigint, p_replica uuid, p_at timestamptz
-) RETURNS TABLE (lease_id bigint, granted_micros bigint)
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
+-- Leases parts of campaigns' budgets, at most one a campaign: each at most `p_wanted_micros`, at least `p_least_micros`,
+-- within what the day, the campaign, the advertiser's prepaid balance and the pace still allow. `p_allowed_micros` bounds,
+-- where it is given, what is expected to be charged of the day: its leases without what their processes expect to be left
+-- of them, of which `p_unspent_micros` is told by the caller.
+-- Answers a row for each campaign that exists, in any order: a grant of 0 has no lease, and `paced` says whether the pace
+-- alone was why; `expected_micros` is what was expected to be charged of the day before the grant.
+--
+-- Rows are locked in one order by all callers: campaigns, uses, accounts, each by its key.
+CREATE OR REPLACE FUNCTION take_leases(
+  p_campaign_id bigint[], p_budget_day date[], p_wanted_micros bigint[], p_least_micros bigint[],
+  p_allowed_micros bigint[], p_unspent_micros bigint[], p_replica uuid, p_tickets_until timestamptz, p_at timestamptz
+) RETURNS TABLE (campaign_id bigint, lease_id bigint, granted_micros bigint, expected_micros bigint, paced boolean)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp
+AS $$
 #variable_conflict use_column
 DECLARE
-  v_campaign campaigns;
-  v_available accounts;
-  v_held bigint;
-  v_of_day bigint;
-  v_of_all bigint;
-  v_room bigint;
-  v_lease bigint;
   v_transaction bigint;
+  v_rooms lease_rooms[];
 BEGIN
-  SELECT * INTO v_campaign FROM campaigns WHERE id = p_campaign_id FOR NO KEY UPDATE;
-  IF NOT FOUND THEN RETURN; END IF;
-  PERFORM open_accounts(v_campaign.advertiser_id, v_campaign.currency);
-
-  INSERT INTO budget_uses (campaign_id, advertiser_id, budget_day, leased_micros, allowed_micros) VALUES
-    (p_campaign_id, v_campaign.advertiser_id, p_budget_day, 0, v_campaign.budget_daily_micros),
-    (p_campaign_id, v_campaign.advertiser_id, NULL, 0, v_campaign.budget_total_micros)
+  PERFORM FROM campaigns WHERE id = ANY (p_campaign_id) ORDER BY id FOR NO KEY UPDATE;
+  PERFORM open_accounts(advertiser_id, currency) FROM (
+    SELECT DISTINCT advertiser_id, currency FROM campaigns c WHERE id = ANY (p_campaign_id)
+      AND NOT EXISTS (SELECT FROM accounts a WHERE a.kind = 'available' AND a.advertiser_id = c.advertiser_id
+                      AND a.currency = c.currency)
+    ORDER BY 1, 2) AS missing;
+  INSERT INTO budget_uses (campaign_id, advertiser_id, budget_day, leased_micros, allowed_micros)
+  SELECT c.id, c.advertiser_id, used.day, 0, used.micros
+  FROM unnest(p_campaign_id, p_budget_day) AS g (campaign_id, budget_day) JOIN campaigns c ON c.id = g.campaign_id,
+  LATERAL (VALUES (g.budget_day, c.budget_daily_micros), (NULL, c.budget_total_micros)) AS used (day, micros)
+  ORDER BY c.id, used.day
   ON CONFLICT DO NOTHING;
-  SELECT coalesce(sum(leased_micros) FILTER (WHERE budget_day IS NOT NULL), 0),
-         coalesce(sum(leased_micros) FILTER (WHERE budget_day IS NULL), 0)
-  INTO v_of_day, v_of_all
-  FROM (SELECT * FROM budget_uses WHERE campaign_id = p_campaign_id AND (budget_day = p_budget_day OR budget_day IS NULL)
-        ORDER BY budget_day FOR NO KEY UPDATE) AS used;
-  SELECT * INTO v_available FROM accounts
-  WHERE kind = 'available' AND advertiser_id = v_campaign.advertiser_id AND currency = v_campaign.currency
-  FOR NO KEY UPDATE;
-  v_room := least(p_wanted_micros, v_available.balance_micros, v_campaign.budget_daily_micros - v_of_day,
-                  v_campaign.budget_total_micros - v_of_all);
-  IF v_room < p_least_micros THEN RETURN; END IF;
+  PERFORM FROM budget_uses u JOIN unnest(p_campaign_id, p_budget_day) AS g (campaign_id, budget_day)
+    ON u.campaign_id = g.campaign_id AND (u.budget_day = g.budget_day OR u.budget_day IS NULL)
+  ORDER BY u.campaign_id, u.budget_day FOR NO KEY UPDATE OF u;
+  PERFORM FROM accounts a WHERE kind = 'available' AND EXISTS (
+    SELECT FROM campaigns c WHERE c.id = ANY (p_campaign_id) AND c.advertiser_id = a.advertiser_id AND c.currency = a.currency)
+  ORDER BY id FOR NO KEY UPDATE;
+  INSERT INTO lease_forecasts AS f
+  SELECT * FROM unnest(p_campaign_id, p_budget_day, array_fill(p_replica, ARRAY[cardinality(p_campaign_id)]),
+                       p_unspent_micros, array_fill(p_at, ARRAY[cardinality(p_campaign_id)])) AS g (campaign_id, day, replica, micros, at)
+  WHERE micros IS NOT NULL ORDER BY campaign_id
+  ON CONFLICT (campaign_id, budget_day, replica) DO UPDATE SET unspent_micros = excluded.unspent_micros, at = excluded.at;
 
-  INSERT INTO leases (advertiser_id, campaign_id, currency, budget_day, granted_micros, replica, opened_at)
-  VALUES (v_campaign.advertiser_id, p_campaign_id, v_campaign.currency, p_budget_day, v_room, p_replica, p_at)
-  RETURNING id INTO v_lease;
-  -- greatest() would pass over a null, which here means no limit.
-  UPDATE budget_uses SET leased_micros = leased_micros + v_room, allowed_micros = CASE WHEN budget.micros IS NOT NULL
-    AND allowed_micros IS NOT NULL THEN greatest(allowed_micros, budget.micros) END
-  FROM (VALUES (p_budget_day, v_campaign.budget_daily_micros), (NULL, v_campaign.budget_total_micros)) AS budget (day, micros)
-  WHERE campaign_id = p_campaign_id AND budget_day IS NOT DISTINCT FROM budget.day;
-  UPDATE accounts SET balance_micros = balance_micros - v_room WHERE id = v_available.id;
+  -- A statement of its own, so that it sees what was committed while the locks were waited for.
+  WITH asked AS (
+    SELECT c.id AS campaign_id, c.advertiser_id, c.currency, g.budget_day, g.least_micros, g.allowed_micros,
+           c.budget_daily_micros, c.budget_total_micros, a.id AS account_id, a.balance_micros,
+           least(g.wanted_micros, c.budget_daily_micros - day.leased_micros, c.budget_total_micros - whole.leased_micros,
+                 a.balance_micros) AS room_micros,
+           CASE WHEN g.allowed_micros IS NOT NULL THEN day.leased_micros - coalesce((
+             SELECT sum(f.unspent_micros) FROM lease_forecasts f
+             WHERE f.campaign_id = c.id AND f.budget_day = g.budget_day AND f.at > p_at - interval '5 minutes'), 0)::bigint
+           END AS expected_micros
+    FROM unnest(p_campaign_id, p_budget_day, p_wanted_micros, p_least_micros, p_allowed_micros)
+      AS g (campaign_id, budget_day, wanted_micros, least_micros, allowed_micros)
+    JOIN campaigns c ON c.id = g.campaign_id
+    JOIN budget_uses day ON day.campaign_id = c.id AND day.budget_day = g.budget_day
+    JOIN budget_uses whole ON whole.campaign_id = c.id AND whole.budget_day IS NULL
+    JOIN accounts a ON a.kind = 'available' AND a.advertiser_id = c.advertiser_id AND a.currency = c.currency
+  ), fitting AS (
+    SELECT *, least(room_micros, allowed_micros - expected_micros) AS paced_micros FROM asked
+  ), shared AS (
+    -- One after the other they draw on their advertiser's balance; one that would not fit takes part in the sum all the same.
+    SELECT *, least(paced_micros, balance_micros - coalesce(sum(greatest(paced_micros, 0)) FILTER (WHERE paced_micros >= least_micros)
+      OVER (PARTITION BY account_id ORDER BY campaign_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0)) AS micros
+    FROM fitting
+  )
+  SELECT array_agg(ROW(campaign_id, advertiser_id, currency, budget_day, budget_daily_micros, budget_total_micros, account_id,
+                       CASE WHEN micros >= least_micros THEN micros ELSE 0 END, expected_micros,
+                       room_micros >= least_micros AND paced_micros < least_micros)::lease_rooms)
+  INTO v_rooms FROM shared;
 
-  SELECT id INTO v_held FROM accounts
-  WHERE kind = 'held' AND advertiser_id = v_campaign.advertiser_id AND currency = v_campaign.currency;
-  INSERT INTO transactions (kind, reference, at) VALUES ('hold', 'lease', p_at) RETURNING id INTO v_transaction;
-  INSERT INTO postings (transaction_id, account_id, campaign_id, lease_id, micros, currency) VALUES
-    (v_transaction, v_available.id, p_campaign_id, v_lease, -v_room, v_campaign.currency),
-    (v_transaction, v_held, p_campaign_id, v_lease, v_room, v_campaign.currency);
-  RETURN QUERY SELECT v_lease, v_room;
+  IF EXISTS (SELECT FROM unnest(v_rooms) WHERE micros > 0) THEN
+    INSERT INTO transactions (kind, reference, at) VALUES ('hold', 'lease', p_at) RETURNING id INTO v_transaction;
+  END IF;
+  RETURN QUERY
+  WITH granted AS (
+    INSERT INTO leases (advertiser_id, campaign_id, currency, budget_day, granted_micros, replica, opened_at, tickets_until)
+    SELECT advertiser_id, campaign_id, currency, budget_day, micros, p_replica, p_at, p_tickets_until
+    FROM unnest(v_rooms) WHERE micros > 0 ORDER BY campaign_id
+    RETURNING id, campaign_id
+  ), used AS (
+    -- greatest() would pass over a null, which here means no limit.
+    UPDATE budget_uses u SET leased_micros = u.leased_micros + r.micros,
+      allowed_micros = CASE WHEN budget.micros IS NOT NULL AND u.allowed_micros IS NOT NULL
+                            THEN greatest(u.allowed_micros, budget.micros) END
+    FROM unnest(v_rooms) AS r,
+    LATERAL (VALUES (r.budget_day, r.budget_daily_micros), (NULL, r.budget_total_micros)) AS budget (day, micros)
+    WHERE r.micros > 0 AND u.campaign_id = r.campaign_id AND u.budget_day IS NOT DISTINCT FROM budget.day
+  ), paid AS (
+    UPDATE accounts a SET balance_micros = a.balance_micros - r.micros
+    FROM (SELECT account_id, sum(micros)::bigint AS micros FROM unnest(v_rooms) WHERE micros > 0 GROUP BY 1) AS r
+    WHERE a.id = r.account_id
+  ), told AS (
+    UPDATE lease_forecasts f SET unspent_micros = f.unspent_micros + r.micros FROM unnest(v_rooms) AS r
+    WHERE f.campaign_id = r.campaign_id AND f.budget_day = r.budget_day AND f.replica = p_replica
+  ), posted AS (
+    INSERT INTO postings (transaction_id, account_id, campaign_id, lease_id, micros, currency)
+    SELECT v_transaction, a.id, r.campaign_id, g.id, CASE a.kind WHEN 'held' THEN r.micros ELSE -r.micros END, r.currency
+    FROM unnest(v_rooms) AS r JOIN granted g USING (campaign_id)
+    JOIN accounts a ON a.kind IN ('available', 'held') AND a.advertiser_id = r.advertiser_id AND a.currency = r.currency
+  )
+  SELECT r.campaign_id, g.id, r.micros, r.expected_micros, r.paced
+  FROM unnest(v_rooms) AS r LEFT JOIN granted g USING (campaign_id);
 END $$;
-REVOKE ALL ON FUNCTION take_lease FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION take_lease TO adserve_recorder;
+REVOKE ALL ON FUNCTION take_leases FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION take_leases TO adserve_recorder;
+
+-- Notes what a process expects to be left of its leases on campaigns' days. Answers what is expected to be charged of each
+-- day by all, and what is leased of the campaign in all.
+CREATE OR REPLACE FUNCTION forecast_leases(
+  p_campaign_id bigint[], p_budget_day date[], p_unspent_micros bigint[], p_replica uuid, p_at timestamptz
+) RETURNS TABLE (campaign_id bigint, expected_micros bigint, leased_micros bigint)
+LANGUAGE sql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
+  INSERT INTO lease_forecasts (campaign_id, budget_day, replica, unspent_micros, at)
+  SELECT campaign_id, budget_day, p_replica, unspent_micros, p_at
+  FROM unnest(p_campaign_id, p_budget_day, p_unspent_micros) AS g (campaign_id, budget_day, unspent_micros)
+  ORDER BY campaign_id
+  ON CONFLICT (campaign_id, budget_day, replica) DO UPDATE SET unspent_micros = excluded.unspent_micros, at = excluded.at;
+
+  SELECT g.campaign_id, coalesce(day.leased_micros, 0) - coalesce((
+           SELECT sum(f.unspent_micros) FROM lease_forecasts f WHERE f.campaign_id = g.campaign_id
+             AND f.budget_day = g.budget_day AND f.at > p_at - interval '5 minutes'), 0)::bigint,
+         coalesce(whole.leased_micros, 0)
+  FROM unnest(p_campaign_id, p_budget_day) AS g (campaign_id, budget_day)
+  LEFT JOIN budget_uses day ON day.campaign_id = g.campaign_id AND day.budget_day = g.budget_day
+  LEFT JOIN budget_uses whole ON whole.campaign_id = g.campaign_id AND whole.budget_day IS NULL;
+$$;
+REVOKE ALL ON FUNCTION forecast_leases FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION forecast_leases TO adserve_recorder;
+
+-- Says of leases until when their tickets last.
+CREATE OR REPLACE FUNCTION extend_leases(p_lease_ids bigint[], p_tickets_until timestamptz[]) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
+  SELECT FROM leases WHERE id = ANY (p_lease_ids) ORDER BY id FOR NO KEY UPDATE;
+  UPDATE leases SET tickets_until = given.until FROM unnest(p_lease_ids, p_tickets_until) AS given (id, until)
+  WHERE leases.id = given.id;
+$$;
+REVOKE ALL ON FUNCTION extend_leases FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION extend_leases TO adserve_recorder;
 
 -- Ends the drawing on leases; each still captures until its `p_closes_at`. Locked in id order, like settlement locks them.
 CREATE OR REPLACE FUNCTION freeze_leases(p_lease_ids bigint[], p_closes_at timestamptz[], p_at timestamptz) RETURNS void
@@ -68,7 +150,8 @@ $$;
 REVOKE ALL ON FUNCTION freeze_leases FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freeze_leases TO adserve_recorder;
 
--- Freezes the leases of replicas that have not been heard of since `p_heard_since`. Answers how many.
+-- Freezes the leases of replicas that have not been heard of since `p_heard_since`, until their tickets are over, or
+-- `p_closes_at` where that is not known. Answers how many.
 CREATE OR REPLACE FUNCTION freeze_lost_leases(
   p_replica uuid, p_heard_since timestamptz, p_closes_at timestamptz, p_at timestamptz
 ) RETURNS bigint
@@ -79,7 +162,8 @@ LANGUAGE sql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
       AND replica NOT IN (SELECT id FROM replicas WHERE heartbeat_at >= p_heard_since)
     ORDER BY id FOR NO KEY UPDATE
   ), frozen AS (
-    UPDATE leases SET frozen_at = p_at, closes_at = p_closes_at FROM lost WHERE leases.id = lost.id
+    UPDATE leases SET frozen_at = p_at, closes_at = greatest(p_at, coalesce(tickets_until, p_closes_at))
+    FROM lost WHERE leases.id = lost.id
     RETURNING leases.id)
   SELECT count(*) FROM frozen;
 $$;
@@ -87,7 +171,7 @@ REVOKE ALL ON FUNCTION freeze_lost_leases FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freeze_lost_leases TO adserve_recorder;
 
 -- Gives back what the leases that are due, at most `p_most` of them, did not capture. Answers how many it closed.
--- Leases, then uses in key order, then accounts are locked: in the order of `take_lease`, and one closer at a time.
+-- Leases, then uses in key order, then accounts are locked: in the order of `take_leases`, and one closer at a time.
 CREATE OR REPLACE FUNCTION close_leases(p_at timestamptz, p_most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
 DECLARE
@@ -115,6 +199,9 @@ BEGIN
   )
   UPDATE budget_uses u SET leased_micros = leased_micros - g.micros
   FROM given_back g WHERE u.campaign_id = g.campaign_id AND u.budget_day IS NOT DISTINCT FROM g.budget_day;
+  PERFORM FROM accounts a WHERE kind = 'available' AND EXISTS (
+    SELECT FROM leases l WHERE l.id = ANY (v_leases) AND l.advertiser_id = a.advertiser_id AND l.currency = a.currency)
+  ORDER BY id FOR NO KEY UPDATE;
   UPDATE accounts a SET balance_micros = balance_micros + r.micros
   FROM (SELECT advertiser_id, currency, sum(granted_micros - captured_micros) AS micros
         FROM leases WHERE id = ANY (v_leases) GROUP BY 1, 2) AS r

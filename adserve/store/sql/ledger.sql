@@ -1,10 +1,23 @@
 -- A row of `leases` is a part of a budget; of `accounts`, a place where money is; of `budget_uses`, what of a budget is gone.
 
 -- name: take
-SELECT lease_id, granted_micros FROM take_lease($1, $2, $3, $4, $5, $6)
+SELECT campaign_id, lease_id, granted_micros, expected_micros, paced FROM take_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: forecast
+SELECT campaign_id, expected_micros, leased_micros FROM forecast_leases($1, $2, $3, $4, $5)
 
 -- name: drawable
 SELECT id, captured_micros FROM leases WHERE replica = $1 AND frozen_at IS NULL
+
+-- name: captured
+SELECT id, captured_micros FROM leases
+WHERE id = ANY ($2) AND replica = $1 AND (frozen_at IS NULL OR closed_at IS NULL AND NOT id = ANY ($3))
+
+-- name: deposits
+SELECT coalesce(max(id), 0) FROM transactions WHERE kind = 'deposit'
+
+-- name: extend
+SELECT extend_leases($1, $2)
 
 -- name: freeze
 SELECT freeze_leases($1, $2, $3)
@@ -29,3 +42,17 @@ LEFT JOIN (SELECT c.currency, sum(u.leased_micros)::bigint AS micros
            WHERE u.advertiser_id = $1 AND u.budget_day IS NULL GROUP BY 1) AS used USING (currency)
 WHERE a.kind = 'available' AND a.advertiser_id = $1
 ORDER BY a.currency
+
+-- name: add_traffic
+INSERT INTO slot_traffic AS t (quarter, country, requests)
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[])
+ON CONFLICT (quarter, country) DO UPDATE SET requests = t.requests + excluded.requests
+
+-- name: traffic
+SELECT quarter, country, requests FROM slot_traffic WHERE quarter >= $1
+
+-- name: forget_traffic
+DELETE FROM slot_traffic WHERE quarter < $1
+
+-- name: forget_forecasts
+DELETE FROM lease_forecasts WHERE at < $1::timestamptz - interval '2 days'
