@@ -30,6 +30,11 @@ def uuid7(at_ms: int, randomness: int) -> UUID:
     return UUID(int=(at_ms << 80) | _VERSION | ((chance >> 62) << 64) | _VARIANT | (chance & _LOW_62))
 
 
+def uuid7_ms(made: UUID) -> int:
+    """The time of a uuid of version 7; of another one, any number."""
+    return made.int >> 80
+
+
 def derived_uuid7(at_ms: int, seed: int, index: int) -> UUID:
     """The `index`-th uuid7 of a decision: the same time, seed and index give the same id."""
     nth, part = divmod(index, _IDS_A_HASH)
