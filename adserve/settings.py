@@ -48,6 +48,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     click_hold_factor: Annotated[float, Meta(gt=0)] = 2.0
     model_path: Path | None = None
     partitions_ahead_days: Positive = 7
+    decision_sample_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
+    decisions_kept_days: Positive = 30
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
 

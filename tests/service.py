@@ -18,10 +18,12 @@ from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons, Landings
 from adserve.api.campaigns import Campaigns
 from adserve.api.creatives import Creatives, MediaFiles
+from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.placements import PlacementEncoder
+from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import SlotsApi
 from adserve.catalogue.refresh import Refresh
@@ -40,10 +42,14 @@ from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
 from adserve.prediction.prior import Prior
+from adserve.selection.funnel import Funnel
+from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView
 from adserve.store.catalogue import Catalogue
+from adserve.store.decisions import Decisions
 from adserve.store.desk import Desk
+from adserve.store.funnel import FunnelStore
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
@@ -80,6 +86,8 @@ class Service:
     recorder: Recorder
     media: Media
     checks: Checks
+    recording: Recording
+    funnel: Funnel
     keys: dict[str, str] = field(default_factory=dict)
 
     async def issue(self, *scopes: str, advertiser: int | None = None, name: str = "test") -> str:
@@ -188,7 +196,10 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     recorder, landings, hides = Recorder(journal), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
     intake = Intake(sealer, counters, book, recorder, draw_128_bits, hides=hides, may_serve=lambda: True)
-    parts = Parts(live.current, counters, hides, book, sealer, lambda: True)
+    recording = Recording(Decisions(pools.recorder), 0.0)
+    funnel = Funnel(FunnelStore(pools.recorder, REPLICA), clock())
+    notes = (funnel.note, recording.note)
+    parts = Parts(live.current, counters, hides, book, sealer, lambda: True, notes)
     slots = Slots(parts, clock, draw_128_bits, Bounds())
 
     def campaigns() -> Mapping[Any, Campaign]:
@@ -221,6 +232,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
                 recorder,
                 media,
                 checks,
+                recording,
+                funnel,
             )
             for scope in ("feed", "operator", "analyst", "reviewer"):
                 service.keys[scope] = await service.issue(scope)
@@ -246,6 +259,8 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         MediaFiles(media),
         RolloutApi(desk, SURFACES),
         Impressions(analysts),
+        Reports(analysts, clock),
+        DecisionsApi(analysts),
     ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
@@ -38,7 +38,9 @@ from adserve.metering.tickets import Sealer
 from adserve.prediction import quality
 from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
+from adserve.selection.funnel import Funnel
 from adserve.selection.memo import decode_offer, encode_offer
+from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, Switch
 from adserve.settings import Settings
@@ -46,8 +48,10 @@ from adserve.store import idempotency
 from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.counters import MemoCodec, RedisCounters
+from adserve.store.decisions import Decisions
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
+from adserve.store.funnel import FunnelStore
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
@@ -55,6 +59,10 @@ from adserve.store.media import Media
 from adserve.store.secrets import Secrets
 from adserve.store.shared_counters import SharedCounters
 from adserve.web.auth import Auth
+
+DECISIONS_SHED = Counter(
+    "adserve_recorded_decisions_shed", "Decisions that were to be recorded and were not."
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +87,7 @@ CLICKS_BACK_MS = 30 * DAY_MS
 IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
+FUNNEL_MERGED_S = 60.0
 PARTITIONS_BEHIND_DAYS = 2
 """A ticket may be a day old when its event comes; its partition is that of the day it was issued."""
 
@@ -121,6 +130,10 @@ class Core:
     recorder: Recorder
     slots: Slots
     intake: Intake
+    recording: Recording
+    decisions: Decisions
+    funnel: Funnel
+    funnel_store: FunnelStore
 
     async def ensure_partitions(self, now_ms: int) -> None:
         first = day_of(now_ms - PARTITIONS_BEHIND_DAYS * DAY_MS)
@@ -156,6 +169,12 @@ class Core:
         async with self.pools.operator.acquire() as connection:
             await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
 
+    async def forget_decisions(self, now_ms: int) -> None:
+        first_kept = day_of(now_ms - self.settings.decisions_kept_days * DAY_MS)
+        async with self.pools.owner.acquire() as connection:
+            await partitions.drop(connection, "recorded_decisions", first_kept)
+        await self.decisions.forget_versions(first_kept)
+
     async def refresh_keys(self, _now_ms: int) -> None:
         await self.auth.refresh()
 
@@ -181,6 +200,10 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
+        Task("recorded decisions", core.recording.step, 1.0),
+        Task("old decisions", core.forget_decisions, PARTITIONS_S),
+        Task("funnel", core.funnel.step, 1.0),
+        Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
     )
 
 
@@ -217,8 +240,11 @@ async def build_core(
     def may_serve() -> bool:
         return lock.may_serve(system_clock())
 
+    decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
+    recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc)
+    funnel = Funnel(funnel_store, clock())
     slots = Slots(
-        Parts(live.current, counters, hides, book, sealer, may_serve),
+        Parts(live.current, counters, hides, book, sealer, may_serve, (funnel.note, recording.note)),
         clock,
         draw,
         Bounds(settings.candidates_max, settings.click_hold_factor),
@@ -249,6 +275,10 @@ async def build_core(
         journal=journal,
         recorder=recorder,
         slots=slots,
+        recording=recording,
+        decisions=decisions,
+        funnel=funnel,
+        funnel_store=funnel_store,
         intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
     )
 

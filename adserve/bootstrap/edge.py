@@ -10,6 +10,7 @@ from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons
 from adserve.api.campaigns import Campaigns
 from adserve.api.creatives import Creatives, MediaFiles
+from adserve.api.decisions import Decisions
 from adserve.api.events import EventsApi
 from adserve.api.feed import Bounds as FeedBounds
 from adserve.api.feed import Feed
@@ -17,6 +18,7 @@ from adserve.api.feed import Slots as AnySlots
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.placements import PlacementEncoder
+from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.upstream import Upstream
@@ -73,6 +75,8 @@ def operations_of(
         Ads(staff),
         RolloutApi(staff, settings.surfaces),
         Impressions(analysts),
+        Reports(analysts, clock),
+        Decisions(analysts),
         Health(_checks(core, failures)),
     )
     return [operation for resource in resources for operation in resource.operations()]

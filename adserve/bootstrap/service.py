@@ -136,6 +136,8 @@ class Service:
         for name, hand_over in (
             ("leases", self.core.keeper.stop(now_ms)),
             ("checkpoint", self.core.checkpoint(now_ms)),
+            ("recorded decisions", self.core.recording.step(now_ms)),
+            ("funnel", self.core.funnel.step(now_ms, ended=True)),
             ("replica", self.core.catalogue.leave()),
         ):
             try:

@@ -18,3 +18,9 @@ async def ensure(connection: asyncpg.Connection, first: date, last: date) -> int
     """
     made: int = await connection.fetchval(SQL.ensure, first, last)
     return made
+
+
+async def drop(connection: asyncpg.Connection, parent: str, first_kept: date) -> int:
+    """Drops a table's partitions of the days before `first_kept`, as adserve_owner, and answers how many."""
+    dropped: int = await connection.fetchval(SQL.drop, parent, first_kept)
+    return dropped

@@ -24,11 +24,15 @@ class NoFill(StrEnum):
 
 
 class Viewer(msgspec.Struct, frozen=True, gc=False):
-    """The viewer's keys: the raw id stays in memory, the pseudonyms (16 bytes each) may be stored."""
+    """The viewer's keys: the raw id stays in memory, the pseudonyms (16 bytes each) may be stored.
+
+    `buckets` of the rollout and of the holdout are told where the raw id is not known: in a recorded decision.
+    """
 
     raw: str
     cap: bytes
     log: bytes
+    buckets: tuple[int, int] | None = None
 
 
 class Context(msgspec.Struct, frozen=True):

@@ -18,9 +18,17 @@ def bucket_of(group: str, viewer: str) -> int:
     return (hashed % 100) * 100 + hashed // 100 % 100
 
 
+def holdout_bucket_of(group: str, viewer: str) -> int:
+    return bucket_of(f"{group}:{HOLDOUT_SALT}", viewer)
+
+
+def admits(rollout: SurfaceRollout, bucket: int, country: str | None) -> bool:
+    return bucket < rollout.percent_bp_for(country)
+
+
 def in_rollout(rollout: SurfaceRollout, group: str, viewer: str, country: str | None) -> bool:
-    return bucket_of(group, viewer) < rollout.percent_bp_for(country)
+    return admits(rollout, bucket_of(group, viewer), country)
 
 
 def in_holdout(rollout: SurfaceRollout, group: str, viewer: str) -> bool:
-    return rollout.holdout_bp > 0 and bucket_of(f"{group}:{HOLDOUT_SALT}", viewer) < rollout.holdout_bp
+    return rollout.holdout_bp > 0 and holdout_bucket_of(group, viewer) < rollout.holdout_bp

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from adserve.domain.facts import facts_of
+from adserve.domain.facts import ViewerFacts, facts_of
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import Grant, Past
@@ -27,22 +27,24 @@ ARM = "exposed"
 
 
 class Plan(Struct, frozen=True, gc=False):
-    """The ranked ads and where they may stand; or why there will be none."""
+    """The ranked ads and where they may stand; or why there will be none. `viewer` is known once ads were looked for."""
 
     no_fill: NoFill | None
     positions: tuple[int, ...] = ()
     matched: int = 0
     ranked: Ranked = Ranked()
     floor_micros: int = 0
+    viewer: ViewerFacts | None = None
 
 
 class Held(Struct, frozen=True, gc=False):
     """The `places` among the ranked ads that hold a price, and the `holds`. Of the ads from `reached` on none was
-    asked for: there were enough."""
+    asked for: there were enough. Those at `paced` had budget, which their pacing keeps for later."""
 
     places: Sequence[int] = ()
     holds: Sequence[Hold] = ()
     reached: int = 0
+    paced: Sequence[int] = ()
 
 
 class Offer(Struct, frozen=True, gc=False):
@@ -85,19 +87,18 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *,
         shelf = view.shelves[ask.surface].of(viewer, now_ms)
         ranked = shelf.for_viewer(surface, view.rates, seen or {}, floor_micros, seed)
         if ranked is not None:
-            return _planned(positions, shelf.matched, ranked, floor_micros)
+            return _planned(positions, shelf.matched, ranked, floor_micros, viewer)
     rows = surface.index.match(viewer, now_ms)
     click_rates = predicted(surface, view.rates, rows, viewer, seen)
-    return _planned(
-        positions, len(rows), rank(surface, rows, click_rates, floor_micros, most, seed), floor_micros
-    )
+    ranked = rank(surface, rows, click_rates, floor_micros, most, seed)
+    return _planned(positions, len(rows), ranked, floor_micros, viewer)
 
 
-def _planned(positions: tuple[int, ...], matched: int, ranked: Ranked, floor_micros: int) -> Plan:
-    if not matched:
-        return Plan(NoFill.NO_ELIGIBLE_AD, positions)
-    no_fill = None if ranked.ads else NoFill.BELOW_FLOOR
-    return Plan(no_fill, positions, matched, ranked, floor_micros)
+def _planned(
+    positions: tuple[int, ...], matched: int, ranked: Ranked, floor_micros: int, viewer: ViewerFacts
+) -> Plan:
+    no_fill = None if ranked.ads else NoFill.BELOW_FLOOR if matched else NoFill.NO_ELIGIBLE_AD
+    return Plan(no_fill, positions, matched, ranked, floor_micros, viewer)
 
 
 def hold_micros(compiled: CompiledAd, click_rate: float, click_hold_factor: float) -> int:
@@ -110,6 +111,31 @@ def hold_micros(compiled: CompiledAd, click_rate: float, click_hold_factor: floa
 
 def expected_click_micros(price_micros: int, click_rate: float, click_hold_factor: float) -> int:
     return min(price_micros, max(1, ceil(price_micros * click_rate * click_hold_factor)))
+
+
+def offer_of(
+    ask: Ask, view: View, planned: Plan, held: Held, ids: Sequence[UUID], *, epoch: int, now_ms: int
+) -> Offer:
+    """`ids` are the decision's own and one for each ticket."""
+    ranked = planned.ranked
+    return Offer(
+        decision=ids[0],
+        viewer_cap=ask.viewer.cap,
+        viewer_log=ask.viewer.log,
+        surface=ask.surface,
+        country=ask.context.country or "",
+        platform=ask.context.platform or "",
+        floor_micros=planned.floor_micros,
+        positions=planned.positions,
+        contenders=[ranked.contender(place) for place in held.places],
+        holds=held.holds,
+        tickets=ids[1 : len(planned.positions) + 1],
+        model=view.rates.name,
+        catalogue_version=view.snapshot.version,
+        epoch=epoch,
+        issued_at_ms=now_ms,
+        expires_at_ms=now_ms + ask.ticket_ttl_s * 1_000,
+    )
 
 
 class Award(Struct, frozen=True, gc=False):

@@ -4,91 +4,104 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adserve.domain.rollouts import SurfaceRollout
-from adserve.domain.slots import Ask
-from adserve.limits.counters import Grant
 from adserve.limits.rules import Rule
-from adserve.rollout.assignment import bucket_of
-from adserve.selection.decide import Award, Held, Offer, Plan
-from adserve.selection.pricing import Contender
-from adserve.selection.ranking import Ranked
-from adserve.selection.state import View
+from adserve.selection.gates import rollout_bucket
+from adserve.selection.made import Made, considered
+from adserve.selection.pricing import Contender, clearing_micros
 
-_NOTHING_HELD = Held()
+EXPLAINED_ADS_MAX = 500
+"""So many of the ads that matched are told of one by one, the best; the others are counted."""
+
+_RULE_REASONS = {"h": "hidden_by_viewer", "l": "separation", "t": "minimum_time"}
+
+Lost = Mapping[str, Any] | None
 
 
-def explain(
-    ask: Ask,
-    view: View,
-    planned: Plan,
-    held: Held = _NOTHING_HELD,
-    offer: Offer | None = None,
-    grant: Grant | None = None,
-    awards: Sequence[Award] = (),
-    used: Mapping[Rule, int] | None = None,
-) -> dict[str, Any]:
-    """The rollout facts, the funnel, and for each ad considered its score, its price or why it lost."""
-    surface = view.surfaces[ask.surface]
-    rollout = view.snapshot.rollouts.get(ask.surface, SurfaceRollout())
-    percent_bp = rollout.percent_bp_for(ask.context.country)
-    bucket = bucket_of(surface.settings.group, ask.viewer.raw)
-    capped = dict(grant.capped) if grant else {}
+def explain(made: Made) -> dict[str, Any]:
+    """The rollout facts, the funnel, and for each ad considered its score, its price and why it lost."""
+    surface = made.view.surfaces[made.ask.surface]
+    rollout = made.view.snapshot.rollouts.get(made.ask.surface, SurfaceRollout())
+    percent_bp = rollout.percent_bp_for(made.ask.context.country)
+    bucket = rollout_bucket(made.ask, made.view)
+    planned = made.planned
+    ads = _ads(made)
     return {
         "rollout": {"bucket": bucket, "admitted_below": percent_bp, "in_rollout": bucket < percent_bp},
         "positions": list(planned.positions),
-        "funnel": {
-            "eligible": len(surface.ads),
-            "targeted": planned.matched,
-            "above_floor": planned.matched - planned.ranked.below_floor,
-            "ranked": len(planned.ranked.ads),
-            "in_budget": len(held.places),
-            "under_cap": len(held.places) - len(capped),
-            "placed": len(awards),
-        },
-        "ads": _placed(offer, awards, used or {})
-        + _outdone(offer, capped, awards)
-        + _without_hold(planned.ranked, held),
+        "floor_micros": planned.floor_micros,
+        "funnel": funnel_of(made, eligible=len(surface.ads), targeted=planned.matched),
+        "ads": ads,
+        "ads_left_off": planned.matched - len(ads),
     }
 
 
-def _placed(offer: Offer | None, awards: Sequence[Award], used: Mapping[Rule, int]) -> list[dict[str, Any]]:
-    if offer is None:
-        return []
-    placed = []
-    for given in awards:
-        contender = offer.contenders[given.place]
-        caps = [
-            _cap(rule, used[rule]) for rule in contender.compiled.candidate.rules if rule.key[0] not in "hlt"
-        ]
-        placed.append(
-            _scored(contender)
-            | {
-                "position": given.position,
-                "price_micros": given.ticket.price_micros,
-                "caps": caps,
-                "lost": None,
-            }
-        )
+def funnel_of(made: Made, eligible: int, targeted: int) -> dict[str, int]:
+    """How many ads got how far."""
+    capped = len(made.grant.capped) if made.grant else 0
+    return {
+        "eligible": eligible,
+        "targeted": targeted,
+        "above_floor": targeted - made.planned.ranked.below_floor,
+        "ranked": len(made.planned.ranked.ads),
+        "in_budget": len(made.held.places),
+        "under_cap": len(made.held.places) - capped,
+        "placed": len(made.awards),
+    }
+
+
+def _ads(made: Made) -> list[dict[str, Any]]:
+    """From best to worst."""
+    best = considered(made, EXPLAINED_ADS_MAX)
+    contenders = [best.contender(place) for place in range(len(best.ads))]
+    floor_micros = made.planned.floor_micros
+    placed, lost = _placed(made), _lost(made)
+    ads = []
+    for place, contender in enumerate(contenders):
+        ad = contender.ad.id
+        if ad in placed:
+            verdict = placed[ad]
+        elif contender.value_micros < floor_micros:
+            verdict = {"price_micros": None, "lost": {"reason": "below_floor", "floor_micros": floor_micros}}
+        else:
+            price = clearing_micros(contender, contenders[place + 1 :], floor_micros)
+            verdict = {"price_micros": price, "lost": lost.get(ad, {"reason": "not_reached"})}
+        ads.append(_scored(contender) | verdict)
+    return ads
+
+
+def _placed(made: Made) -> dict[int, dict[str, Any]]:
+    placed = {}
+    for given in made.awards:
+        rules = _contenders(made)[given.place].compiled.candidate.rules
+        placed[given.ticket.ad] = {
+            "position": given.position,
+            "price_micros": given.ticket.price_micros,
+            "caps": [_cap(rule, made.used.get(rule)) for rule in rules if rule.key[0] not in _RULE_REASONS],
+            "lost": None,
+        }
     return placed
 
 
-def _outdone(
-    offer: Offer | None, capped: Mapping[int, Rule], awards: Sequence[Award]
-) -> list[dict[str, Any]]:
-    placed = {given.place for given in awards}
-    return [
-        _scored(contender) | {"lost": _reason(capped.get(place))}
-        for place, contender in enumerate(offer.contenders if offer else ())
-        if place not in placed
-    ]
+def _lost(made: Made) -> dict[int, Lost]:
+    """Why each ad that the decision reached was not placed."""
+    ranked, held = made.planned.ranked, made.held
+    lost: dict[int, Lost] = {
+        ranked.ads[place].ad.id: {"reason": _unheld_reason(made, place)} for place in range(held.reached)
+    }
+    capped = dict(made.grant.capped) if made.grant else {}
+    for place, contender in enumerate(_contenders(made)):
+        lost[contender.ad.id] = _reason(capped[place]) if place in capped else {"reason": "outbid"}
+    return lost
 
 
-def _without_hold(ranked: Ranked, held: Held) -> list[dict[str, Any]]:
-    return [
-        _scored(ranked.contender(place))
-        | {"lost": {"reason": "no_budget" if place < held.reached else "not_reached"}}
-        for place in range(len(ranked.ads))
-        if place not in held.places
-    ]
+def _unheld_reason(made: Made, place: int) -> str:
+    if not made.counted and not made.planned.ranked.ads[place].unruled:
+        return "counters_away"
+    return "paced_out" if place in made.held.paced else "no_budget"
+
+
+def _contenders(made: Made) -> Sequence[Contender]:
+    return made.offer.contenders if made.offer else ()
 
 
 def _scored(contender: Contender) -> dict[str, Any]:
@@ -107,18 +120,15 @@ def _scored(contender: Contender) -> dict[str, Any]:
     }
 
 
-def _cap(rule: Rule, used: int) -> dict[str, Any]:
+def _cap(rule: Rule, used: int | None) -> dict[str, Any]:
     return {
         "key": rule.key,
         "count": rule.most,
         "window_s": rule.window_ms // 1_000,
-        "left": max(0, rule.most - used),
+        "left": None if used is None else max(0, rule.most - used),
     }
 
 
-def _reason(rule: Rule | None) -> dict[str, Any]:
-    if rule is None:
-        return {"reason": "outbid"}
-    reasons = {"h": "hidden_by_viewer", "l": "separation", "t": "minimum_time"}
-    reason = reasons.get(rule.key[0], "frequency_capped")
+def _reason(rule: Rule) -> dict[str, Any]:
+    reason = _RULE_REASONS.get(rule.key[0], "frequency_capped")
     return {"reason": reason, "key": rule.key, "count": rule.most, "window_s": rule.window_ms // 1_000}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.slots import Ask, NoFill
-from adserve.rollout.assignment import in_holdout, in_rollout
+from adserve.rollout.assignment import admits, bucket_of, holdout_bucket_of
 from adserve.selection.state import View
 
 _NO_ROLLOUT = SurfaceRollout()
@@ -27,14 +27,26 @@ def wants_ads(ask: Ask, _view: View, _now_ms: int) -> NoFill | None:
 
 def viewer_in_rollout(ask: Ask, view: View, _now_ms: int) -> NoFill | None:
     rollout = view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
-    group = view.surfaces[ask.surface].settings.group
-    return None if in_rollout(rollout, group, ask.viewer.raw, ask.context.country) else NoFill.NOT_IN_ROLLOUT
+    admitted = admits(rollout, rollout_bucket(ask, view), ask.context.country)
+    return None if admitted else NoFill.NOT_IN_ROLLOUT
 
 
 def viewer_not_held_out(ask: Ask, view: View, _now_ms: int) -> NoFill | None:
     rollout = view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
-    group = view.surfaces[ask.surface].settings.group
-    return NoFill.HOLDOUT if in_holdout(rollout, group, ask.viewer.raw) else None
+    held_out = rollout.holdout_bp > 0 and holdout_bucket(ask, view) < rollout.holdout_bp
+    return NoFill.HOLDOUT if held_out else None
+
+
+def rollout_bucket(ask: Ask, view: View) -> int:
+    if ask.viewer.buckets is not None:
+        return ask.viewer.buckets[0]
+    return bucket_of(view.surfaces[ask.surface].settings.group, ask.viewer.raw)
+
+
+def holdout_bucket(ask: Ask, view: View) -> int:
+    if ask.viewer.buckets is not None:
+        return ask.viewer.buckets[1]
+    return holdout_bucket_of(view.surfaces[ask.surface].settings.group, ask.viewer.raw)
 
 
 GATES: tuple[Gate, ...] = (not_paused, snapshot_is_fresh, viewer_in_rollout, viewer_not_held_out, wants_ads)

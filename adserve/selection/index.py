@@ -72,6 +72,16 @@ class TargetingIndex:
             rows = rows.compress(mask.take(rows))
         return rows
 
+    def live_rows(self, now_ms: int) -> Rows:
+        """The rows of all ads that are live, whomever they want."""
+        return self._live.mask(self.live(now_ms)).nonzero()[0].astype(np.int32)
+
+    def parts(self, facts: ViewerFacts, now_ms: int) -> tuple[Rows, tuple[Mask, ...]]:
+        """What `match` joins: the rows that match what many viewers have in common, and the masks of what is this viewer's
+        own. Viewers who share a part share the very array."""
+        masks = [dimension.mask(dimension.fold(part(facts))) for part, dimension in self._personal]
+        return self._broad_rows(facts, now_ms), tuple(masks)
+
     def _broad_rows(self, facts: ViewerFacts, now_ms: int) -> Rows:
         """Those that match what many viewers have in common."""
         live = self.live(now_ms)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
 from adserve.limits.counters import CountersAway, Grant, MemoryCounters, Past, Reservation
 from adserve.limits.leases import Hold, LeaseBook
+from adserve.limits.rules import Rule
 from adserve.selection.decide import (
     Award,
     Held,
@@ -20,10 +21,12 @@ from adserve.selection.decide import (
     award,
     expected_click_micros,
     hold_micros,
+    offer_of,
     plan,
 )
 from adserve.selection.decision import Decision, Placement, RequestReused
 from adserve.selection.explain import explain
+from adserve.selection.made import Made
 from adserve.selection.ranking import Ranked
 from adserve.selection.state import View
 
@@ -36,6 +39,8 @@ MORE_THAN_POSITIONS = 3
 """So many more candidates than positions fill and price these unless caps stand in the way: only then are more offered."""
 
 _NOTHING_SEEN = Past({}, None)
+_NOTHING_HELD = Held()
+_NOTHING_USED: Mapping[Rule, int] = {}
 
 
 class Counters(Protocol):
@@ -91,7 +96,8 @@ class _Moment(NamedTuple):
 
 class Parts(NamedTuple):
     """What slot requests are answered with. `view` gives the newest snapshot; `may_serve` says whether our counters are
-    the ones that count: without that, nothing is placed."""
+    the ones that count: without that, nothing is placed. `notes` are told of every decision that was made: what they do
+    with it must not take long."""
 
     view: Callable[[], View]
     counters: Counters
@@ -99,6 +105,7 @@ class Parts(NamedTuple):
     leases: LeaseBook
     sealer: Sealer
     may_serve: Callable[[], bool]
+    notes: Sequence[Callable[[Made], None]] = ()
 
 
 class Slots:
@@ -111,6 +118,7 @@ class Slots:
         self._leases = parts.leases
         self._sealer = parts.sealer
         self._may_serve = parts.may_serve
+        self._notes = parts.notes
         self._clock = clock
         self._draw = draw
         self._bounds = bounds
@@ -189,8 +197,7 @@ class Slots:
         """Offers the first `most` ads that hold their price. Raises _TooFew when others may stand behind them."""
         ask = moment.ask
         if planned.no_fill is not None:
-            explanation = explain(ask, moment.view, planned) if ask.explain else None
-            return Decision(DecisionId(moment.ids[0]), (), planned.no_fill, explanation)
+            return self._decided(moment, planned, planned.no_fill)
         held = self._hold(planned.ranked, most, moment)
         whole = most < self._bounds.candidates_max and not (
             planned.ranked.whole and held.reached == len(planned.ranked.ads)
@@ -198,12 +205,12 @@ class Slots:
         if not held.places:
             if whole:
                 raise _TooFew
-            waits = any(self._leases.paced_out(compiled.campaign) for compiled in planned.ranked.ads)
-            spent = NoFill.PACED_OUT if waits else NoFill.BUDGET_SPENT
+            spent = NoFill.PACED_OUT if held.paced else NoFill.BUDGET_SPENT
             reason = spent if moment.counted else NoFill.DEGRADED
-            explanation = explain(ask, moment.view, planned, held) if ask.explain else None
-            return Decision(DecisionId(moment.ids[0]), (), reason, explanation)
-        offer = _offer(moment, planned, held)
+            return self._decided(moment, planned, reason, held)
+        offer = offer_of(
+            ask, moment.view, planned, held, moment.ids, epoch=moment.counts.epoch, now_ms=moment.now_ms
+        )
         kept: set[int] = set()
         try:
             wait_ms = ask.deadline_ms - (self._clock() - moment.now_ms)
@@ -212,10 +219,9 @@ class Slots:
             if whole and not grant.reserved:
                 raise _TooFew
             awards = award(offer, grant)
-            placements = self._seal(offer, awards)
-            explanation = None
-            if ask.explain:
-                explanation = await self._explain(moment, planned, held, offer, grant, awards)
+            used = await self._used(moment, offer, awards) if ask.explain else {}
+            no_fill = None if awards else NoFill.FREQUENCY_CAPPED
+            decision = self._decided(moment, planned, no_fill, held, offer, grant, awards, used)
             for given in awards:  # last, as nothing fails after it: what stays held is answered
                 self._keep(offer, given)
                 kept.add(given.place)
@@ -223,13 +229,49 @@ class Slots:
             for place, hold in enumerate(held.holds):
                 if place not in kept:
                     self._leases.give_back(hold)
-        no_fill = None if awards else NoFill.FREQUENCY_CAPPED
-        return Decision(DecisionId(offer.decision), placements, no_fill, explanation)
+        return decision
+
+    def _decided(
+        self,
+        moment: _Moment,
+        planned: Plan,
+        no_fill: NoFill | None,
+        held: Held = _NOTHING_HELD,
+        offer: Offer | None = None,
+        grant: Grant | None = None,
+        awards: Sequence[Award] = (),
+        used: Mapping[Rule, int] = _NOTHING_USED,
+    ) -> Decision:
+        """The answer, once everything that wants to know of the decision has been told."""
+        ask, view, now_ms, seed, ids, past, _, counted = moment
+        most = self._bounds.candidates_max * RANKED_PER_CANDIDATE
+        made = Made(
+            ids[0],
+            ask,
+            view,
+            past,
+            most,
+            now_ms,
+            seed,
+            counted,
+            planned,
+            no_fill,
+            held,
+            offer,
+            grant,
+            awards,
+            used,
+        )
+        for note in self._notes:
+            note(made)
+        placements = self._seal(offer, awards) if offer else ()
+        return Decision(DecisionId(ids[0]), placements, no_fill, explain(made) if ask.explain else None)
 
     def _hold(self, ranked: Ranked, most: int, moment: _Moment) -> Held:
         """Holds the prices of the first `most` ads whose campaigns have room for them."""
         places: list[int] = []
         holds: list[Hold] = []
+        paced: list[int] = []
         hold, factor, now_ms = self._leases.hold, self._bounds.click_hold_factor, moment.now_ms
         reached = len(ranked.ads)
         for place, compiled in enumerate(ranked.ads):
@@ -243,7 +285,9 @@ class Slots:
                 if len(places) == most:
                     reached = place + 1
                     break
-        return Held(places, holds, reached)
+            elif self._leases.paced_out(compiled.campaign):
+                paced.append(place)
+        return Held(places, holds, reached, paced)
 
     def _keep(self, offer: Offer, given: Award) -> None:
         ticket, winner = given.ticket, offer.contenders[given.place]
@@ -268,43 +312,13 @@ class Slots:
             ]
         )
 
-    async def _explain(
-        self,
-        moment: _Moment,
-        planned: Plan,
-        held: Held,
-        offer: Offer,
-        grant: Grant,
-        awards: Sequence[Award],
-    ) -> dict[str, object]:
+    async def _used(self, moment: _Moment, offer: Offer, awards: Sequence[Award]) -> dict[Rule, int]:
+        """How far the rules of what is placed are used up."""
         rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.candidate.rules]
         keys_windows = [(rule.key, rule.window_ms) for rule in rules]
         async with asyncio.timeout(moment.ask.deadline_ms / SECOND_MS):
             counts = await moment.counts.usage(offer.viewer_cap, keys_windows, offer.issued_at_ms)
-        used = dict(zip(rules, counts, strict=True))
-        return explain(moment.ask, moment.view, planned, held, offer, grant, awards, used)
-
-
-def _offer(moment: _Moment, planned: Plan, held: Held) -> Offer:
-    ask, view, ranked = moment.ask, moment.view, planned.ranked
-    return Offer(
-        decision=moment.ids[0],
-        viewer_cap=ask.viewer.cap,
-        viewer_log=ask.viewer.log,
-        surface=ask.surface,
-        country=ask.context.country or "",
-        platform=ask.context.platform or "",
-        floor_micros=planned.floor_micros,
-        positions=planned.positions,
-        contenders=[ranked.contender(place) for place in held.places],
-        holds=held.holds,
-        tickets=moment.ids[1 : len(planned.positions) + 1],
-        model=view.rates.name,
-        catalogue_version=view.snapshot.version,
-        epoch=moment.counts.epoch,
-        issued_at_ms=moment.now_ms,
-        expires_at_ms=moment.now_ms + ask.ticket_ttl_s * 1_000,
-    )
+        return dict(zip(rules, counts, strict=True))
 
 
 def _reservation(ask: Ask, offer: Offer, whole: bool) -> Reservation:

@@ -30,6 +30,11 @@ class PathParameter(NamedTuple):
 
 PATH_PARAMETERS = {
     "id": PathParameter("[1-9][0-9]{0,15}", {"type": "integer", "minimum": 1}, "The thing's id"),
+    "decision": PathParameter(
+        "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        {"type": "string", "format": "uuid"},
+        "The decision's id",
+    ),
     "ticket": PathParameter("[^/]+", {"type": "string"}, "A sealed ticket"),
     "sha256": PathParameter("[0-9a-f]{64}", {"type": "string"}, "The SHA-256 of the bytes"),
     "path": PathParameter(".*", {"type": "string"}, "The upstream's own path"),

@@ -72,6 +72,10 @@ class Twin:
             "rollout": {"bucket": bucket, "admitted_below": self.percent_bp, "in_rollout": admitted},
             "ads": [_considered(index, position) for position, index in placed]
             + [_considered(index, None) for index in (1, 4, 6)][: 3 * admitted],
+            "ads_left_off": 0,
+            "decision": str(uuid4()),
+            "funnel": dict.fromkeys(("eligible", "targeted", "above_floor"), len(CAST))
+            | dict.fromkeys(("in_budget", "under_cap", "placed"), len(placed)),
             "no_fill": None if placed else reason,
             "placed": [{"ad": index, "billable": "impression", "model": "prior"} for _, index in placed],
         }

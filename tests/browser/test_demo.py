@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browser_serving import serve_twin
+from browser_serving import serve_twin, show_ads_to_everybody
 from browser_twin import Twin
 from playwright.async_api import Page, expect
 
@@ -52,12 +52,22 @@ async def test_an_ad_is_shown_explained_and_reported_as_it_happens(
     await expect(page.locator(".sponsored")).to_have_text("Sponsored")
     await expect(page.locator("#why")).to_contain_text("Rollout bucket")
     await expect(page.locator("#why .caps li").first).to_contain_text("left per")
+    await expect(page.locator("#why .funnel")).to_contain_text("Eligible")
     await commits(page, "impression")
     await commits(page, "view")
     async with page.context.expect_page() as opened:
         await page.locator(".offer a").click()
     await expect((await opened.value).locator(".visit-brand")).to_be_visible()
     await commits(page, "click")
+
+
+async def test_a_decision_is_made_again(page: Page, service_url: str, viewer: int) -> None:
+    await show_ads_to_everybody(service_url)
+    await open_demo(page, service_url, viewer)
+    await walk(page, ".offer")
+    await page.wait_for_timeout(1_500)  # it is recorded within a second
+    await page.get_by_role("button", name="Make it again").click()
+    await expect(page.locator("#why .again output")).to_have_text("Made again: the same result.")
 
 
 async def test_hiding_ends_an_advertisers_ads_for_this_viewer(page: Page, demo: str, viewer: int) -> None:

@@ -158,11 +158,14 @@ class Market:
         self.now_ms = NOW_MS
         self.seed = 1
         self.may_serve = True
+        self.notes: Any = ()
 
     @property
     def slots(self) -> Slots:
         parts = Parts(
-            lambda: self.view, self.counters, self.hides, self.book, self.sealer, lambda: self.may_serve
+            *(lambda: self.view, self.counters, self.hides, self.book, self.sealer),
+            lambda: self.may_serve,
+            self.notes,
         )
         return Slots(parts, lambda: self.now_ms, lambda: self.seed, self.bounds)
 

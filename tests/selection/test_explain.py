@@ -48,7 +48,7 @@ async def test_every_reason_is_named() -> None:
     explanation = await explained(market, max_ads=1, floor_micros=1_000)
     assert reasons(explanation) == {
         1: "frequency_capped", 2: None, 3: "separation", 4: "hidden_by_viewer", 5: "no_budget", 6: "outbid",
-        7: "not_reached",
+        7: "not_reached", 8: "below_floor",
     }  # fmt: skip
     assert explanation["funnel"] == {
         "eligible": 9, "targeted": 8, "above_floor": 7, "ranked": 7, "in_budget": 5, "under_cap": 2, "placed": 1,
@@ -104,11 +104,9 @@ def check_sums(explanation: dict[str, Any], candidates_max: int) -> None:
     lost = Counter(reasons(explanation).values())
     capped = lost["frequency_capped"] + lost["separation"] + lost["minimum_time"] + lost["hidden_by_viewer"]
     assert funnel["ranked"] == min(funnel["above_floor"], candidates_max * RANKED_PER_CANDIDATE)
-    assert (
-        funnel["ranked"]
-        == len(explanation["ads"])
-        == funnel["in_budget"] + lost["no_budget"] + lost["not_reached"]
-    )
+    assert funnel["targeted"] == len(explanation["ads"]) + explanation["ads_left_off"]
+    assert funnel["targeted"] == funnel["above_floor"] + lost["below_floor"]
+    assert funnel["above_floor"] == funnel["in_budget"] + lost["no_budget"] + lost["not_reached"]
     assert funnel["in_budget"] == funnel["under_cap"] + capped
     assert funnel["under_cap"] == funnel["placed"] + lost["outbid"]
     assert funnel["placed"] == lost[None]

@@ -2,3 +2,6 @@
 
 -- name: ensure
 SELECT ensure_partitions($1, $2);
+
+-- name: drop
+SELECT drop_partitions($1, $2);

@@ -114,6 +114,7 @@ class DemoPages:
         app.router.add_get("/demo/api/viewers", self._viewers)
         app.router.add_get("/demo/api/rollout", self._rollout)
         app.router.add_get("/demo/api/live", self._live)
+        app.router.add_get("/demo/api/decisions/{decision:[0-9a-f-]{36}}", self._decision)
         app.router.add_post("/demo/api/feed", _from_our_page(self._feed))
         app.router.add_post("/demo/api/events", _from_our_page(self._event))
         app.router.add_post("/demo/api/release", _from_our_page(self._release))
@@ -175,6 +176,11 @@ class DemoPages:
             if answer.status != 200:
                 return web.Response(status=answer.status, body=body, content_type=answer.content_type)
         return _json({"feed": orjson.Fragment(body), "why": self._witness.explanation(asked.viewer)})
+
+    async def _decision(self, request: web.Request) -> web.Response:
+        """A recorded decision, made again."""
+        path = f"/v1/decisions/{request.match_info['decision']}"
+        return await self._forward("GET", path, self._service.operator_key)
 
     async def _event(self, request: web.Request) -> web.Response:
         viewed = self._viewed.decode(await read_body(request, BODY_MAX_BYTES))
@@ -259,9 +265,9 @@ class DemoPages:
             await asyncio.sleep(APPLIED_POLL_S)
         raise Problem(UNAVAILABLE, "The change is stored, but this process has not applied it yet.")
 
-    async def _forward(self, method: str, path: str, key: str, body: Any) -> web.Response:
+    async def _forward(self, method: str, path: str, key: str, body: Any = None) -> web.Response:
         headers = {hdrs.AUTHORIZATION: f"Bearer {key}", hdrs.CONTENT_TYPE: "application/json"}
-        url, data = f"{self._service.base_url}{path}", msgspec.json.encode(body)
+        url, data = f"{self._service.base_url}{path}", None if body is None else msgspec.json.encode(body)
         async with self._service.session.request(method, url, data=data, headers=headers) as answer:
             content = await answer.read()
             return web.Response(status=answer.status, body=content, content_type=answer.content_type)

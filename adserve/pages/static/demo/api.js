@@ -15,6 +15,7 @@ async function ask(method, path, body) {
 export const api = {
   feed: (viewer) => ask("POST", "feed", viewer),
   release: (tickets) => ask("POST", "release", { tickets }),
+  decision: (id) => ask("GET", `decisions/${id}`),
   sample: () => ask("GET", "viewers"),
   rollout: () => ask("GET", "rollout"),
   setPercent: (percent) => ask("PUT", "rollout", { percent }),

@@ -1,4 +1,5 @@
 // Why this ad is here, or why none is.
+import { api } from "./api.js";
 import { byId, el } from "./dom.js";
 import { count, money, percent, span, words } from "./format.js";
 
@@ -14,7 +15,12 @@ const REASONS = {
   paced_out: "Campaigns are saving their budget for later today.",
   below_floor: "No bid reaches the floor price.",
 };
-const LOSSES = { outbid: "outbid", frequency_capped: "at its cap", hidden_by_viewer: "hidden", separation: "too close", minimum_time: "too soon", no_budget: "no budget" };
+const LOSSES = {
+  outbid: "outbid", frequency_capped: "at its cap", hidden_by_viewer: "hidden", separation: "too close", minimum_time: "too soon",
+  no_budget: "no budget", paced_out: "saving budget", below_floor: "below the floor", not_reached: "not reached",
+  counters_away: "caps unknown",
+};
+const STEPS = ["eligible", "targeted", "above_floor", "in_budget", "under_cap", "placed"];
 const SCOPES = { a: "ad", c: "campaign", v: "brand", "*": "all ads" };
 const CONSIDERED_SHOWN = 5;
 const PIPS_MAX = 8;
@@ -40,8 +46,14 @@ function verdict({ lost, price_micros: price, bid, position }) {
   return lost ? LOSSES[lost.reason] ?? words(lost.reason) : `${money(price, bid.currency)}, after ${position}`;
 }
 
-function considered(ads, shown, campaigns) {
-  if (!ads.length) return null;
+/** How many ads got how far. */
+function funnel(steps) {
+  const step = (name) => el("div", { "--share": steps[name] / Math.max(steps.eligible, 1) }, el("dd", {}, count(steps[name])), el("dt", {}, words(name)));
+  return el("dl", { class: "funnel", "aria-label": "How many ads got how far" }, ...STEPS.map(step));
+}
+
+function considered(ads, leftOff, shown, campaigns) {
+  if (!ads.length) return [];
   const best = Math.max(...ads.map(({ value_micros: value }) => value), 1);
   const row = (ad) =>
     el(
@@ -51,8 +63,25 @@ function considered(ads, shown, campaigns) {
       el("span", { class: "meter", "--fill": `${(ad.value_micros / best) * 100}%` }),
       el("span", { class: "verdict" }, verdict(ad)),
     );
-  const ranked = ads.toSorted((one, other) => other.value_micros - one.value_micros).slice(0, CONSIDERED_SHOWN);
-  return el("ol", { class: "considered", "aria-label": "Ads considered, best first" }, ...ranked.map(row));
+  const ranked = ads.toSorted((one, other) => Boolean(one.lost) - Boolean(other.lost) || other.value_micros - one.value_micros);
+  const rest = ranked.slice(CONSIDERED_SHOWN).map(row);
+  const more = rest.length + leftOff;
+  const list = (label, rows) => el("ol", { class: "considered", "aria-label": label }, ...rows);
+  return [
+    list("Ads considered, best first", ranked.slice(0, CONSIDERED_SHOWN).map(row)),
+    more ? el("details", { class: "others" }, el("summary", {}, `${count(more)} more`), list("Other ads considered", rest)) : null,
+  ];
+}
+
+/** A decision is recorded within a second or two; whoever presses makes it again from what was recorded. */
+function again(decision) {
+  const said = el("output", { class: "aside" });
+  const ask = async () => {
+    said.textContent = "…";
+    const { same, differences } = await api.decision(decision).catch((error) => ({ differences: [error.message] }));
+    said.textContent = same ? "Made again: the same result." : differences.join("; ");
+  };
+  return el("p", { class: "again" }, el("button", { type: "button", class: "plain", click: ask }, "Make it again"), said, el("code", { title: "The decision's id" }, decision));
 }
 
 const nameOf = ({ campaign }, campaigns) => campaigns.get(campaign)?.name ?? `Campaign ${campaign}`;
@@ -89,5 +118,6 @@ export function explain(why, item, statusesToAd, campaigns) {
   byId("why-aside").textContent = "";
   if (!why) return byId("why").replaceChildren(el("p", { class: "empty" }, "Nothing is known about this feed."));
   const about = ad ? aboutAd(why, item, ad, campaigns) : aboutFeed(why, statusesToAd);
-  return byId("why").replaceChildren(...about, ...[considered(ads, ad, campaigns)].filter(Boolean));
+  const behind = why.funnel ? [funnel(why.funnel), ...considered(ads, why.ads_left_off, ad, campaigns), again(why.decision)] : [];
+  return byId("why").replaceChildren(...about, ...behind.filter(Boolean));
 }

@@ -1,0 +1,20 @@
+-- A row of `recorded_decisions` is a decision with its inputs; of `ad_versions`, the facts of an ad that one of them names.
+
+-- name: save_versions
+INSERT INTO ad_versions (digest, facts, used_on)
+SELECT digest, facts, $3 FROM unnest($1::bytea[], $2::bytea[]) AS given (digest, facts) ORDER BY digest
+ON CONFLICT (digest) DO UPDATE SET used_on = EXCLUDED.used_on WHERE ad_versions.used_on < EXCLUDED.used_on
+
+-- name: save_decisions
+INSERT INTO recorded_decisions (decided_on, decision_id, record)
+SELECT * FROM unnest($1::date[], $2::uuid[], $3::bytea[])
+ON CONFLICT DO NOTHING
+
+-- name: decision
+SELECT record FROM recorded_decisions WHERE decided_on = $1 AND decision_id = $2
+
+-- name: versions
+SELECT digest, facts FROM ad_versions WHERE digest = ANY ($1)
+
+-- name: forget_versions
+DELETE FROM ad_versions WHERE used_on < $1
