@@ -30,6 +30,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     # Root's own folder is closed to the user that its PostgreSQL runs as.
     data_home: Path = Path("/var/lib/adserve" if os.geteuid() == 0 else "~/.local/share/adserve")
     database_url: str | None = None
+    redis_url: Annotated[str, Meta(pattern=r"^(rediss?|redis\+cluster)://")] | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     public_url: str | None = None

@@ -42,7 +42,10 @@ from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
 from adserve.store.media import Media
 from adserve.store.secrets import Secrets
+from adserve.web import limiter
 from adserve.web.auth import Auth
+from adserve.web.gate import Admission, Refusals
+from adserve.web.limiter import Limiter
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +96,9 @@ class Core:
     journal: Journal
     recorder: Recorder
     slots: Slots
+    limiter: Limiter
+    admission: Admission
+    refusals: Refusals
     intake: Intake
 
     async def ensure_partitions(self, now_ms: int) -> None:
@@ -133,6 +139,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
+        Task("overload", core.limiter.step, limiter.WINDOW_S),
     )
 
 
@@ -175,6 +182,7 @@ async def build_core(
         draw,
         Bounds(settings.candidates_max, settings.click_hold_factor),
     )
+    admitting = Limiter(time.perf_counter, time.thread_time)
     return Core(
         settings=settings,
         database_url=database_url,
@@ -197,6 +205,9 @@ async def build_core(
         journal=journal,
         recorder=recorder,
         slots=slots,
+        limiter=admitting,
+        admission=Admission(slots, admitting, clock, draw),
+        refusals=Refusals(clock, draw),
         intake=Intake(sealer, counters, book, recorder, draw, may_serve=may_serve),
     )
 
