@@ -8,7 +8,7 @@ import orjson
 from loadtest.events import EventsFigures
 from loadtest.figures import Plan, Spread, spread_of
 from loadtest.processes import Cores
-from loadtest.slots import Round, Seen
+from loadtest.slots import Round, Seen, most_refused
 
 
 class Memory(NamedTuple):
@@ -39,28 +39,28 @@ class Figures(NamedTuple):
 
 
 RATIOS: dict[str, Callable[[Round], float | None]] = {
-    "slots_ratio": lambda one: one.usual.load.per_s / one.bare.load.per_s,
+    "slots_ratio": lambda one: one.usual.per_s / one.bare.per_s,
     "slots_cpu_ratio": lambda one: one.bare.cpu_us / one.usual.cpu_us,
-    "slots_ratio_redis": lambda one: one.shared and one.shared.load.per_s / one.bare.load.per_s,
+    "slots_ratio_redis": lambda one: one.shared and one.shared.per_s / one.bare.per_s,
     "growth_100_to_100k": lambda one: one.large.cpu_us / one.small.cpu_us,
     "p99_ratio_at_70": lambda one: one.comfortable.p99_ms / one.bare_comfortable.p99_ms,
-    "goodput_at_2x": lambda one: one.twice.good_per_s / one.usual.load.per_s,
-    "goodput_at_3x": lambda one: one.thrice.good_per_s / one.usual.load.per_s,
+    "goodput_at_2x": lambda one: one.twice.good_per_s / one.usual.per_s,
+    "goodput_at_3x": lambda one: one.thrice.good_per_s / one.usual.per_s,
     "admitted_p99_ratio_at_2x": lambda one: one.twice.p99_ms / one.comfortable.p99_ms,
     "admitted_p99_ratio_at_3x": lambda one: one.thrice.p99_ms / one.comfortable.p99_ms,
     "two_worker_cpu_ratio": lambda one: one.two and one.shared and one.two.cpu_us / one.shared.cpu_us,
 }
 
 SPREADS: dict[str, Callable[[Round], float | None]] = {
-    "slots_per_s": lambda one: one.usual.load.per_s,
+    "slots_per_s": lambda one: one.usual.per_s,
     "slots_cpu_us": lambda one: one.usual.cpu_us,
-    "bare_per_s": lambda one: one.bare.load.per_s,
+    "bare_per_s": lambda one: one.bare.per_s,
     "bare_cpu_us": lambda one: one.bare.cpu_us,
     "small_cpu_us": lambda one: one.small.cpu_us,
     "large_cpu_us": lambda one: one.large.cpu_us,
-    "redis_per_s": lambda one: one.shared and one.shared.load.per_s,
+    "redis_per_s": lambda one: one.shared and one.shared.per_s,
     "redis_cpu_us": lambda one: one.shared and one.shared.cpu_us,
-    "two_workers_per_s": lambda one: one.two and one.two.load.per_s,
+    "two_workers_per_s": lambda one: one.two and one.two.per_s,
     "two_workers_cpu_us": lambda one: one.two and one.two.cpu_us,
     "p50_ms_at_70": lambda one: one.comfortable.p50_ms,
     "p99_ms_at_70": lambda one: one.comfortable.p99_ms,
@@ -92,7 +92,7 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "ads_per_request": sum(placed) / len(placed),
         "alone_p50_ms": slots.alone.p50_ms,
         "alone_p99_ms": slots.alone.p99_ms,
-        "refused_in_closed_loop": max(one.usual.refused for one in slots.rounds),
+        "refused_in_closed_loop": most_refused(slots.rounds),
         "generator_per_s": slots.generator_per_s,
         "generator_busy": max(one.bare.load.busy for one in slots.rounds),
         "events_per_s": round(events.adserve.median, 1),

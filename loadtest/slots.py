@@ -45,9 +45,11 @@ class Services(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """`refused` is the share of the answers that were looked at which were no decision."""
+    """Decisions a second and what one costs of the core. `refused` is the share of the answers that were looked at which
+    were none: it should be nought, and then that is the same as of all answers."""
 
     load: Load
+    per_s: float
     cpu_us: float
     refused: float
 
@@ -101,7 +103,8 @@ class _Bench:
         )
         used_s = sum(map(cpu_s, pids)) - before_s
         refused = sum(body.endswith(NO_DECISION) for body in done.bodies) / len(done.bodies)
-        return Closed(done, used_s * 1e6 / (done.per_s * self.plan.round_s), refused)
+        per_s = done.per_s * max(1 - refused, 1 / len(done.bodies))
+        return Closed(done, per_s, used_s * 1e6 / (per_s * self.plan.round_s), refused)
 
     async def offered(self, server: Ready, per_s: float, seed: int, side: Sequence[bytes] = ()) -> Offered:
         """Raises LoadError when an event of `side` was not settled."""
@@ -128,7 +131,7 @@ class _Bench:
     async def round(self, bare: Ready, nth: int) -> Round:
         small, usual, large, shared, two = self.services
         ours, theirs = await self.closed(usual), await self.closed(bare)
-        can_per_s, bare_can_per_s = ours.load.per_s, theirs.load.per_s
+        can_per_s, bare_can_per_s = ours.per_s, theirs.per_s
         return Round(
             usual=ours,
             bare=theirs,
@@ -175,7 +178,7 @@ async def measure(
 
 
 def _line(done: Round) -> str:
-    usual, bare = done.usual.load.per_s, done.bare.load.per_s
+    usual, bare = done.usual.per_s, done.bare.per_s
     return (
         f"{usual:,.0f}/s, bare {bare:,.0f}/s; {done.twice.good_per_s / usual:.0%} of it at twice, "
         f"{done.thrice.good_per_s / usual:.0%} at three times as many as it can"
@@ -188,9 +191,15 @@ def _warn(rounds: Sequence[Round], say: Say) -> None:
         say(
             f"warning: the generator was busy {busy:.0%} of its core: the bare handler may be faster than it seems"
         )
-    refused = max(one.usual.refused for one in rounds)
+    refused = most_refused(rounds)
     if refused:
         say(f"warning: {refused:.1%} of a closed loop's requests were refused or late")
+
+
+def most_refused(rounds: Sequence[Round]) -> float:
+    """The largest share of a closed loop's answers that were no decision."""
+    loads = [load for one in rounds for load in (one.usual, one.small, one.large, one.shared, one.two)]
+    return max(load.refused for load in loads if load is not None)
 
 
 async def tickets(service: Ready, bodies: Sequence[Mapping[str, Any]], wanted: int) -> list[str]:

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WORDS = [
     "--sizes",
-    "20",
+    "50",
     "60",
-    "100",
+    "70",
     "--viewers",
     "300",
     "--rounds",
