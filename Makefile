@@ -39,7 +39,7 @@ format: $(VENV)/dev.stamp     ## put the code into shape
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: $(VENV)/dev.stamp      ## slots/s and events/s beside their ceilings, into loadtest/results/latest.json
+bench: $(VENV)/dev.stamp      ## what slots and events cost beside their ceilings, into loadtest/results/latest.json
 	$(BIN)/python -m loadtest $(ARGS)
 
 restart-check: $(VENV)/dev.stamp  ## how soon ads come after a start with 5,000,000 events behind it (ARGS="--events 100000")

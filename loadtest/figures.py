@@ -7,10 +7,18 @@ from typing import NamedTuple
 Say = Callable[[str], None]
 
 
-class Plan(NamedTuple):
-    """How much is measured. A round lasts `round_s` for slots, and until its events are in for events."""
+class Sizes(NamedTuple):
+    """Campaigns, an ad each, in the three catalogues that are served."""
 
-    campaigns: int
+    small: int
+    usual: int
+    large: int
+
+
+class Plan(NamedTuple):
+    """How much is measured. A load of slots lasts `round_s`, one of events until they are in."""
+
+    sizes: Sizes
     viewers: int
     rounds: int
     round_s: float
@@ -23,6 +31,10 @@ class Spread(NamedTuple):
     median: float
     least: float
     most: float
+
+
+def median(values: Iterable[float]) -> float:
+    return statistics.median(values)
 
 
 def spread_of(values: Iterable[float]) -> Spread:

@@ -1,10 +1,13 @@
-"""A closed-loop HTTP load generator that costs little beside what it measures: raw sockets, requests made ahead."""
+"""A closed-loop HTTP load generator that costs little beside what it measures: raw sockets, requests made ahead.
+
+loadtest/open_loop.py sends by a schedule over the same connections.
+"""
 
 import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 from adserve.domain.time import SECOND_MS
 
@@ -56,72 +59,63 @@ async def load(
 ) -> Load:
     """Keeps `connections` busy for `seconds`, or until every request was sent once. Raises LoadError."""
     run = _Run(requests, seconds, kept_every)
-    loop = asyncio.get_running_loop()
     started_s, cpu_s = time.perf_counter(), time.process_time()
-    opened = [
-        await loop.create_connection(lambda: _Connection(run), HOST, port)
-        for _ in range(min(connections, len(requests)))
-    ]
+    opened = await connect(port, run, min(connections, len(requests)))
+    run.start(opened)
     try:
         async with asyncio.timeout(PATIENCE_S + (seconds or 0.0)):
-            await asyncio.gather(*(connection.done for _, connection in opened))
+            await run.done
     except TimeoutError:
         raise LoadError("the answers do not come to an end") from None
     finally:
-        for transport, _ in opened:
-            transport.abort()
+        for connection in opened:
+            connection.abort()
     elapsed_s = time.perf_counter() - started_s
     ordered = sorted(run.latencies_s)
     return Load(
         per_s=len(ordered) / elapsed_s,
-        p50_ms=ordered[len(ordered) // 2] * SECOND_MS,
-        p99_ms=ordered[len(ordered) * 99 // 100] * SECOND_MS,
+        p50_ms=quantile(ordered, 0.5) * SECOND_MS,
+        p99_ms=quantile(ordered, 0.99) * SECOND_MS,
         busy=(time.process_time() - cpu_s) / elapsed_s,
         bodies=run.bodies,
     )
 
 
-class _Run:
-    """What the connections of one load share."""
-
-    def __init__(self, requests: Sequence[bytes], seconds: float | None, kept_every: int) -> None:
-        self._requests = requests
-        self._sent = 0
-        self._stop_at_s = None if seconds is None else time.perf_counter() + seconds
-        self._kept_every = kept_every
-        self.latencies_s: list[float] = []
-        self.bodies: list[bytes] = []
-
-    def next_request(self, now_s: float) -> bytes | None:
-        """In turn; without a time, each is sent once."""
-        if self._stop_at_s is None:
-            if self._sent == len(self._requests):
-                return None
-        elif now_s >= self._stop_at_s:
-            return None
-        request = self._requests[self._sent % len(self._requests)]
-        self._sent += 1
-        return request.replace(SERIAL, b"%0*d" % (len(SERIAL), next(_serials)), 1)
-
-    def answered(self, latency_s: float, body: bytes) -> None:
-        if len(self.latencies_s) % self._kept_every == 0:
-            self.bodies.append(body)
-        self.latencies_s.append(latency_s)
+def quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[int(len(ordered) * share)]
 
 
-class _Connection(asyncio.Protocol):
-    """Sends the next request as soon as the answer to the last is complete."""
+def numbered(request: bytes) -> bytes:
+    """The request with a number of its own, if it wants one."""
+    return request.replace(SERIAL, b"%0*d" % (len(SERIAL), next(_serials)), 1)
 
-    def __init__(self, run: _Run) -> None:
-        self._run = run
+
+class Owner(Protocol):
+    """Whose connections they are: told of each whole body of a 200, and of the end of a connection by an error."""
+
+    def answered(self, connection: "Connection", body: bytes, now_s: float) -> None: ...
+
+    def failed(self, error: LoadError) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One request at a time. `since_s` is what its latency counts from."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.since_s = 0.0
+        self._owner = owner
         self._buffer = b""
-        self._sent_at_s = 0.0
         self._transport: asyncio.WriteTransport
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def send(self, request: bytes, since_s: float) -> None:
+        self.since_s = since_s
+        self._transport.write(request)
+
+    def abort(self) -> None:
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
-        self._send(time.perf_counter())
 
     def data_received(self, data: bytes) -> None:
         answer = self._buffer + data if self._buffer else data
@@ -136,28 +130,56 @@ class _Connection(asyncio.Protocol):
             self._buffer = answer
             return
         self._buffer = b""
-        if not answer.startswith(_OK):
-            self._end(LoadError(answer[:500].decode(errors="replace")))
-            return
-        now_s = time.perf_counter()
-        self._run.answered(now_s - self._sent_at_s, answer[body_at:])
-        self._send(now_s)
+        if answer.startswith(_OK):
+            self._owner.answered(self, answer[body_at:], time.perf_counter())
+        else:
+            self._owner.failed(LoadError(answer[:500].decode(errors="replace")))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end(LoadError(f"the connection was closed: {error}"))
+        self._owner.failed(LoadError(f"the connection was closed: {error}"))
 
-    def _send(self, now_s: float) -> None:
-        request = self._run.next_request(now_s)
-        if request is None:
-            self._end(None)
-            return
-        self._sent_at_s = now_s
-        self._transport.write(request)
 
-    def _end(self, error: LoadError | None) -> None:
-        if self.done.done():
-            return
-        if error is None:
-            self.done.set_result(None)
-        else:
+async def connect(port: int, owner: Owner, count: int) -> list[Connection]:
+    loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(lambda: Connection(owner), HOST, port))[1] for _ in range(count)]
+
+
+class _Run:
+    """One closed loop: each connection sends the next request as soon as the answer to its last is complete."""
+
+    def __init__(self, requests: Sequence[bytes], seconds: float | None, kept_every: int) -> None:
+        self._requests = requests
+        self._sent = 0
+        self._answering = 0
+        self._stop_at_s = None if seconds is None else time.perf_counter() + seconds
+        self._kept_every = kept_every
+        self.latencies_s: list[float] = []
+        self.bodies: list[bytes] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def start(self, connections: Sequence[Connection]) -> None:
+        self._answering = len(connections)
+        for connection in connections:
+            self._send(connection, time.perf_counter())
+
+    def answered(self, connection: Connection, body: bytes, now_s: float) -> None:
+        if len(self.latencies_s) % self._kept_every == 0:
+            self.bodies.append(body)
+        self.latencies_s.append(now_s - connection.since_s)
+        self._send(connection, now_s)
+
+    def failed(self, error: LoadError) -> None:
+        if not self.done.done():
             self.done.set_exception(error)
+
+    def _send(self, connection: Connection, now_s: float) -> None:
+        """In turn; without a time, each is sent once."""
+        over = self._sent == len(self._requests) if self._stop_at_s is None else now_s >= self._stop_at_s
+        if not over:
+            request = self._requests[self._sent % len(self._requests)]
+            self._sent += 1
+            connection.send(numbered(request), now_s)
+            return
+        self._answering -= 1
+        if not self._answering and not self.done.done():
+            self.done.set_result(None)

@@ -35,6 +35,7 @@ class Wanted(Struct, frozen=True):
     answer: str = ""
     database_url: str = ""
     folder: str = ""
+    redis_url: str | None = None
 
 
 class Ready(Struct, frozen=True):
@@ -54,9 +55,16 @@ class Server(Protocol):
 @asynccontextmanager
 async def adserve(wanted: Wanted) -> AsyncIterator[Ready]:
     """The service as it is, with a click model of full size."""
-    loaded = settings.load(data_home=wanted.folder, host=HOST, port=0, public_url=None, upstream_url=None)
+    loaded = settings.load(
+        data_home=wanted.folder,
+        host=HOST,
+        port=0,
+        public_url=None,
+        upstream_url=None,
+        redis_url=wanted.redis_url,
+    )
     if loaded.model_path is None:
-        loaded = msgspec.structs.replace(loaded, model_path=_drawn_model(loaded.data_home / "model"))
+        loaded = msgspec.structs.replace(loaded, model_path=drawn_model(loaded.data_home / "model"))
     service = await start(loaded, wanted.database_url)
     collect_rarely()
     try:
@@ -115,7 +123,7 @@ class _Trivial(asyncio.Protocol):
         self._transport.write(self._answer)
 
 
-def _drawn_model(folder: Path) -> Path:
+def drawn_model(folder: Path) -> Path:
     """What a prediction costs does not depend on what the weights are worth."""
     weights = np.random.default_rng(0).normal(0.0, 0.1, BUCKETS)
     training = artifact.Training("", "", "", rows=0, clicks=0, regularisation=1.0, metrics={})

@@ -1,14 +1,20 @@
-"""Slots a second of the service, beside an aiohttp handler that only parses and serialises the same JSON."""
+"""Slot requests, beside an aiohttp handler that only parses and serialises the same JSON.
 
+A round loads every server in turn, one at a time: as fast as they can (closed loop), and by a schedule (open loop) at 70 %
+of what they could in this same round, and the service beyond what it can.
+"""
+
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 import orjson
 
-from loadtest.figures import Plan, Say, Spread, spread_of
-from loadtest.generator import Load, load, post
-from loadtest.processes import Cores, cpu_s, serving
+from loadtest.figures import Plan, Say
+from loadtest.generator import Load, LoadError, load, post
+from loadtest.open_loop import NO_DECISION, Offered, offer
+from loadtest.processes import Cores, children, cpu_s, serving
 from loadtest.servers import Ready, Wanted
 
 EXPLAINED = 200
@@ -17,102 +23,188 @@ WARM_UP_S = 4.0
 """Until the leases of the campaigns have grown to the rate at which they are drawn on."""
 GENERATOR_BUSY_MAX = 0.9
 """A generator that is busier than this has no time to see how fast the server is."""
+COMFORTABLE = 0.7
+"""The share of its capacity at which a server's latency is looked at."""
+SIDE_CALLS_PER_S = 20
+SIDE_EVENTS = 10
+"""In each call that is sent beside an overload."""
+REST_S = 1.0
+"""After an overload, until the service admits again as many as before it."""
+SETTLED = ("recorded", "unbilled_kind")
 
 
-class SlotsFigures(NamedTuple):
-    """`cpu_us` is what a request costs of the server's core, `matched` are the ads that fit a viewer, `filled` is the
-    share of requests with an ad, `alone` the service with one request at a time."""
+class Services(NamedTuple):
+    """The service with a small, the usual and a large catalogue; with the usual one and counters in Redis; and that with two
+    workers. The last two are None where there is no Redis."""
 
-    adserve: Spread
-    bare: Spread
-    adserve_cpu_us: Spread
-    bare_cpu_us: Spread
-    generator_per_s: float
-    generator_busy: float
-    p50_ms: float
-    p99_ms: float
-    bare_p50_ms: float
-    bare_p99_ms: float
-    alone_p50_ms: float
-    alone_p99_ms: float
-    matched_p50: int
-    matched_p99: int
-    filled: float
-    ads_per_request: float
-
-    @property
-    def ratio(self) -> float:
-        return self.adserve.median / self.bare.median
-
-    @property
-    def cpu_ratio(self) -> float:
-        return self.bare_cpu_us.median / self.adserve_cpu_us.median
+    small: Ready
+    usual: Ready
+    large: Ready
+    shared: Ready | None
+    two: Ready | None
 
 
-class _Round(NamedTuple):
+class Closed(NamedTuple):
+    """Decisions a second and what one costs of the core. `refused` is the share of the answers that were looked at which
+    were none: it should be nought, and then that is the same as of all answers."""
+
     load: Load
+    per_s: float
     cpu_us: float
+    refused: float
+
+
+class Round(NamedTuple):
+    """What one round saw of each server."""
+
+    usual: Closed
+    bare: Closed
+    small: Closed
+    large: Closed
+    shared: Closed | None
+    two: Closed | None
+    comfortable: Offered
+    bare_comfortable: Offered
+    twice: Offered
+    thrice: Offered
+
+
+class Seen(NamedTuple):
+    """`matched` are the ads that fit a viewer, ascending; `alone` is the service with one request at a time."""
+
+    rounds: list[Round]
+    alone: Load
+    generator_per_s: float
+    matched: list[int]
+
+
+class _Bench:
+    def __init__(self, plan: Plan, services: Services, bodies: Sequence[Mapping[str, Any]]) -> None:
+        self.plan = plan
+        self.services = services
+        self.bodies = bodies
+        self._requests: dict[str, list[bytes]] = {}
+
+    def requests(self, server: Ready) -> list[bytes]:
+        """A server that asks for no key is sent what the service is sent."""
+        key = server.key or self.services.usual.key
+        if key not in self._requests:
+            self._requests[key] = [post("/v1/slots", orjson.dumps(body), key) for body in self.bodies]
+        return self._requests[key]
+
+    async def closed(self, server: Ready, workers: int = 1) -> Closed:
+        pids = [server.pid, *children(server.pid)]
+        before_s = sum(map(cpu_s, pids))
+        done = await load(
+            server.port,
+            self.requests(server),
+            connections=self.plan.connections * workers,
+            seconds=self.plan.round_s,
+        )
+        used_s = sum(map(cpu_s, pids)) - before_s
+        refused = sum(body.endswith(NO_DECISION) for body in done.bodies) / len(done.bodies)
+        per_s = done.per_s * max(1 - refused, 1 / len(done.bodies))
+        return Closed(done, per_s, used_s * 1e6 / (per_s * self.plan.round_s), refused)
+
+    async def offered(self, server: Ready, per_s: float, seed: int, side: Sequence[bytes] = ()) -> Offered:
+        """Raises LoadError when an event of `side` was not settled."""
+        requests, seconds = self.requests(server), self.plan.round_s
+        done = await offer(server.port, requests, per_s=per_s, seconds=seconds, seed=seed, side=side)
+        await asyncio.sleep(REST_S)
+        for body in done.side.bodies:
+            for result in orjson.loads(body)["results"]:
+                if result["outcome"] not in SETTLED:
+                    raise LoadError(f"an event beside an overload was answered {result}")
+        return done
+
+    async def side(self) -> list[bytes]:
+        """Calls with events that nobody has sent before."""
+        calls = max(1, round(SIDE_CALLS_PER_S * self.plan.round_s))
+        usual = self.services.usual
+        fresh = await tickets(usual, self.bodies, calls * SIDE_EVENTS)
+        events = [{"ticket": ticket, "kind": "impression"} for ticket in fresh]
+        return [
+            post("/v1/events", orjson.dumps({"events": events[first : first + SIDE_EVENTS]}), usual.key)
+            for first in range(0, len(events), SIDE_EVENTS)
+        ]
+
+    async def round(self, bare: Ready, nth: int) -> Round:
+        small, usual, large, shared, two = self.services
+        ours, theirs = await self.closed(usual), await self.closed(bare)
+        can_per_s, bare_can_per_s = ours.per_s, theirs.per_s
+        return Round(
+            usual=ours,
+            bare=theirs,
+            small=await self.closed(small),
+            large=await self.closed(large),
+            shared=None if shared is None else await self.closed(shared),
+            two=None if two is None else await self.closed(two, workers=2),
+            comfortable=await self.offered(usual, COMFORTABLE * can_per_s, nth),
+            bare_comfortable=await self.offered(bare, COMFORTABLE * bare_can_per_s, nth),
+            twice=await self.offered(usual, 2 * can_per_s, nth, await self.side()),
+            thrice=await self.offered(usual, 3 * can_per_s, nth, await self.side()),
+        )
 
 
 async def measure(
-    plan: Plan, cores: Cores, service: Ready, bodies: Sequence[Mapping[str, Any]], say: Say
-) -> SlotsFigures:
-    requests = [post("/v1/slots", orjson.dumps(body), service.key) for body in bodies]
+    plan: Plan, cores: Cores, services: Services, bodies: Sequence[Mapping[str, Any]], say: Say
+) -> Seen:
+    bench, usual = _Bench(plan, services, bodies), services.usual
     say("warming up")
-    warm = await load(service.port, requests, connections=plan.connections, seconds=WARM_UP_S)
-    typical = sorted(warm.bodies, key=len)[len(warm.bodies) // 2].decode()
-    matched = await _matched(service, bodies[:EXPLAINED])
-    ours: list[_Round] = []
-    theirs: list[_Round] = []
+    warm = {
+        service.port: await load(
+            service.port, bench.requests(service), connections=plan.connections, seconds=WARM_UP_S
+        )
+        for service in services
+        if service is not None
+    }
+    answers = sorted(warm[usual.port].bodies, key=len)
+    typical = answers[len(answers) // 2].decode()
+    matched = await _matched(usual, bodies[:EXPLAINED])
     async with AsyncExitStack() as stack:
         bare = await stack.enter_async_context(serving("bare", cores.server, Wanted(typical)))
         trivial = await stack.enter_async_context(serving("trivial", cores.server, Wanted(typical)))
-        await load(bare.port, requests, connections=plan.connections, seconds=1.0)
+        await load(bare.port, bench.requests(bare), connections=plan.connections, seconds=1.0)
+        rounds = []
         for nth in range(plan.rounds):
-            ours.append(await _round(plan, service, requests))
-            theirs.append(await _round(plan, bare, requests))
-            say(
-                f"slots, round {nth + 1} of {plan.rounds}: "
-                f"adserve {ours[-1].load.per_s:,.0f}/s, bare {theirs[-1].load.per_s:,.0f}/s"
-            )
-        alone = await load(service.port, requests, connections=1, seconds=plan.round_s)
-        most = await load(trivial.port, requests, connections=plan.connections, seconds=plan.round_s)
-    busy = max(one.load.busy for one in theirs)
+            rounds.append(await bench.round(bare, nth))
+            say(f"slots, round {nth + 1} of {plan.rounds}: {_line(rounds[-1])}")
+        alone = await load(usual.port, bench.requests(usual), connections=1, seconds=plan.round_s)
+        most = await load(
+            trivial.port, bench.requests(bare), connections=plan.connections, seconds=plan.round_s
+        )
+    _warn(rounds, say)
+    return Seen(rounds, alone, most.per_s, matched)
+
+
+def _line(done: Round) -> str:
+    usual, bare = done.usual.per_s, done.bare.per_s
+    return (
+        f"{usual:,.0f}/s, bare {bare:,.0f}/s; {done.twice.good_per_s / usual:.0%} of it at twice, "
+        f"{done.thrice.good_per_s / usual:.0%} at three times as many as it can"
+    )
+
+
+def _warn(rounds: Sequence[Round], say: Say) -> None:
+    busy = max(one.bare.load.busy for one in rounds)
     if busy > GENERATOR_BUSY_MAX:
         say(
             f"warning: the generator was busy {busy:.0%} of its core: the bare handler may be faster than it seems"
         )
-    placed = [len(orjson.loads(body)["placements"]) for one in ours for body in one.load.bodies]
-    return SlotsFigures(
-        adserve=spread_of(one.load.per_s for one in ours),
-        bare=spread_of(one.load.per_s for one in theirs),
-        adserve_cpu_us=spread_of(one.cpu_us for one in ours),
-        bare_cpu_us=spread_of(one.cpu_us for one in theirs),
-        generator_per_s=most.per_s,
-        generator_busy=busy,
-        p50_ms=spread_of(one.load.p50_ms for one in ours).median,
-        p99_ms=spread_of(one.load.p99_ms for one in ours).median,
-        bare_p50_ms=spread_of(one.load.p50_ms for one in theirs).median,
-        bare_p99_ms=spread_of(one.load.p99_ms for one in theirs).median,
-        alone_p50_ms=alone.p50_ms,
-        alone_p99_ms=alone.p99_ms,
-        matched_p50=matched[len(matched) // 2],
-        matched_p99=matched[len(matched) * 99 // 100],
-        filled=sum(map(bool, placed)) / len(placed),
-        ads_per_request=sum(placed) / len(placed),
-    )
+    refused = most_refused(rounds)
+    if refused:
+        say(f"warning: {refused:.1%} of a closed loop's requests were refused or late")
 
 
-async def _round(plan: Plan, server: Ready, requests: Sequence[bytes]) -> _Round:
-    before_s = cpu_s(server.pid)
-    done = await load(server.port, requests, connections=plan.connections, seconds=plan.round_s)
-    return _Round(done, (cpu_s(server.pid) - before_s) * 1e6 / (done.per_s * plan.round_s))
+def most_refused(rounds: Sequence[Round]) -> float:
+    """The largest share of a closed loop's answers that were no decision."""
+    loads = [load for one in rounds for load in (one.usual, one.small, one.large, one.shared, one.two)]
+    return max(load.refused for load in loads if load is not None)
 
 
 async def tickets(service: Ready, bodies: Sequence[Mapping[str, Any]], wanted: int) -> list[str]:
     """Tickets that no event was sent for. Raises LookupError when the service places too few ads."""
-    asked = [orjson.dumps(body) for body in bodies]
-    requests = [post("/v1/slots", body, service.key) for body in asked]
+    requests = [post("/v1/slots", orjson.dumps(body), service.key) for body in bodies]
     found: list[str] = []
     while len(found) < wanted:
         answers = (await load(service.port, requests[:wanted], connections=4, kept_every=1)).bodies

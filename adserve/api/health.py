@@ -1,6 +1,6 @@
 """/healthz, /readyz and /metrics: for who runs the service."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from msgspec import Struct
@@ -29,11 +29,18 @@ class Readiness(Struct, frozen=True):
 Check = Callable[[], Part]
 
 
-class Health:
-    """`checks` read what is known already: they await nothing and never fail."""
+async def _own_metrics() -> bytes:
+    return generate_latest()
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+
+class Health:
+    """`checks` read what is known already: they await nothing and never fail. `metrics` gives what Prometheus reads."""
+
+    def __init__(
+        self, checks: Mapping[str, Check], metrics: Callable[[], Awaitable[bytes]] = _own_metrics
+    ) -> None:
         self._checks = checks
+        self._metrics = metrics
 
     async def healthz(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
         return json_response(Alive())
@@ -44,7 +51,7 @@ class Health:
         return json_response(Readiness(ready, parts), 200 if ready else 503)
 
     async def metrics(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def operations(self) -> list[Operation]:
         return [

@@ -22,7 +22,7 @@ from adserve.domain.time import Clock
 from adserve.metering.errors import TicketRefused
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.tickets import Sealer
-from adserve.selection.slots import Slots
+from adserve.web.gate import Slots
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import FORBIDDEN, INVALID, FieldError, Problem, invalid
 from adserve.web.replies import JSON, json_response

@@ -58,7 +58,10 @@ from adserve.store.ledger import Ledger
 from adserve.store.media import Media
 from adserve.store.secrets import Secrets
 from adserve.store.shared_counters import SharedCounters
+from adserve.web import limiter
 from adserve.web.auth import Auth
+from adserve.web.gate import Admission, Refusals
+from adserve.web.limiter import Limiter
 
 DECISIONS_SHED = Counter(
     "adserve_recorded_decisions_shed", "Decisions that were to be recorded and were not."
@@ -129,6 +132,9 @@ class Core:
     journal: Journal
     recorder: Recorder
     slots: Slots
+    limiter: Limiter
+    admission: Admission
+    refusals: Refusals
     intake: Intake
     recording: Recording
     decisions: Decisions
@@ -204,6 +210,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
+        Task("overload", core.limiter.step, limiter.WINDOW_S),
     )
 
 
@@ -249,6 +256,7 @@ async def build_core(
         draw,
         Bounds(settings.candidates_max, settings.click_hold_factor),
     )
+    admitting = Limiter(time.perf_counter, time.thread_time)
     return Core(
         settings=settings,
         database_url=database_url,
@@ -279,6 +287,9 @@ async def build_core(
         decisions=decisions,
         funnel=funnel,
         funnel_store=funnel_store,
+        limiter=admitting,
+        admission=Admission(slots, admitting, clock, draw),
+        refusals=Refusals(clock, draw),
         intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
     )
 

@@ -23,12 +23,13 @@ from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.upstream import Upstream
 from adserve.bootstrap.core import Core, system_clock
+from adserve.bootstrap.peers import Peers
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.database.replica_lock import Serving
 from adserve.domain.time import SECOND_MS
 from adserve.limits.counters import MemoryCounters
-from adserve.selection.slots import Slots
 from adserve.store.desk import Desk
+from adserve.web.gate import Admission
 from adserve.web.operations import Operation
 
 
@@ -39,12 +40,16 @@ class Resource(Protocol):
 SILENCE_MAX_MS = 5 * SECOND_MS
 """The snapshot is asked for twice a second: without an answer for so long, PostgreSQL hangs."""
 
-Witness = Callable[[Slots], AnySlots]
+Witness = Callable[[Admission], AnySlots]
 """What stands before the slots that the wrapper asks."""
 
 
 def operations_of(
-    core: Core, session: ClientSession, witness: Witness, failures: Callable[[], dict[str, str]]
+    core: Core,
+    session: ClientSession,
+    witness: Witness,
+    failures: Callable[[], dict[str, str]],
+    peers: Peers | None = None,
 ) -> list[Operation]:
     """The whole API; `failures` are the background tasks that fail now, with the reason."""
     settings, clock = core.settings, core.clock
@@ -54,7 +59,7 @@ def operations_of(
     )
     encoder = PlacementEncoder(settings.base_url)
     slots = SlotsApi(
-        core.slots,
+        core.admission,
         core.sealer,
         core.pseudonyms,
         encoder,
@@ -77,7 +82,7 @@ def operations_of(
         Impressions(analysts),
         Reports(analysts, clock),
         Decisions(analysts),
-        Health(_checks(core, failures)),
+        _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]
 
@@ -89,7 +94,7 @@ def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witnes
         return []
     feed = Feed(
         Upstream(session, settings.upstream_url),
-        witness(core.slots),
+        witness(core.admission),
         core.auth,
         viewer=core.viewer,
         encode=encoder.placement,
@@ -97,6 +102,16 @@ def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witnes
         bounds=FeedBounds(DEADLINE_DEFAULT_MS, settings.feed_body_max_bytes, settings.feed_items_max),
     )
     return [feed]
+
+
+def _health(core: Core, failures: Callable[[], dict[str, str]], peers: Peers | None) -> Health:
+    if peers is None:
+        return Health(_checks(core, failures))
+
+    def workers() -> Part:
+        return Part(True, f"{peers.others.alive} of {peers.others.wanted}, this is number {peers.worker}")
+
+    return Health({**_checks(core, failures), "workers": workers}, peers.metrics)
 
 
 def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Callable[[], Part]]:

@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from uuid import uuid4
 
@@ -24,6 +25,7 @@ from adserve.bootstrap.core import (
     tasks_of,
 )
 from adserve.bootstrap.edge import Witness, operations_of
+from adserve.bootstrap.peers import PERIOD_S, Peers
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
 from adserve.database.refusal import DatabaseRefused
@@ -34,6 +36,7 @@ from adserve.settings import Settings, SettingsError
 from adserve.store.notify import Listener
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
+from adserve.web.gate import Connection
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class Service:
     `finished` is set when the service cannot go on: another process has taken its place.
     """
 
-    def __init__(self, core: Core, session: ClientSession) -> None:
+    def __init__(self, core: Core, session: ClientSession, peers: Peers | None) -> None:
         self.core = core
         self.url = f"http://{core.settings.host}:{core.settings.port}"
         self.finished = asyncio.Event()
@@ -73,9 +76,14 @@ class Service:
             ),
             system_clock,
         )
-        self._periodic = Background((Task("listener", self._listener.step, 1.0), *self._tasks), core.clock)
+        told = () if peers is None else (Task("peers", peers.step, PERIOD_S),)
+        self._periodic = Background(
+            (Task("listener", self._listener.step, 1.0), *told, *self._tasks), core.clock
+        )
+        self._peers = peers
         self._due_ms: dict[str, int] = {}
         self._http: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     @property
     def failures(self) -> dict[str, str]:
@@ -112,13 +120,20 @@ class Service:
             app, access_log=None, shutdown_timeout=IN_FLIGHT_S, keepalive_timeout=IDLE_S
         )
         await self._http.setup()
-        await web.SockSite(self._http, listener, backlog=BACKLOG).start()
+        handlers = self._http.server
+        assert handlers is not None  # noqa: S101 - for the type checker: it is set up
+        gate = partial(Connection, self.core.limiter, self.core.refusals)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: gate(handlers()), sock=listener, backlog=BACKLOG
+        )
 
     async def stop(self) -> None:
         """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close.
 
         Where PostgreSQL hangs, all that needs it is given up after HAND_OVER_S.
         """
+        if self._server is not None:
+            self._server.close()
         if self._http is not None:
             await self._http.cleanup()
         handing_over = asyncio.create_task(self._hand_over())
@@ -134,6 +149,7 @@ class Service:
         self._listener.close()
         now_ms = self.core.clock()
         for name, hand_over in (
+            *(() if self._peers is None else (("figures", self._peers.step(now_ms)),)),
             ("leases", self.core.keeper.stop(now_ms)),
             ("checkpoint", self.core.checkpoint(now_ms)),
             ("recorded decisions", self.core.recording.step(now_ms)),
@@ -168,7 +184,7 @@ class Service:
 Extend = Callable[[Core, web.Application], Awaitable[None]]
 
 
-async def start(
+async def start(  # noqa: PLR0913 - each is a seam of its own
     settings: Settings,
     database_url: str,
     *,
@@ -178,14 +194,15 @@ async def start(
     progress: Progress = log.info,
     witness: Witness = lambda slots: slots,
     extend: Extend | None = None,
+    peers: Peers | None = None,
 ) -> Service:
     """A service that answers when this returns. The database must be migrated. Raises DatabaseRefused.
 
     Without `background`, `Service.tick` has to be called as time goes on. `witness` stands before the slots that the
-    wrapper asks; `extend` adds pages to the application.
+    wrapper asks; `extend` adds pages to the application; `peers` are those who share the port.
     """
     async with AsyncExitStack() as undo:
-        listener = _bound(settings)
+        listener = bound(settings, shared=peers is not None)
         undo.callback(listener.close)
         settings = structs.replace(settings, port=listener.getsockname()[1])
         pools = await open_pools(
@@ -204,9 +221,9 @@ async def start(
         core = await build_core(settings, database_url, pools, lock, clock, draw, progress)
         session = open_session(settings.upstream_timeout_ms)
         undo.push_async_callback(session.close)
-        service = Service(core, session)
+        service = Service(core, session, peers)
         app = build_app(
-            operations_of(core, session, witness, lambda: service.failures),
+            operations_of(core, session, witness, lambda: service.failures, peers),
             core.auth,
             body_max_bytes=settings.body_max_bytes,
             version=version("adserve"),
@@ -218,10 +235,12 @@ async def start(
     return service
 
 
-def _bound(settings: Settings) -> socket.socket:
-    """Bound, so that the port is ours and known, and not listening: nobody waits for us while we start."""
+def bound(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """Bound, so that the port is ours and known, and not listening: nobody waits for us while we start. A shared one others
+    may bind and listen on, too: the kernel deals connections out between them."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:

@@ -4,25 +4,48 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
 
 from adserve.bootstrap.memory import collect_rarely
+from adserve.bootstrap.peers import Peers
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
+from adserve.bootstrap.supervisor import Supervisor
+from adserve.commands.scratch import positive
 from adserve.database import schema
-from adserve.settings import Settings
+from adserve.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none: the settings say everything."""
+    """The settings say everything else."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that share the port and the counters of ADSERVE_REDIS_URL (default: 1)",
+    )
+    parser.add_argument(
+        "--worker", help=argparse.SUPPRESS
+    )  # this is one of them, started by the first process
+    parser.add_argument("--link", type=int, help=argparse.SUPPRESS)  # the socket over which they speak
 
 
-def run(_arguments: argparse.Namespace, settings: Settings) -> int:
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.workers > 1 and settings.redis_url is None:
+        raise SettingsError(
+            "--workers needs ADSERVE_REDIS_URL: with counters in memory only one process may serve"
+        )
     configure_logs(settings.log_level)
+    if arguments.worker is not None:
+        return uvloop.run(_work(settings, arguments.worker, socket.socket(fileno=arguments.link)))
+    if arguments.workers > 1:
+        return uvloop.run(_supervise(settings, arguments.workers))
     return uvloop.run(_serve(settings))
 
 
@@ -38,14 +61,40 @@ async def _serve(settings: Settings) -> int:
     async with database_server(settings, log.info) as url:
         if settings.database_url is None:
             await schema.update(url, log.info)
-        service = await start(settings, url)
-        collect_rarely()
-        try:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, service.core.live.pause)
-            log.info("serving", extra={"url": service.url})
-            return await until(stop, service)
-        finally:
-            await service.stop()
+        return await _serve_until(stop, settings, url)
+
+
+async def _work(settings: Settings, worker: str, link: socket.socket) -> int:
+    """One of several: PostgreSQL and its schema are the supervisor's."""
+    assert settings.database_url is not None  # noqa: S101 - the supervisor says which
+    stop = stop_signal()
+    return await _serve_until(stop, settings, settings.database_url, Peers(worker, link, stop.set))
+
+
+async def _supervise(settings: Settings, workers: int) -> int:
+    stop = stop_signal()
+    async with database_server(settings, log.info) as url:
+        if settings.database_url is None:
+            await schema.update(url, log.info)
+        supervisor = Supervisor(settings, url, workers)
+        running = asyncio.create_task(supervisor.run())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.signal, signal.SIGUSR1)
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        supervisor.stop()
+        return await running
+
+
+async def _serve_until(stop: asyncio.Event, settings: Settings, url: str, peers: Peers | None = None) -> int:
+    service = await start(settings, url, peers=peers)
+    collect_rarely()
+    try:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, service.core.live.pause)
+        log.info("serving", extra={"url": service.url})
+        return await until(stop, service)
+    finally:
+        await service.stop()
 
 
 def stop_signal() -> asyncio.Event:

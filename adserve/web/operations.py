@@ -14,6 +14,7 @@ from adserve.access.keys import Key, Scope
 from adserve.domain.ids import KeyId
 from adserve.web.auth import Auth
 from adserve.web.bodies import BodyDecoder, check_is_json, decode_query, read_body
+from adserve.web.gate import answered
 from adserve.web.problems import EXPECTATION, Problem, problem_response, problems
 
 REQUESTS = Counter("adserve_http_requests", "Calls by operation and status.", ["operation", "status"])
@@ -120,6 +121,7 @@ class Endpoint:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         response = await problems(request, self._answer)
+        answered(response)
         count = self._counts.get(response.status)
         if count is None:
             count = REQUESTS.labels(self._operation.id, str(response.status))

@@ -35,9 +35,12 @@ NO_ANSWER = (aiohttp.ClientError, OSError)
 class Live:
     """A replica on a port of its own, which it keeps when it is started again."""
 
-    def __init__(self, home: Path, port: int | None = None, **settings: object) -> None:
+    def __init__(
+        self, home: Path, port: int | None = None, *, arguments: Collection[str] = (), **settings: object
+    ) -> None:
         self.home = home
         self.home.mkdir(exist_ok=True)
+        self._arguments = arguments
         self.port = port or unused_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = {"data_home": home, "port": self.port, "log_level": "WARNING", **settings}
@@ -65,7 +68,10 @@ class Live:
         others = {name: value for name, value in os.environ.items() if not name.startswith("ADSERVE_")}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "adserve", "serve"], env=others | ours, stdout=log, stderr=log
+                [sys.executable, "-m", "adserve", "serve", *self._arguments],
+                env=others | ours,
+                stdout=log,
+                stderr=log,
             )
 
     def start(self) -> None:

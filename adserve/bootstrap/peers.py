@@ -1,0 +1,125 @@
+"""What the workers of one port know of each other, through the process that started them.
+
+A worker says once a second, and whenever it is asked for /metrics, what its own figures are, and hears those of all
+others, of the dead ones as well. Both go as lines of JSON over a pair of sockets that the two processes inherit; when it
+closes, the other side is gone.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+from msgspec import Struct
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from adserve.web import metrics
+from adserve.web.metrics import Family
+
+PERIOD_S = 1.0
+ANSWER_S = 1.0
+LINE_BYTES_MAX = 4_000_000
+
+
+class Report(Struct, frozen=True):
+    families: list[Family]
+
+
+class Others(Struct, frozen=True):
+    """`alive` counts the worker itself, too."""
+
+    alive: int
+    wanted: int
+    families: list[Family]
+
+
+_report = msgspec.json.Decoder(Report)
+_others = msgspec.json.Decoder(Others)
+
+
+class Peers:
+    """A worker's side. `away` is called when the supervisor is gone."""
+
+    def __init__(
+        self,
+        worker: str,
+        link: socket.socket,
+        away: Callable[[], None],
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
+        self.worker = worker
+        self.others = Others(1, 1, [])
+        self._link = link
+        self._away = away
+        self._registry = registry
+        self._one = asyncio.Lock()
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def step(self, _now_ms: int) -> None:
+        """Tells our figures and hears those of the others."""
+        async with asyncio.timeout(ANSWER_S), self._one:
+            try:
+                line = await self._exchange()
+            except ConnectionError:
+                self._away()
+                raise
+            self.others = _others.decode(line)
+
+    async def metrics(self) -> bytes:
+        """The sum of all; the others' of a moment ago where the supervisor does not answer."""
+        with suppress(TimeoutError, OSError):
+            await self.step(0)
+        return metrics.exposition(metrics.added([self._own(), self.others.families]))
+
+    def close(self) -> None:
+        if self._streams is None:
+            self._link.close()
+        else:
+            self._streams[1].close()
+
+    async def _exchange(self) -> bytes:
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(sock=self._link, limit=LINE_BYTES_MAX)
+        reader, writer = self._streams
+        writer.write(msgspec.json.encode(Report(self._own())) + b"\n")
+        line = await reader.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionError("the supervisor is gone")
+        return line
+
+    def _own(self) -> list[Family]:
+        return metrics.own(self.worker, self._registry)
+
+
+class Switchboard:
+    """The supervisor's side: what each worker said last, and what the dead ones had counted."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self.ever = False
+        """Whether any worker has ever served."""
+        self._alive: dict[str, list[Family]] = {}
+        self._gone: list[Family] = []
+
+    async def serve(self, worker: str, link: socket.socket) -> None:
+        """Answers a worker until it is gone."""
+        reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
+        try:
+            while line := await reader.readline():
+                self.ever = True
+                self._alive[worker] = _report.decode(line).families
+                writer.write(msgspec.json.encode(self._others(worker)) + b"\n")
+        except ConnectionError:
+            pass  # it was killed
+        finally:
+            writer.close()
+            self._gone = metrics.added([self._gone, _counted(self._alive.pop(worker, []))])
+
+    def _others(self, worker: str) -> Others:
+        reports = [families for other, families in self._alive.items() if other != worker]
+        return Others(len(self._alive), self._wanted, metrics.added([self._gone, *reports]))
+
+
+def _counted(families: Sequence[Family]) -> list[Family]:
+    return [family for family in families if family.summed]

@@ -1,0 +1,204 @@
+"""Stands between the sockets and aiohttp, and refuses slot requests there while the limiter has no room.
+
+To read a request and to write an answer that is ready is a small part of what aiohttp spends on either. A request is
+refused here only when all that came before it on its connection has been answered, and when its head came whole and
+says plainly where it ends, with nothing behind it yet; every other request goes to aiohttp, where `Admission` refuses it.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, copy_context
+from email.utils import formatdate
+from typing import Protocol, cast
+
+import msgspec
+from aiohttp import web
+
+from adserve.domain.ids import DecisionId, derived_uuid7
+from adserve.domain.slots import Ask, NoFill
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import SECOND_MS, Clock
+from adserve.selection.decision import Decision
+from adserve.web.limiter import Limiter
+
+SLOTS = b"POST /v1/slots HTTP/1.1\r\n"
+
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH_NAME = re.compile(rb"\r\ncontent-length", re.IGNORECASE)
+_NOT_PLAIN = re.compile(
+    rb"\r\n(?:[ \t]|transfer-encoding|expect|upgrade|connection:[^\r\n]*close)", re.IGNORECASE
+)
+_ANSWER = b'{"decision":"%08x-%04x-%b-%012x","placements":[],"no_fill":"overloaded"}'  # a uuid7: time, chance, number
+_UNKNOWN = -1
+_NUMBERS = 1 << 48
+
+
+class Refusals:
+    """Ready-made answers, each with a decision's id of its own."""
+
+    def __init__(self, clock: Clock, draw: Callable[[], int]) -> None:
+        self._clock = clock
+        chance = draw()
+        self._number = chance % _NUMBERS
+        self._chance = b"7%03x-%04x" % (chance >> 48 & 0xFFF, 0x8000 | chance >> 60 & 0x3FFF)
+        self._second = 0
+        self._head = b""
+
+    def answer(self) -> bytes:
+        """A whole HTTP response."""
+        now_ms = self._clock()
+        if now_ms // SECOND_MS != self._second:
+            self._second = now_ms // SECOND_MS
+            self._head = (
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(_ANSWER % (0, 0, self._chance, 0))}\r\n"
+                f"Date: {formatdate(self._second, usegmt=True)}\r\n\r\n"
+            ).encode()
+        self._number = (self._number + 1) % _NUMBERS
+        return self._head + _ANSWER % (now_ms >> 16, now_ms & 0xFFFF, self._chance, self._number)
+
+
+class Connection(asyncio.Protocol):
+    """One connection's protocol, around aiohttp's own."""
+
+    def __init__(self, limiter: Limiter, refusals: Refusals, handler: asyncio.Protocol) -> None:
+        self.received_s = 0.0
+        """When the request that is being answered began to arrive."""
+        self.admitted = False
+        self._limiter = limiter
+        self._refusals = refusals
+        self._handler = handler
+        self._transport: asyncio.Transport
+        self._left = 0  # bytes of the present request still to come; negative for good once that is not known
+        self._handled = False  # aiohttp has something of this connection that it has not answered
+        self._refusing = False
+        self._full = False  # the caller does not read what it is answered
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        context = copy_context()  # of every task that aiohttp makes for this connection
+        context.run(_connection.set, self)
+        context.run(self._handler.connection_made, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._left and not self._handled:
+            self._begin(data)
+        if self._refusing:
+            self._swallow(data)
+            return
+        if self._left >= 0:
+            self._left = max(self._left - len(data), _UNKNOWN)
+        else:
+            self.received_s = self._limiter.seconds()
+        self._handler.data_received(data)
+
+    def answered(self) -> None:
+        """aiohttp has the whole answer to the request that began last."""
+        self._handled = False
+        self._leave()
+
+    def pause_writing(self) -> None:
+        self._full = True
+        self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._handler.resume_writing()
+
+    def eof_received(self) -> bool | None:
+        return self._handler.eof_received()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leave()
+        self._handler.connection_lost(error)
+
+    def _begin(self, data: bytes) -> None:
+        self.received_s = self._limiter.seconds()
+        self._left = length_of(data)
+        if self._left >= len(data) and not self._full and data.startswith(SLOTS):
+            self.admitted = self._limiter.admit()
+            self._refusing = not self.admitted
+        self._handled = not self._refusing
+
+    def _swallow(self, data: bytes) -> None:
+        """The rest of a refused request; what comes behind it is the next."""
+        behind = data[self._left :]
+        self._left = max(self._left - len(data), 0)
+        if not self._left:
+            self._refusing = False
+            self._transport.write(self._refusals.answer())
+            if behind:
+                self.data_received(behind)
+
+    def _leave(self) -> None:
+        if self.admitted:
+            self.admitted = False
+            self._limiter.finish(self._limiter.seconds() - self.received_s)
+
+
+_connection: ContextVar[Connection | None] = ContextVar("connection", default=None)
+
+
+def length_of(data: bytes) -> int:
+    """How long the request is that begins `data`; negative when its head does not say so plainly."""
+    head_end = data.find(_HEAD_END)
+    if head_end < 0 or _NOT_PLAIN.search(data, 0, head_end):
+        return _UNKNOWN
+    body_at = head_end + len(_HEAD_END)
+    named = _LENGTH_NAME.findall(data, 0, head_end)
+    if not named:
+        return body_at
+    told = _LENGTH.search(data, 0, head_end + 2)
+    return body_at + int(told[1]) if told and len(named) == 1 else _UNKNOWN
+
+
+def answered(response: web.StreamResponse) -> None:
+    """To be called with each answer. Those that are written bit by bit end later than we could see."""
+    connection = _connection.get()
+    if connection is not None and type(response) is web.Response:
+        connection.answered()
+
+
+class Slots(Protocol):
+    async def answer(self, ask: Ask) -> Decision: ...
+
+    async def release(self, tickets: Sequence[Ticket]) -> int: ...
+
+
+class Admission:
+    """Stands before the slots: counts the time since a request arrived against its deadline, and refuses what the gate
+    could not."""
+
+    def __init__(self, slots: Slots, limiter: Limiter, clock: Clock, draw: Callable[[], int]) -> None:
+        self._slots = slots
+        self._limiter = limiter
+        self._clock = clock
+        self._draw = draw
+
+    async def answer(self, ask: Ask) -> Decision:
+        connection = _connection.get()
+        if connection is None or not connection.admitted:
+            return await self._admit(ask)
+        waited_ms = int((self._limiter.seconds() - connection.received_s) * SECOND_MS)
+        if not waited_ms:
+            return await self._slots.answer(ask)
+        if waited_ms >= ask.deadline_ms:
+            return self._nothing(NoFill.DEADLINE)
+        return await self._slots.answer(msgspec.structs.replace(ask, deadline_ms=ask.deadline_ms - waited_ms))
+
+    async def release(self, tickets: Sequence[Ticket]) -> int:
+        return await self._slots.release(tickets)
+
+    async def _admit(self, ask: Ask) -> Decision:
+        if not self._limiter.admit():
+            return self._nothing(NoFill.OVERLOADED)
+        began_s = self._limiter.seconds()
+        try:
+            return await self._slots.answer(ask)
+        finally:
+            self._limiter.finish(self._limiter.seconds() - began_s)
+
+    def _nothing(self, why: NoFill) -> Decision:
+        return Decision(DecisionId(derived_uuid7(self._clock(), self._draw(), 0)), (), why)

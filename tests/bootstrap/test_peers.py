@@ -1,0 +1,120 @@
+"""Workers that tell each other their figures through the one that started them."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.parser import text_string_to_metric_families
+
+from adserve.bootstrap.peers import Peers, Switchboard
+from adserve.web import metrics
+
+SAYS = "calls_total"
+
+
+class Worker:
+    """What a process is in truth: figures of its own, and its end of a pair of sockets."""
+
+    def __init__(self, name: str, switchboard: Switchboard) -> None:
+        self.registry = CollectorRegistry()
+        self.calls = Counter("calls", "Calls.", ["status"], registry=self.registry)
+        self.limit = Gauge("limit", "How many.", registry=self.registry)
+        self.took = Histogram("took", "Seconds.", buckets=(1.0,), registry=self.registry)
+        self.lost = asyncio.Event()
+        ours, theirs = socket.socketpair()
+        self.peers = Peers(name, theirs, self.lost.set, self.registry)
+        self.serving = asyncio.create_task(switchboard.serve(name, ours))
+
+    async def read(self) -> dict[str, float]:
+        """/metrics of this worker, as Prometheus reads it."""
+        text = (await self.peers.metrics()).decode()
+        return {
+            f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    async def die(self) -> None:
+        self.peers.close()
+        await self.serving
+
+
+@asynccontextmanager
+async def two() -> AsyncIterator[tuple[Worker, Worker]]:
+    switchboard = Switchboard(2)
+    workers = Worker("0", switchboard), Worker("1", switchboard)
+    try:
+        for worker in workers:
+            await worker.peers.step(0)
+        yield workers
+    finally:
+        for worker in workers:
+            await worker.die()
+
+
+OK = "calls_total[('status', '200')]"
+
+
+async def test_counts_add_up_whichever_worker_answers() -> None:
+    async with two() as (one, other):
+        one.calls.labels("200").inc(3)
+        other.calls.labels("200").inc(4)
+        other.took.observe(0.5)
+        for worker in (one, other, one):
+            await worker.peers.step(0)
+        for worker in (one, other):
+            seen = await worker.read()
+            assert seen[OK] == 7
+            assert seen["took_count"] == 1
+
+
+async def test_a_gauge_says_whose_it_is() -> None:
+    async with two() as (one, other):
+        one.limit.set(64)
+        other.limit.set(5)
+        await other.peers.step(0)
+        seen = await one.read()
+        assert (seen["limit[('worker', '0')]"], seen["limit[('worker', '1')]"]) == (64, 5)
+
+
+async def test_what_a_dead_worker_counted_stays_and_its_gauges_go() -> None:
+    async with two() as (one, other):
+        other.calls.labels("200").inc(4)
+        await other.peers.step(0)
+        await other.die()
+        one.calls.labels("200").inc()
+        seen = await one.read()
+        assert seen[OK] == 5
+        assert "limit[('worker', '1')]" not in seen
+        assert (one.peers.others.alive, one.peers.others.wanted) == (1, 2)
+
+
+async def test_control_without_the_others_a_worker_knows_its_own_counts_only() -> None:
+    async with two() as (one, other):
+        one.calls.labels("200").inc(3)
+        other.calls.labels("200").inc(4)
+        assert (
+            sum(
+                sample.value
+                for f in metrics.own("0", one.registry)
+                for sample in f.samples
+                if sample.name == SAYS
+            )
+            == 3
+        )
+
+
+async def test_a_worker_whose_supervisor_is_gone_is_told_and_still_answers() -> None:
+    ours, theirs = socket.socketpair()
+    registry, lost = CollectorRegistry(), asyncio.Event()
+    Counter("calls", "Calls.", registry=registry).inc()
+    peers = Peers("0", theirs, lost.set, registry)
+    ours.close()
+    with pytest.raises(OSError):  # noqa: PT011 - the kernel has several words for it
+        await peers.step(0)
+    assert lost.is_set()
+    assert b"calls_total 1.0" in await peers.metrics()
+    peers.close()

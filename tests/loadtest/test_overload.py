@@ -1,0 +1,112 @@
+"""An open loop against a core that can answer 500 requests a second: with the limiter, and without it."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from aiohttp import web
+
+from adserve.web.gate import Connection, Refusals, answered
+from adserve.web.limiter import WINDOW_S, Limiter
+from loadtest.generator import LoadError, post
+from loadtest.open_loop import DEADLINE_S, Offered, offer
+
+SERVICE_S = 0.002
+CAN_PER_S = 1 / SERVICE_S
+SLOTS = [post("/v1/slots", b'{"viewer":"u"}', "key")]
+EVENTS = [post("/v1/events", b"{}", "key")] * 20
+
+
+class NoLimiter(Limiter):
+    """The broken twin: it admits whoever comes."""
+
+    def admit(self) -> bool:
+        super().admit()
+        return True
+
+
+async def slots(_request: web.Request) -> web.Response:
+    time.sleep(SERVICE_S)  # noqa: ASYNC251 - the core is busy
+    response = web.Response(text='{"decision":"1","placements":[],"no_fill":null}')
+    answered(response)
+    return response
+
+
+async def events(_request: web.Request) -> web.Response:
+    response = web.Response(text="recorded")
+    answered(response)
+    return response
+
+
+async def serve(limiter: Limiter, port: asyncio.Future[int], over: asyncio.Event) -> None:
+    app = web.Application()
+    app.router.add_post("/v1/slots", slots)
+    app.router.add_post("/v1/events", events)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    handlers, refusals = runner.server, Refusals(lambda: time.time_ns() // 1_000_000, lambda: 1)
+    assert handlers is not None
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(limiter, refusals, handlers()), "127.0.0.1", 0
+    )
+    port.get_loop().call_soon_threadsafe(port.set_result, server.sockets[0].getsockname()[1])
+    while not over.is_set():
+        await asyncio.sleep(WINDOW_S)
+        await limiter.step(0)
+    server.close()
+    await runner.cleanup()
+
+
+@contextmanager
+def serving(limiter: Limiter, port: asyncio.Future[int]) -> Iterator[None]:
+    """In a thread: a server that is busy must not keep the generator from sending."""
+    over = asyncio.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(limiter, port, over)))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+async def offered(limiter: Limiter, times: float) -> Offered:
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    with serving(limiter, port):
+        return await offer(await port, SLOTS, per_s=times * CAN_PER_S, seconds=2.0, side=EVENTS)
+
+
+def limiter(kind: type[Limiter] = Limiter) -> Limiter:
+    return kind(time.perf_counter, time.perf_counter)  # always busy: it sleeps in place of work
+
+
+@pytest.mark.parametrize("times", [2.0, 3.0])
+async def test_an_overload_costs_neither_goodput_nor_latency_nor_events(times: float) -> None:
+    done = await offered(limiter(), times)
+    assert (
+        done.good_per_s > 0.2 * CAN_PER_S
+    )  # on a machine that does other things, too; make bench measures it
+    assert done.p50_ms < DEADLINE_S * 1_000
+    assert done.refused > 0.3
+    assert done.side.bodies == [b"recorded"] * len(EVENTS)
+
+
+async def test_control_without_the_limiter_nothing_comes_in_time() -> None:
+    done = await offered(limiter(NoLimiter), 2.0)
+    assert done.good_per_s < 0.1 * CAN_PER_S
+    assert done.p50_ms > 5 * DEADLINE_S * 1_000
+
+
+async def test_below_its_capacity_nobody_is_refused() -> None:
+    done = await offered(limiter(), 0.4)
+    assert done.refused < 0.05
+    assert done.sent_per_s == pytest.approx(0.4 * CAN_PER_S, rel=0.3)
+
+
+async def test_an_answer_that_is_no_success_ends_the_load() -> None:
+    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    with serving(limiter(), port), pytest.raises(LoadError, match="404"):
+        await offer(await port, [post("/nowhere", b"{}", "key")], per_s=100, seconds=0.2)

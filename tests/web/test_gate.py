@@ -1,0 +1,225 @@
+"""The gate before a real aiohttp server, on raw sockets: who is refused where, and that the connection stays in order."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from unittest.mock import Mock
+from uuid import UUID
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from adserve.api.slots import SlotsAnswer
+from adserve.domain.slots import NoFill
+from adserve.web.gate import Connection, Refusals, answered, length_of
+from adserve.web.limiter import Limiter
+
+NOW_MS = 1_790_000_000_123
+CHANCE = 0x0123456789ABCDEF0123456789ABCDEF
+
+
+def post(path: str = "/v1/slots", body: bytes = b'{"viewer":"u"}', *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: x", *headers, f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+class House:
+    """A server that echoes, behind a gate whose limiter the test fills."""
+
+    def __init__(self) -> None:
+        self.limiter = Limiter(lambda: 0.0, lambda: 0.0)
+        self.port = 0
+        self.lines: list[asyncio.StreamWriter] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    def fill(self) -> None:
+        while self.limiter.admit():
+            pass
+
+    def empty(self) -> None:
+        while self.limiter.in_flight:
+            self.limiter.finish(0.0)
+
+    async def echo(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        await self.open.wait()
+        response = web.Response(body=request.path.encode() + b" " + body)
+        answered(response)
+        return response
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.lines.append(writer)
+        return reader, writer
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with serving() as house:
+        yield house
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[House]:
+    house, app = House(), web.Application()
+    app.router.add_route("*", "/{path:.*}", house.echo)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    handlers, refusals = runner.server, Refusals(lambda: NOW_MS, lambda: CHANCE)
+    assert handlers is not None
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(house.limiter, refusals, handlers()), "127.0.0.1", 0
+    )
+    house.port = server.sockets[0].getsockname()[1]
+    try:
+        yield house
+    finally:
+        house.open.set()
+        for line in house.lines:
+            line.close()
+        server.close()
+        await runner.cleanup()
+
+
+async def read(reader: asyncio.StreamReader) -> bytes:
+    """The body of the next answer."""
+    async with asyncio.timeout(5):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert re.match(rb"HTTP/1.[01] 200 OK\r\n", head), head
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        assert length is not None
+        return await reader.readexactly(int(length[1]))
+
+
+def refused(body: bytes) -> bool:
+    return body.endswith(b'"no_fill":"overloaded"}')
+
+
+async def test_what_is_refused_is_answered_as_the_contract_says(house: House) -> None:
+    house.fill()
+    reader, writer = await house.connect()
+    ids = []
+    for _ in range(3):
+        writer.write(post())
+        answer = msgspec.json.decode(await read(reader), type=SlotsAnswer)
+        assert (answer.placements, answer.no_fill) == ([], NoFill.OVERLOADED)
+        ids.append(UUID(answer.decision))
+    assert len(set(ids)) == 3
+    assert {(id_.version, id_.variant, id_.int >> 80) for id_ in ids} == {(7, ids[0].variant, NOW_MS)}
+    assert ids[0].variant == "specified in RFC 4122"
+
+
+async def test_a_connection_goes_on_after_a_refusal_and_is_refused_again_after_an_answer(
+    house: House,
+) -> None:
+    reader, writer = await house.connect()
+    for _ in range(2):
+        house.fill()
+        writer.write(post())
+        assert refused(await read(reader))
+        writer.write(post("/v1/events", b"e"))
+        assert await read(reader) == b"/v1/events e"
+        house.empty()
+        writer.write(post())
+        assert await read(reader) == b'/v1/slots {"viewer":"u"}'
+        assert house.limiter.in_flight == 0
+
+
+async def test_events_are_never_refused(house: House) -> None:
+    house.fill()
+    reader, writer = await house.connect()
+    writer.write(post("/v1/events", b"e"))
+    assert await read(reader) == b"/v1/events e"
+
+
+async def test_the_body_of_a_refused_request_may_come_late_and_another_request_behind_it(
+    house: House,
+) -> None:
+    house.fill()
+    reader, writer = await house.connect()
+    whole = post(body=b"x" * 100)
+    writer.write(whole[:-60])
+    await asyncio.sleep(0.02)
+    writer.write(whole[-60:-20])
+    await asyncio.sleep(0.02)
+    assert not reader._buffer  # type: ignore[attr-defined]  # nothing is answered before all of it came
+    writer.write(whole[-20:] + post("/v1/events", b"e"))
+    assert refused(await read(reader))
+    assert await read(reader) == b"/v1/events e"
+
+
+async def test_a_request_behind_one_that_is_not_answered_yet_waits_for_its_turn(house: House) -> None:
+    house.open.clear()
+    reader, writer = await house.connect()
+    writer.write(post(body=b"first"))
+    await asyncio.sleep(0.02)
+    house.fill()
+    writer.write(post(body=b"second"))
+    await asyncio.sleep(0.02)
+    house.open.set()
+    assert await read(reader) == b"/v1/slots first"
+    assert await read(reader) == b"/v1/slots second"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post() + post("/v1/events", b"e"),
+        post("/v1/slots", b'{"viewer":"u"}', "Connection: close"),
+        b"POST /v1/slots HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"POST /v1/slots HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+        b"GET /v1/slots HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["two at once", "close", "chunked", "1.0", "GET"],
+)
+async def test_what_is_not_plain_is_left_to_aiohttp(house: House, request_: bytes) -> None:
+    house.fill()
+    reader, writer = await house.connect()
+    writer.write(request_)
+    assert (await read(reader)).startswith(b"/v1/slots")
+
+
+async def test_callers_who_leave_make_room(house: House) -> None:
+    house.open.clear()
+    for _ in range(3):
+        _, writer = await house.connect()
+        writer.write(post())
+    await asyncio.sleep(0.05)
+    assert house.limiter.in_flight == 3
+    for line in house.lines:
+        line.close()
+    await asyncio.sleep(0.05)
+    assert house.limiter.in_flight == 0
+
+
+def test_a_caller_who_does_not_read_is_left_to_aiohttp_which_stops_reading_it() -> None:
+    house, handler, transport = House(), Mock(asyncio.Protocol), Mock(asyncio.Transport)
+    house.fill()
+    connection = Connection(house.limiter, Refusals(lambda: NOW_MS, lambda: CHANCE), handler)
+    connection.connection_made(transport)
+    connection.data_received(post())
+    assert transport.write.call_count == 1
+    connection.pause_writing()
+    connection.data_received(post())
+    assert transport.write.call_count == 1
+    handler.data_received.assert_called_once_with(post())
+
+
+@pytest.mark.parametrize(
+    ("request_", "length"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 18),
+        (b"POST / HTTP/1.1\r\nCONTENT-LENGTH:  5 \r\n\r\nabc", 45),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", -1),
+        (b"POST / HTTP/1.1\r\nContent-Length: +5\r\n\r\n", -1),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n 6\r\n\r\n", -1),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", -1),
+        (b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", -1),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\n", -1),
+    ],
+)
+def test_how_long_a_request_is_where_its_head_says_so_plainly(request_: bytes, length: int) -> None:
+    assert length_of(request_) == length
