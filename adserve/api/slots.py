@@ -22,6 +22,9 @@ from adserve.domain.time import Clock
 from adserve.metering.errors import TicketRefused
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.tickets import Sealer
+from adserve.selection.decision import RequestReused
+from adserve.web.auth import Auth
+from adserve.web.bodies import BodyDecoder
 from adserve.web.gate import Slots
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import FORBIDDEN, INVALID, FieldError, Problem, invalid
@@ -187,17 +190,33 @@ class SlotsApi:
         self._feed_items_max = feed_items_max
         self._deadline_max_ms = deadline_max_ms
         self._sample = ContextSample()
+        self._decode = BodyDecoder(SlotsRequest).decode
 
     async def answer(self, call: Call[SlotsRequest, NoQuery]) -> web.StreamResponse:
         self._sample.look(call.raw_body)
         decision = await self._slots.answer(self._ask(call.body, call.caller))
         return web.Response(body=self._encoder.decision(decision), content_type=JSON)
 
+    async def answer_plainly(
+        self, slots: Slots, auth: Auth, secret: str, raw: bytes, waited_ms: int
+    ) -> bytes | None:
+        """The same without aiohttp: the body of an answer, or None where `answer` refuses or explains."""
+        try:
+            caller = auth.authorise(secret, FEED)
+            body = self._decode(raw)
+            if body.explain:
+                return None
+            decision = await slots.answer(self._ask(body, caller, waited_ms))
+        except (Problem, RequestReused):
+            return None
+        self._sample.look(raw)
+        return self._encoder.decision(decision)
+
     async def release(self, call: Call[ReleaseRequest, NoQuery]) -> web.StreamResponse:
         released = await self._slots.release(self._open(call.body.tickets))
         return json_response(ReleaseAnswer(released))
 
-    def _ask(self, body: SlotsRequest, caller: Key) -> Ask:
+    def _ask(self, body: SlotsRequest, caller: Key, waited_ms: int = 0) -> Ask:
         surface = body.surface or self._default_surface
         if surface not in self._surfaces:
             raise invalid("$.surface", f"is not one of {', '.join(self._surfaces)}")
@@ -220,7 +239,7 @@ class SlotsApi:
             context=body.context,
             floor_micros=body.floor.micros if body.floor else 0,
             floor_currency=body.floor.currency if body.floor else None,
-            deadline_ms=min(body.deadline_ms, self._deadline_max_ms),
+            deadline_ms=min(body.deadline_ms, self._deadline_max_ms) - waited_ms,
             ticket_ttl_s=body.ticket_ttl_s,
             personalised=body.consent.personalised,
             ads_allowed=body.consent.ads,

@@ -44,8 +44,23 @@ Witness = Callable[[Admission], AnySlots]
 """What stands before the slots that the wrapper asks."""
 
 
+def slots_api_of(core: Core) -> SlotsApi:
+    settings = core.settings
+    return SlotsApi(
+        core.admission,
+        core.sealer,
+        core.pseudonyms,
+        PlacementEncoder(settings.base_url),
+        core.clock,
+        surfaces={name: surface.currency for name, surface in settings.surfaces.items()},
+        feed_items_max=settings.feed_items_max,
+        deadline_max_ms=settings.decision_deadline_max_ms,
+    )
+
+
 def operations_of(
     core: Core,
+    slots: SlotsApi,
     session: ClientSession,
     witness: Witness,
     failures: Callable[[], dict[str, str]],
@@ -57,20 +72,9 @@ def operations_of(
         Desk(core.pools.tenant, core.pools.operator),
         Desk(core.pools.tenant, core.pools.analyst),
     )
-    encoder = PlacementEncoder(settings.base_url)
-    slots = SlotsApi(
-        core.admission,
-        core.sealer,
-        core.pseudonyms,
-        encoder,
-        clock,
-        surfaces={name: surface.currency for name, surface in settings.surfaces.items()},
-        feed_items_max=settings.feed_items_max,
-        deadline_max_ms=settings.decision_deadline_max_ms,
-    )
     resources: Sequence[Resource] = (
         slots,
-        *_feeds(core, encoder, session, witness),
+        *_feeds(core, session, witness),
         EventsApi(core.intake, core.journal, core.sealer, clock),
         Beacons(core.intake, core.sealer, core.landings, clock),
         Advertisers(staff, clock),
@@ -87,7 +91,7 @@ def operations_of(
     return [operation for resource in resources for operation in resource.operations()]
 
 
-def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witness: Witness) -> list[Feed]:
+def _feeds(core: Core, session: ClientSession, witness: Witness) -> list[Feed]:
     """The wrapper, when there is an upstream to wrap."""
     settings = core.settings
     if settings.upstream_url is None:
@@ -97,7 +101,7 @@ def _feeds(core: Core, encoder: PlacementEncoder, session: ClientSession, witnes
         witness(core.admission),
         core.auth,
         viewer=core.viewer,
-        encode=encoder.placement,
+        encode=PlacementEncoder(settings.base_url).placement,
         surface=next(iter(settings.surfaces)),
         bounds=FeedBounds(DEADLINE_DEFAULT_MS, settings.feed_body_max_bytes, settings.feed_items_max),
     )

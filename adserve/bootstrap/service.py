@@ -12,6 +12,7 @@ from uuid import uuid4
 from aiohttp import ClientSession, web
 from msgspec import structs
 
+from adserve.api.slots import SlotsApi
 from adserve.api.upstream import open_session
 from adserve.background import Background, Task
 from adserve.bootstrap.core import (
@@ -24,7 +25,7 @@ from adserve.bootstrap.core import (
     system_clock,
     tasks_of,
 )
-from adserve.bootstrap.edge import Witness, operations_of
+from adserve.bootstrap.edge import Witness, operations_of, slots_api_of
 from adserve.bootstrap.peers import PERIOD_S, Peers
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
@@ -37,6 +38,8 @@ from adserve.store.notify import Listener
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
 from adserve.web.gate import Connection
+from adserve.web.lane import Lane
+from adserve.web.operations import REQUESTS
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +62,18 @@ class Service:
     `finished` is set when the service cannot go on: another process has taken its place.
     """
 
-    def __init__(self, core: Core, session: ClientSession, peers: Peers | None) -> None:
+    def __init__(self, core: Core, slots: SlotsApi, session: ClientSession, peers: Peers | None) -> None:
         self.core = core
         self.url = f"http://{core.settings.host}:{core.settings.port}"
         self.finished = asyncio.Event()
         self._session = session
+        self._lane = Lane(
+            partial(slots.answer_plainly, core.slots, core.auth),
+            core.limiter.seconds,
+            core.clock,
+            body_max_bytes=core.settings.body_max_bytes,
+            count=REQUESTS.labels("slots", "200").inc,
+        )
         self._wakes = {name: asyncio.Event() for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL)}
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
@@ -122,7 +132,7 @@ class Service:
         await self._http.setup()
         handlers = self._http.server
         assert handlers is not None  # noqa: S101 - for the type checker: it is set up
-        gate = partial(Connection, self.core.limiter, self.core.refusals)
+        gate = partial(Connection, self.core.limiter, self.core.refusals, self._lane)
         self._server = await asyncio.get_running_loop().create_server(
             lambda: gate(handlers()), sock=listener, backlog=BACKLOG
         )
@@ -134,6 +144,7 @@ class Service:
         """
         if self._server is not None:
             self._server.close()
+        await self._lane.close(IN_FLIGHT_S)
         if self._http is not None:
             await self._http.cleanup()
         handing_over = asyncio.create_task(self._hand_over())
@@ -221,9 +232,10 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         core = await build_core(settings, database_url, pools, lock, clock, draw, progress)
         session = open_session(settings.upstream_timeout_ms)
         undo.push_async_callback(session.close)
-        service = Service(core, session, peers)
+        slots = slots_api_of(core)
+        service = Service(core, slots, session, peers)
         app = build_app(
-            operations_of(core, session, witness, lambda: service.failures, peers),
+            operations_of(core, slots, session, witness, lambda: service.failures, peers),
             core.auth,
             body_max_bytes=settings.body_max_bytes,
             version=version("adserve"),

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from adserve.domain.ads import Tier
 from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
@@ -56,8 +57,8 @@ class Candidate(NamedTuple):
 class Reservation(Struct, frozen=True, gc=False):
     """A ranked list and the tickets that wait for the open positions, in feed order.
 
-    When it is to be `whole`, nothing is reserved unless there is an ad for every ticket and a runner-up. `memo` is
-    given back with the grant when the same `request` of the viewer comes again.
+    When it is to be `whole`, nothing is reserved unless there is an ad for every ticket, and a runner-up where the last
+    one is not guaranteed: such an ad pays its own price. `memo` is given back with the grant when the same `request` of the viewer comes again.
     """
 
     decision: UUID
@@ -371,8 +372,12 @@ def _walk(tally: Tally, ask: Reservation) -> Grant:
         else:
             tally.add(candidate.keys)
             reserved.append(index)
-    if ask.whole and (runner_up is None or len(reserved) < wanted):
-        reserved, runner_up = [], None
+    if ask.whole:
+        priced = runner_up is not None or (
+            bool(reserved) and candidates[reserved[-1]].tier == Tier.GUARANTEED
+        )
+        if len(reserved) < wanted or not priced:
+            reserved, runner_up = [], None
     return Grant(tuple(reserved), runner_up, tuple(capped))
 
 

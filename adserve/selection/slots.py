@@ -132,6 +132,8 @@ class Slots:
         ids = derived_uuid7s(now_ms, seed, 1 + ask.max_ads)
         if not self._may_serve():
             return Decision(DecisionId(ids[0]), (), NoFill.DEGRADED)
+        if ask.deadline_ms <= 0:
+            return Decision(DecisionId(ids[0]), (), NoFill.DEADLINE)
         try:
             return await self._decide(ask, now_ms, seed, ids)
         except RequestReused:
@@ -178,32 +180,35 @@ class Slots:
         return counts
 
     async def _fill(self, moment: _Moment) -> Decision:
-        """Offers the best few that are at hand, and only where caps or budgets stand in their way as many as may be."""
+        """Offers the best few that are at hand, where caps or budgets stand in their way more of these, and only then
+        looks at all that match."""
         ask, most = moment.ask, self._bounds.candidates_max
-        few = MORE_THAN_POSITIONS + ask.max_ads
-        if few < most and not ask.explain:
+        if not ask.explain:
             planned = self._plan(moment, quick=True)
-            try:
-                return await self._place(moment, planned, few)
-            except _TooFew:
-                pass
-        return await self._place(moment, self._plan(moment, quick=False), most)
+            for some in (MORE_THAN_POSITIONS + ask.max_ads, most):
+                try:
+                    return await self._place(moment, planned, min(some, most), last=False)
+                except _TooFew:
+                    pass
+        return await self._place(moment, self._plan(moment, quick=False), most, last=True)
 
     def _plan(self, moment: _Moment, *, quick: bool) -> Plan:
         most = self._bounds.candidates_max * RANKED_PER_CANDIDATE
         return plan(moment.ask, moment.view, moment.past, most, moment.now_ms, moment.seed, quick=quick)
 
-    async def _place(self, moment: _Moment, planned: Plan, most: int) -> Decision:
-        """Offers the first `most` ads that hold their price. Raises _TooFew when others may stand behind them."""
+    async def _place(self, moment: _Moment, planned: Plan, most: int, *, last: bool) -> Decision:
+        """Offers the first `most` ads that hold their price. Raises _TooFew when others may stand behind them, unless
+        this is the `last` try."""
         ask = moment.ask
         if planned.no_fill is not None:
             return self._decided(moment, planned, planned.no_fill)
-        held = self._hold(planned.ranked, most, moment)
-        whole = most < self._bounds.candidates_max and not (
-            planned.ranked.whole and held.reached == len(planned.ranked.ads)
+        ranked = planned.ranked
+        held = self._hold(ranked, most, moment)
+        last = last or (
+            ranked.whole and (held.reached == len(ranked.ads) or most == self._bounds.candidates_max)
         )
         if not held.places:
-            if whole:
+            if not last:
                 raise _TooFew
             spent = NoFill.PACED_OUT if held.paced else NoFill.BUDGET_SPENT
             reason = spent if moment.counted else NoFill.DEGRADED
@@ -214,9 +219,9 @@ class Slots:
         kept: set[int] = set()
         try:
             wait_ms = ask.deadline_ms - (self._clock() - moment.now_ms)
-            reservation = _reservation(ask, offer, whole)
+            reservation = _reservation(ask, offer, whole=not last)
             grant = await moment.counts.reserve(ask.viewer.cap, reservation, moment.now_ms, wait_ms)
-            if whole and not grant.reserved:
+            if not (last or grant.reserved):
                 raise _TooFew
             awards = award(offer, grant)
             used = await self._used(moment, offer, awards) if ask.explain else {}
@@ -321,7 +326,7 @@ class Slots:
         return dict(zip(rules, counts, strict=True))
 
 
-def _reservation(ask: Ask, offer: Offer, whole: bool) -> Reservation:
+def _reservation(ask: Ask, offer: Offer, *, whole: bool) -> Reservation:
     return Reservation(
         decision=offer.decision,
         candidates=[contender.compiled.candidate for contender in offer.contenders],

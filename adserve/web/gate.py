@@ -3,6 +3,7 @@
 To read a request and to write an answer that is ready is a small part of what aiohttp spends on either. A request is
 refused here only when all that came before it on its connection has been answered, and when its head came whole and
 says plainly where it ends, with nothing behind it yet; every other request goes to aiohttp, where `Admission` refuses it.
+What is admitted and plain is answered by the lane (`web/lane.py`), without aiohttp.
 """
 
 import asyncio
@@ -20,9 +21,12 @@ from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
 from adserve.selection.decision import Decision
+from adserve.web.lane import Lane
 from adserve.web.limiter import Limiter
 
 SLOTS = b"POST /v1/slots HTTP/1.1\r\n"
+HANDLED_EVERY_S = 20.0
+"""So often at least aiohttp gets a request of a connection that goes on."""
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
@@ -63,13 +67,20 @@ class Refusals:
 class Connection(asyncio.Protocol):
     """One connection's protocol, around aiohttp's own."""
 
-    def __init__(self, limiter: Limiter, refusals: Refusals, handler: asyncio.Protocol) -> None:
+    def __init__(
+        self, limiter: Limiter, refusals: Refusals, lane: Lane | None, handler: asyncio.Protocol
+    ) -> None:
         self.received_s = 0.0
         """When the request that is being answered began to arrive."""
         self.admitted = False
+        self.gone = False
         self._limiter = limiter
         self._refusals = refusals
+        self._lane = lane
         self._handler = handler
+        self._handled_s = -HANDLED_EVERY_S  # when aiohttp got something last
+        self._inside = False  # the lane has a request of this connection
+        self._behind = b""  # what came meanwhile
         self._transport: asyncio.Transport
         self._left = 0  # bytes of the present request still to come; negative for good once that is not known
         self._handled = False  # aiohttp has something of this connection that it has not answered
@@ -83,16 +94,31 @@ class Connection(asyncio.Protocol):
         context.run(self._handler.connection_made, transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self._left and not self._handled:
-            self._begin(data)
+        if self._inside:
+            self._behind += data
+            self._transport.pause_reading()
+            return
+        if not self._left and not self._handled and self._begin(data):
+            return
         if self._refusing:
             self._swallow(data)
-            return
-        if self._left >= 0:
-            self._left = max(self._left - len(data), _UNKNOWN)
         else:
-            self.received_s = self._limiter.seconds()
-        self._handler.data_received(data)
+            self._handle(data)
+
+    def answer(self, request: bytes, response: bytes | None) -> None:
+        """Of the lane."""
+        self._inside = False
+        if response is None:
+            self._handled = True
+            self._left = len(request)
+            self._handle(request)
+        else:
+            self._transport.write(response)
+            self._leave()
+        if self._behind:
+            behind, self._behind = self._behind, b""
+            self._transport.resume_reading()
+            self.data_received(behind)
 
     def answered(self) -> None:
         """aiohttp has the whole answer to the request that began last."""
@@ -111,16 +137,36 @@ class Connection(asyncio.Protocol):
         return self._handler.eof_received()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.gone = True
         self._leave()
         self._handler.connection_lost(error)
 
-    def _begin(self, data: bytes) -> None:
+    def _begin(self, data: bytes) -> bool:
+        """Whether the lane has the request that begins here."""
         self.received_s = self._limiter.seconds()
         self._left = length_of(data)
         if self._left >= len(data) and not self._full and data.startswith(SLOTS):
             self.admitted = self._limiter.admit()
             self._refusing = not self.admitted
+            if self.admitted and self._left == len(data) and self._enters(data):
+                self._inside, self._left = True, 0
+                return True
         self._handled = not self._refusing
+        return False
+
+    def _enters(self, request: bytes) -> bool:
+        """Not always: aiohttp closes connections on which it hears nothing."""
+        if self._lane is None or self.received_s - self._handled_s > HANDLED_EVERY_S:
+            return False
+        return self._lane.enter(self, request)
+
+    def _handle(self, data: bytes) -> None:
+        if self._left >= 0:
+            self._left = max(self._left - len(data), _UNKNOWN)
+        else:
+            self.received_s = self._limiter.seconds()
+        self._handled_s = self.received_s
+        self._handler.data_received(data)
 
     def _swallow(self, data: bytes) -> None:
         """The rest of a refused request; what comes behind it is the next."""

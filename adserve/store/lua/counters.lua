@@ -14,6 +14,7 @@ local TICKET_BYTES, ENTRY_BYTES = 8, 14
 local RESERVED, CONFIRMED, DOUBTED, REFUSED = 0, 1, 2, 3
 local STATE = 2 ^ 46  -- libraries, as `string`, are there only when a function runs, not here
 local ALL, PACE = '*', 't'
+local GUARANTEED = 0  -- the tier
 local GRACE_MS, RETENTION_MS, EXPOSURE_MS, OPEN_MAX = $grace_ms, $retention_ms, $exposure_ms, $open_max
 
 local function read_hides(blob)
@@ -226,9 +227,12 @@ local function reserve(keys, args)
     end
     place = place + 1
   end
-  if whole == '1' and (grant[2] < 0 or #reserved < wanted) then
-    grant[2] = -1
-    return grant
+  if whole == '1' then
+    local priced = grant[2] >= 0 or (last and last[1] == GUARANTEED)
+    if #reserved < wanted or not priced then
+      grant[2] = -1
+      return grant
+    end
   end
   if #reserved > 0 then
     local places = {}

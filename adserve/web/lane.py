@@ -1,0 +1,156 @@
+"""The short way of a plain slot request: from the gate to the decision and back, past aiohttp.
+
+By way of aiohttp, reading a request and writing its answer cost as much as a decision. A request that came whole, with a
+bearer key and nothing unusual in its head, is answered here; whatever else comes, and all that is to be refused with a
+problem, goes the ordinary way from its first byte.
+"""
+
+import asyncio
+import logging
+import re
+import types
+from collections.abc import Callable, Coroutine, Generator
+from email.utils import formatdate
+from functools import lru_cache, partial
+from typing import Any, Protocol
+
+from adserve.domain.time import SECOND_MS, Clock
+
+HEADS_CACHED_MAX = 4_096
+
+_HEAD_END = b"\r\n\r\n"
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~]*)")
+_BEARER = re.compile(rb"bearer +([!-~]+)[ \t]*", re.IGNORECASE)
+_SAYS_HOW = frozenset({b"authorization", b"content-type", b"content-encoding"})
+
+log = logging.getLogger(__name__)
+
+Decide = Callable[[str, bytes, int], Coroutine[Any, Any, bytes | None]]
+"""From a key, a body and how long both have waited (ms) to the body of an answer; None where it is no plain 200."""
+
+
+class Guest(Protocol):
+    """Whose request it is. `gone` when nobody waits for the answer any more."""
+
+    received_s: float
+    gone: bool
+
+    def answer(self, request: bytes, response: bytes | None) -> None:
+        """Writes the response; without one the request is to go the ordinary way."""
+        ...
+
+
+class Lane:
+    """Answers in the order of arrival, after everything that has arrived by now is known to the limiter."""
+
+    def __init__(
+        self,
+        decide: Decide,
+        seconds: Callable[[], float],
+        clock: Clock,
+        *,
+        body_max_bytes: int,
+        count: Callable[[], None],
+    ) -> None:
+        self._decide = decide
+        self._count = count
+        self._body_max_bytes = body_max_bytes
+        self._seconds = seconds
+        self._clock = clock
+        self._queue: list[tuple[Guest, bytes, int, str]] = []
+        self._unfinished: set[asyncio.Task[bytes | None]] = set()
+        self._closed = False
+        self._second = 0
+        self._head = b""
+
+    def enter(self, guest: Guest, request: bytes) -> bool:
+        """Whether this whole request is for here; then `guest.answer` is called once, and not before this returns."""
+        body_at = request.find(_HEAD_END) + len(_HEAD_END)
+        secret = secret_of(request[:body_at])
+        if secret is None or self._closed or len(request) - body_at > self._body_max_bytes:
+            return False
+        if not self._queue:
+            asyncio.get_running_loop().call_soon(self._answer_all)
+        self._queue.append((guest, request, body_at, secret))
+        return True
+
+    async def close(self, patience_s: float) -> None:
+        """Lets nobody enter any more, and those who have be answered."""
+        self._closed = True
+        if self._unfinished:
+            await asyncio.wait(self._unfinished, timeout=patience_s)
+
+    def _answer_all(self) -> None:
+        queue, self._queue = self._queue, []
+        for guest, request, body_at, secret in queue:
+            if guest.gone:
+                continue
+            waited_ms = int((self._seconds() - guest.received_s) * SECOND_MS)
+            deciding = self._decide(secret, request[body_at:], waited_ms)
+            try:
+                waits_for = deciding.send(None)
+            except StopIteration as done:
+                guest.answer(request, self._response(done.value))
+            except Exception:
+                log.exception("a slot request failed on the short way")
+                guest.answer(request, None)
+            else:
+                task = asyncio.get_running_loop().create_task(_go_on(deciding, waits_for))
+                self._unfinished.add(task)
+                task.add_done_callback(partial(self._finish, guest, request))
+
+    def _finish(self, guest: Guest, request: bytes, task: asyncio.Task[bytes | None]) -> None:
+        self._unfinished.discard(task)
+        if task.cancelled() or guest.gone:
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("a slot request failed on the short way", exc_info=error)
+        guest.answer(request, None if error is not None else self._response(task.result()))
+
+    def _response(self, body: bytes | None) -> bytes | None:
+        if body is None:
+            return None
+        self._count()
+        second = self._clock() // SECOND_MS
+        if second != self._second:
+            self._second = second
+            self._head = (
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                f"Date: {formatdate(second, usegmt=True)}\r\nContent-Length: "
+            ).encode()
+        return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+
+
+@types.coroutine
+def _go_on(started: Coroutine[Any, Any, bytes | None], waits_for: Any) -> Generator[Any, Any, bytes | None]:
+    """The rest of a coroutine that has begun: most never come to wait, and need no task."""
+    while True:
+        try:
+            sent = yield waits_for
+        except BaseException as error:  # a cancellation is the coroutine's to see
+            step = partial(started.throw, error)
+        else:
+            step = partial(started.send, sent)
+        try:
+            waits_for = step()
+        except StopIteration as done:
+            result: bytes | None = done.value
+            return result
+
+
+@lru_cache(HEADS_CACHED_MAX)
+def secret_of(head: bytes) -> str | None:
+    """The bearer key in the head of a request whose body is plain JSON; None for any other head."""
+    told: dict[bytes, bytes] = {}
+    for line in head[: -len(_HEAD_END)].split(b"\r\n")[1:]:
+        parts = _LINE.fullmatch(line)
+        if parts is None:
+            return None
+        name = parts[1].lower()
+        if name in _SAYS_HOW:
+            if name in told:
+                return None
+            told[name] = parts[2].rstrip()
+    bearer = _BEARER.fullmatch(told.pop(b"authorization", b""))
+    return bearer[1].decode() if bearer and told == {b"content-type": b"application/json"} else None
