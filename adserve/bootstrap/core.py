@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
-from adserve.catalogue.refresh import Refresh
+from adserve.catalogue.refresh import Publish, Refresh
 from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
 from adserve.database.pools import Pools
@@ -233,14 +233,6 @@ async def build_core(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
-
-    async def publish(snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
-        landings.learn(snapshot)
-        await live.publish(snapshot, switch, confirmed_at_ms)
-
-    def campaigns() -> Mapping[Any, Campaign]:
-        return live.current().snapshot.campaigns
-
     filling = await _filling(settings, pools, checkpoints, journal, clock())
     counters, recorder = filling.counters, _recorder(settings, journal)
 
@@ -269,7 +261,7 @@ async def build_core(
         landings=landings,
         live=live,
         rates_fallback=rates_fallback,
-        refresh=Refresh(catalogue, publish),
+        refresh=Refresh(catalogue, _publishing(landings, live)),
         qualities=Qualities(catalogue.hide_counts),
         rotation=Rotation(Secrets(pools.catalogue), sealer, pseudonyms),
         sealer=sealer,
@@ -279,7 +271,7 @@ async def build_core(
         pending=Pending(journal, counters),
         hides=HideReader(hides, journal),
         checkpoints=checkpoints,
-        keeper=LeaseKeeper(book, Ledger(pools.recorder), campaigns, replica),
+        keeper=LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica),
         journal=journal,
         recorder=recorder,
         slots=slots,
@@ -292,6 +284,18 @@ async def build_core(
         refusals=Refusals(clock, draw),
         intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
     )
+
+
+def _publishing(landings: Landings, live: LiveView) -> Publish:
+    async def publish(snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
+        landings.learn(snapshot)
+        await live.publish(snapshot, switch, confirmed_at_ms)
+
+    return publish
+
+
+def _campaigns(live: LiveView) -> Callable[[], Mapping[Any, Campaign]]:
+    return lambda: live.current().snapshot.campaigns
 
 
 async def _filling(
