@@ -12,7 +12,15 @@ from service import BODY_MAX_BYTES, Reply, Service
 
 from adserve.web.operations import Operation
 
-PATHS = {"{id}": "1", "{ticket}": "t", "{sha256}": "0" * 64, "{asset}": "none.js", "{path}": "x"}
+DECISION = "01a22583-9bb7-7694-9d8e-a485ade87604"
+PATHS = {
+    "{id}": "1",
+    "{ticket}": "t",
+    "{decision}": DECISION,
+    "{sha256}": "0" * 64,
+    "{asset}": "none.js",
+    "{path}": "x",
+}
 REPORTS_ONE_BY_ONE = "reportEvents"
 
 
