@@ -3,35 +3,23 @@
 import asyncio
 import os
 import re
-import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import unused_port
 from live import Live, listens
+from redis_servers import RedisServer, needs_redis
 
 CALLS = re.compile(r'^adserve_http_requests_total\{operation="healthz",status="200"\} (\S+)', re.MULTILINE)
 
 
 @pytest.fixture
 def redis_url() -> Iterator[str]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
-    port = unused_port()
-    process = subprocess.Popen(
-        [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        process.terminate()
-        process.wait()
+    server = RedisServer()
+    yield server.url
+    server.end()
 
 
 async def get(url: str) -> str:
@@ -62,6 +50,7 @@ def workers_of(live: Live) -> list[int]:
 
 
 @pytest.mark.slow
+@needs_redis
 async def test_two_workers_answer_for_each_other_and_a_killed_one_is_replaced(
     tmp_path: Path, database_url: str, redis_url: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from adserve.domain.ads import Ad
@@ -57,6 +57,11 @@ def violations(limits: Iterable[Limit], stored: Iterable[object]) -> list[str]:
                         f"{viewer.hex()}: {together} of {subject} within {window_ms} ms before {end_ms}"
                     )
     return found
+
+
+def summary(stored: Collection[object], found: list[str]) -> str:
+    counted = sum(event.outcome not in UNCOUNTED for event in stored)
+    return f"{len(stored):,} events stored, {counted:,} of them counted, {len(found)} violations"
 
 
 def _first_of_each_ticket(stored: Iterable[object]) -> Iterable:

@@ -3,31 +3,16 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
 from uuid import UUID
 
-from adserve.domain.events import Event, EventKind, Outcome, Settled
+from adserve.domain.events import Event, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.metering.errors import JournalAway
+from adserve.store.journal import Counted
 
 TURNS_MAX = 4
 AWAY = 0.005
-
-
-class Stored(NamedTuple):
-    """As adserve.limits.rebuild.Counted."""
-
-    ticket: UUID
-    viewer: bytes
-    ad: int
-    campaign: int
-    advertiser: int
-    labels: tuple[str, ...]
-    kind: EventKind
-    outcome: Outcome
-    received_at_ms: int
-    expires_at_ms: int
 
 
 class UnreliableLog:
@@ -35,7 +20,7 @@ class UnreliableLog:
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
-        self.stored: list[Stored] = []
+        self.stored: list[Counted] = []
         self._first: dict[tuple[UUID, str], EventId] = {}
 
     async def settle(self, events: Sequence[Event]) -> list[Settled]:
@@ -59,7 +44,7 @@ class UnreliableLog:
         if first != event.event:
             return Settled(first, Outcome.DUPLICATE, None)
         self.stored.append(
-            Stored(
+            Counted(
                 ticket.ticket, ticket.viewer_cap, ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels,
                 event.kind, event.outcome, event.received_at_ms, ticket.expires_at_ms,
             )
@@ -67,7 +52,7 @@ class UnreliableLog:
         billed = event.outcome is Outcome.RECORDED
         return Settled(first, event.outcome, Money(ticket.price_micros, ticket.currency) if billed else None)
 
-    async def since(self, received_at_ms: int) -> AsyncIterator[Stored]:
+    async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         later = [event for event in self.stored if event.received_at_ms >= received_at_ms]
         for event in sorted(later, key=lambda event: event.received_at_ms):
             yield event

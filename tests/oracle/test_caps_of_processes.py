@@ -9,27 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from judge import UNCOUNTED, limits_of, violations
-from logs import Stored
+from judge import limits_of, summary, violations
+from redis_servers import RedisCluster, RedisServer, needs_redis
 from stack import ADS
 
-servers = pytest.importorskip("redis_servers")
+from adserve.store.journal import Counted
 
 DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "3000"))
 PROCESSES = 3
 PROCESS = Path(__file__).with_name("process.py")
 
-pytestmark = [servers.needs_redis, pytest.mark.timeout(3_600)]
+pytestmark = [needs_redis, pytest.mark.timeout(3_600)]
 
 
-@pytest.fixture(params=[servers.RedisServer, servers.RedisCluster], ids=["redis", "cluster"])
+@pytest.fixture(params=[RedisServer, RedisCluster], ids=["redis", "cluster"])
 def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
     server = request.param()
     yield server.url
     server.end()
 
 
-def stored_by_processes(kind: str, url: str, decisions: int) -> list[Stored]:
+def stored_by_processes(kind: str, url: str, decisions: int) -> list[Counted]:
     begun_s = time.time()
     running = [
         subprocess.Popen(
@@ -50,11 +50,9 @@ def test_no_window_of_any_viewer_holds_more_than_its_cap(
     stored = stored_by_processes("redis", redis_url, DECISIONS)
     took_s = time.monotonic() - begun
     found = violations(limits_of(ADS), stored)
-    counted = sum(event.outcome not in UNCOUNTED for event in stored)
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{DECISIONS:,} decisions of {PROCESSES} processes in {took_s:.0f} s, {len(stored):,} events stored, "
-            f"{counted:,} of them counted, {len(found)} violations\n"
+            f"\n{DECISIONS:,} decisions of {PROCESSES} processes in {took_s:.0f} s, {summary(stored, found)}\n"
         )
     assert found == []
 

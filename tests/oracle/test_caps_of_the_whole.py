@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from clients import REMEMBERED, Clients, Clock, Given
-from judge import UNCOUNTED, limits_of, violations
+from judge import limits_of, summary, violations
 from logs import UnreliableLog
 from msgspec import structs
 from stack import ADS, START_MS, serving
@@ -69,11 +69,9 @@ async def test_no_window_of_any_viewer_holds_more_than_its_cap(capsys: pytest.Ca
     stored = await lived(MemoryCounters, UnreliableLog(random.Random(2)), DECISIONS, LIVES)
     took_s = time.monotonic() - begun
     found = violations(limits_of(ADS), stored)
-    counted = sum(event.outcome not in UNCOUNTED for event in stored)
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{DECISIONS:,} decisions in {took_s:.0f} s, {LIVES} lives, {len(stored):,} events stored, "
-            f"{counted:,} of them counted, {len(found)} violations\n"
+            f"\n{DECISIONS:,} decisions in {took_s:.0f} s, {LIVES} lives, {summary(stored, found)}\n"
         )
     assert found == []
 
