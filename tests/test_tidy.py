@@ -50,6 +50,12 @@ def test_files_and_functions_fit_on_a_few_screens() -> None:
     assert {path: long for path, source in sources.items() if (long := too_long_functions(source))} == {}
 
 
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names."""
+    names = [path.name for path in TESTS if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_sql_lives_in_sql_files() -> None:
     assert {path: found for path in CODE if (found := sql_literals(path.read_text()))} == {}
 
