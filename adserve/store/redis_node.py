@@ -164,9 +164,11 @@ async def open_node(address: Address, login: Login, on_trouble: Callable[[str], 
                 await node.call(("AUTH", *user, login.password), CONNECT_MS)
             if login.database:
                 await node.call(("SELECT", login.database), CONNECT_MS)
-    except (OSError, CountersAway) as error:
+    except BaseException as error:
         node.close()
-        raise _away(address, error) from error
+        if isinstance(error, (OSError, CountersAway)):
+            raise _away(address, error) from error
+        raise
     return node
 
 
@@ -177,9 +179,11 @@ async def open_master(address: Address, login: Login, on_trouble: Callable[[str]
         node.identity = await identity_of(node)
         if not await node.call(("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY), CONNECT_MS):
             await node.call(("FUNCTION", "LOAD", "REPLACE", LIBRARY_TEXT), CONNECT_MS)
-    except (TimeoutError, CountersAway) as error:
+    except BaseException as error:
         node.close()
-        raise _away(address, error) from error
+        if isinstance(error, (TimeoutError, CountersAway)):
+            raise _away(address, error) from error
+        raise
     return node
 
 
