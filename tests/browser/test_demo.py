@@ -110,7 +110,7 @@ async def test_at_ten_percent_the_lit_viewers_see_ads_and_the_others_none(
     await expect(page.locator("#viewers-count")).to_have_text(re.compile(r"^\d+ of 200"))
     lit = await page.locator("#grid .is-in").count()
     assert 5 <= lit <= 40
-    await expect(page.locator("#why .aside")).to_contain_text("below 1,000", timeout=10_000)
+    await expect(page.locator("#why p.aside")).to_contain_text("below 1,000", timeout=10_000)
     await page.locator("#grid .is-in").first.click()
     await expect(page.locator("#strip .is-ad").first).to_be_visible()
     await page.locator("#grid i:not(.is-in)").first.click()
