@@ -119,6 +119,13 @@ async def world() -> AsyncIterator[World]:
 
 
 @pytest.fixture
+async def patient_world() -> AsyncIterator[World]:
+    """For many calls of which none is to be silent, however busy the machine is."""
+    async with wrapper(open_session(timeout_ms=10_000)) as world:
+        yield world
+
+
+@pytest.fixture
 async def service(pools: Pools, clock: Callable[[], int], tmp_path: Path) -> AsyncIterator[Service]:
     async with running(pools, clock, tmp_path) as service:
         yield service

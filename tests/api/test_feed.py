@@ -17,19 +17,21 @@ RawFeed = Callable[[int], tuple[bytes, tuple[str | None, ...]]]
 
 
 @pytest.mark.slow
-async def test_ten_thousand_feeds_with_ads_hold_the_upstreams_bytes(world: World, raw_feed: RawFeed) -> None:
+async def test_ten_thousand_feeds_with_ads_hold_the_upstreams_bytes(
+    patient_world: World, raw_feed: RawFeed
+) -> None:
     for seed in range(10_000):
         body, authors = raw_feed(seed)
-        world.slots.positions = sorted({0, len(authors) // 2, len(authors)})
+        patient_world.slots.positions = sorted({0, len(authors) // 2, len(authors)})
         if seed % 2:
-            world.upstream.answers(gzip.compress(body, 1), JSON, "Content-Encoding: gzip")
+            patient_world.upstream.answers(gzip.compress(body, 1), JSON, "Content-Encoding: gzip")
         else:
-            world.upstream.answers(body, JSON)
-        _, headers, answered = await world.get()
+            patient_world.upstream.answers(body, JSON)
+        _, headers, answered = await patient_world.get()
         assert "Content-Encoding" not in headers
-        assert answered.count(b'{"type":"ad"') == len(world.slots.positions)
+        assert answered.count(b'{"type":"ad"') == len(patient_world.slots.positions)
         assert without_ads(answered) == body
-        assert world.slots.asked.pop().authors == authors
+        assert patient_world.slots.asked.pop().authors == authors
 
 
 async def test_an_ad_stands_at_its_position(world: World) -> None:
