@@ -74,8 +74,8 @@ def predicted(
     if seen is None:
         exposures = np.full(len(rows), EXPOSURES_UNKNOWN, dtype=np.int64)
     elif seen:
-        campaigns = surface.campaign_keys
-        exposures = np.array([seen.get(campaigns[row], 0) for row in rows.tolist()], dtype=np.int64)
+        campaigns = surface.campaign_keys.take(rows).tolist()
+        exposures = np.array([seen.get(campaign, 0) for campaign in campaigns], dtype=np.int64)
     else:
         exposures = np.zeros(len(rows), dtype=np.int64)
     return np.fmax(rates.click(surface.prepared, rows, viewer, exposures), EVENT_RATE_MIN)
