@@ -26,6 +26,7 @@ from adserve.limits.counters import MemoryCounters
 from adserve.limits.hides import HideReader, Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
+from adserve.limits.memos import Memos
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
 from adserve.metering.errors import JournalAway
@@ -39,7 +40,7 @@ from adserve.prediction import quality
 from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
 from adserve.selection.funnel import Funnel
-from adserve.selection.memo import decode_offer, encode_offer
+from adserve.selection.memo import decode_offer, encode_offer, keep_offer, offer_again
 from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, Switch
@@ -303,7 +304,8 @@ async def _filling(
 ) -> Filling | SharedCounters:
     """The counters that the settings ask for, and what fills them."""
     if settings.redis_url is None:
-        counters = MemoryCounters(await checkpoints.open_epoch(now_ms), filled=False)
+        epoch = await checkpoints.open_epoch(now_ms)
+        counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again))
         return Filling(counters, checkpoints, journal)
 
     async def settle_pending(counters: RedisCounters, now_ms: int) -> int:

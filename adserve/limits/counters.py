@@ -22,6 +22,7 @@ from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
 from adserve.limits.entries import CONFIRMED, REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.memos import AS_THEY_ARE, Memos
 from adserve.limits.rules import ALL, RETENTION_MS, Rule, hide_key, keys_counted
 
 OPEN_MAX = 500
@@ -132,13 +133,14 @@ class MemoryCounters:
     Until they are `filled`, they know of nothing, and say so by CountersAway; hides are taken all the same.
     """
 
-    def __init__(self, epoch: int, *, filled: bool = True) -> None:
+    def __init__(self, epoch: int, *, filled: bool = True, memos: Memos = AS_THEY_ARE) -> None:
         self.epoch = epoch
         self.filled = filled
         self._shards: defaultdict[int, _Shard] = defaultdict(_Shard)
         self._profiles: list[Profile] = []
         self._numbers: dict[Profile, int] = {}
-        self._requests: dict[tuple[bytes, str], tuple[int, Earlier]] = {}
+        self._memos = memos
+        self._requests: dict[tuple[bytes, str], tuple[int, bytes, Grant, Any]] = {}
         self._recalled: Tally | None = None
         self._unswept: list[bytes] = []
         self._unswept_requests: list[tuple[bytes, str]] = []
@@ -151,7 +153,8 @@ class MemoryCounters:
         if request is not None:
             remembered = self._requests.get((viewer, request))
             if remembered is not None and remembered[0] >= now_ms:
-                earlier = remembered[1]
+                _, digest, grant, kept = remembered
+                earlier = Earlier(digest, grant, self._memos.again(kept, grant))
         return Past(tally.exposures, earlier)
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
@@ -169,8 +172,8 @@ class MemoryCounters:
                 packed += entries.reserved(ticket, ask.expires_at_ms, profile)
             self._keep(viewer, packed)
             if ask.request is not None:
-                earlier = Earlier(ask.digest, grant, ask.memo)
-                self._requests[viewer, ask.request] = (ask.expires_at_ms, earlier)
+                kept = self._memos.keep(ask.memo, grant)
+                self._requests[viewer, ask.request] = (ask.expires_at_ms, ask.digest, grant, kept)
                 if len(self._requests) > REQUESTS_MAX:
                     del self._requests[next(iter(self._requests))]
         return grant

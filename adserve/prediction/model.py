@@ -14,11 +14,8 @@ from adserve.prediction.features import AdFacts, Hashes, Indexes, Integers, Numb
 VIEWERS_CACHED_MAX = 16_384
 
 
-class Prepared(NamedTuple):
-    """What the ads of a snapshot contribute whoever looks, one entry an ad."""
-
-    logits: Numbers
-    campaigns: Hashes
+Prepared = tuple[Numbers, Hashes]
+"""What the ads of a snapshot contribute whoever looks, one entry an ad: logits, and hashes of campaigns."""
 
 
 class _Cell(NamedTuple):
@@ -44,7 +41,7 @@ class Model:
     def prepare_facts(self, ads: Sequence[AdFacts]) -> Prepared:
         logits = [self._intercept + self._sum(features.ad_indexes(ad)) for ad in ads]
         campaigns = [features.campaign_hash(ad.campaign) for ad in ads]
-        return Prepared(np.array(logits, np.float64), np.array(campaigns, np.uint64))
+        return np.array(logits, np.float64), np.array(campaigns, np.uint64)
 
     def click(self, prepared: Prepared, rows: Integers, viewer: ViewerFacts, exposures: Integers) -> Numbers:
         """The probability that an impression of each of `rows` (of the prepared ads) is clicked.
@@ -53,9 +50,10 @@ class Model:
         EXPOSURE_WINDOW_MS, or is EXPOSURES_UNKNOWN.
         """
         cell = self._cell(viewer)
-        crosses = self._weights.take(features.cross(cell.crossed, prepared.campaigns.take(rows)))
+        of_ads, campaigns = prepared
+        crosses = self._weights.take(features.cross(cell.crossed, campaigns.take(rows)))
         logits = np.add.reduce(crosses)
-        logits += prepared.logits.take(rows)
+        logits += of_ads.take(rows)
         logits += cell.logit
         logits += self._exposures[np.minimum(exposures, features.EXPOSURES_MAX)]
         # The logistic function, written so that it cannot overflow.

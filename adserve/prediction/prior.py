@@ -25,11 +25,13 @@ class Prior:
         self._rate = clicks / impressions
         self._counts = dict(counts)
 
-    def prepare(self, ads: Sequence[Ad]) -> Numbers:
-        return np.array([self.rate(ad.id) for ad in ads], np.float64)
+    def prepare(self, ads: Sequence[Ad]) -> tuple[Numbers]:
+        return (np.array([self.rate(ad.id) for ad in ads], np.float64),)
 
-    def click(self, prepared: Numbers, rows: Integers, viewer: ViewerFacts, exposures: Integers) -> Numbers:
-        return prepared.take(rows)
+    def click(
+        self, prepared: tuple[Numbers], rows: Integers, viewer: ViewerFacts, exposures: Integers
+    ) -> Numbers:
+        return prepared[0].take(rows)
 
     def rate(self, ad: int) -> float:
         impressions, clicks = self._counts.get(ad, (0, 0))

@@ -13,6 +13,7 @@ from adserve.domain.surfaces import Surface
 from adserve.limits.counters import Candidate
 from adserve.limits.rules import campaign_key, cap_rules, hide_key, keys_counted, placement_rules
 from adserve.selection.index import Rows, TargetingIndex
+from adserve.selection.splice import Column, Splice
 
 VIEW_RATE = 0.7
 """The share of impressions that become viewable, for bids that are paid by the view."""
@@ -20,6 +21,7 @@ VIEW_RATE = 0.7
 _EVENT_RATES = {"impression": 1.0, "view": VIEW_RATE, "click": None}
 
 Numbers = NDArray[np.float64]
+Columns = tuple[Column, ...]
 
 
 class Rates(Protocol):
@@ -31,8 +33,8 @@ class Rates(Protocol):
     name: str
     wears_out: bool
 
-    def prepare(self, ads: Sequence[Ad]) -> Any:
-        """What can be computed once for a catalogue: passed back to every `click`."""
+    def prepare(self, ads: Sequence[Ad]) -> Columns:
+        """What can be computed once for an ad, one entry of each column an ad: passed back to every `click`."""
         ...
 
     def click(self, prepared: Any, rows: Rows, viewer: ViewerFacts, exposures: NDArray[np.int64]) -> Numbers:
@@ -59,6 +61,17 @@ class CompiledAd(NamedTuple):
     sealed_rules: tuple[tuple[str, int, int], ...]
 
 
+class _Columns(NamedTuple):
+    """What does not depend on what people hide; bids are micros per 1,000 billable events."""
+
+    ads: NDArray[np.object_]
+    campaign_keys: NDArray[np.object_]
+    ad_ids: NDArray[np.uint64]
+    bids: Numbers
+    event_rates: Numbers
+    guaranteed: NDArray[np.bool_]
+
+
 class CompiledSurface:
     """One surface's ads as columns; row i of every column is `ads[i]`.
 
@@ -74,27 +87,51 @@ class CompiledSurface:
         qualities: Mapping[AdId, float] | None = None,
         earlier: "CompiledSurface | None" = None,
     ) -> None:
-        """`earlier` lends what it worked out for ads that have not changed."""
-        eligible = [ad for ad in ads if ad.campaign.currency == settings.currency]
-        known: Mapping[Ad, CompiledAd] = {} if earlier is None else earlier._compiled
-        self._compiled: Mapping[Ad, CompiledAd] = {
-            ad: known.get(ad) or _compiled(ad, settings) for ad in eligible
-        }
-        compiled = list(self._compiled.values())
+        """`earlier`, of the same settings and rates, lends what it worked out for ads that have not changed."""
         self.settings = settings
-        self.ads = np.fromiter(compiled, dtype=np.object_, count=len(compiled))
-        self.index = TargetingIndex(eligible)
-        self.prepared = rates.prepare(eligible)
-        self.ad_ids = np.array([ad.id for ad in eligible], dtype=np.uint64)
-        self.campaign_keys = [ad.campaign_key for ad in compiled]
-        told = qualities or {}
-        quality = np.array([told.get(ad.id, 1.0) for ad in eligible])
-        thousand = np.array([ad.bid_micros * 1_000.0 for ad in compiled]) * quality
-        event_rates = np.array([0.0 if ad.event_rate is None else ad.event_rate for ad in compiled])
-        self.fixed_values = thousand * event_rates
-        self.click_values = np.where(event_rates == 0.0, thousand, 0.0)
-        guaranteed = np.array([ad.guaranteed for ad in compiled], dtype=np.bool_)
-        self.lifts = np.where(guaranteed, np.inf, 0.0) if guaranteed.any() else None
+        self.index: TargetingIndex
+        self.prepared: Columns
+        self._given = ads
+        self._eligible: Sequence[Ad]
+        self._columns: _Columns
+        if earlier is not None and earlier._given is ads:
+            self._eligible, self._columns = earlier._eligible, earlier._columns
+            self.index, self.prepared = earlier.index, earlier.prepared
+        else:
+            self._work_out([ad for ad in ads if ad.campaign.currency == settings.currency], rates, earlier)
+        columns = self._columns
+        self.ads, self.campaign_keys, self.ad_ids = columns.ads, columns.campaign_keys, columns.ad_ids
+        bids = columns.bids if not qualities else columns.bids * self._qualities(qualities)
+        self.fixed_values = bids * columns.event_rates
+        self.click_values = np.where(columns.event_rates == 0.0, bids, 0.0)
+        self.lifts = np.where(columns.guaranteed, np.inf, 0.0) if columns.guaranteed.any() else None
+
+    def _work_out(self, ads: Sequence[Ad], rates: Rates, earlier: "CompiledSurface | None") -> None:
+        splice = None if earlier is None else Splice(earlier._eligible, ads)
+        fresh = ads if splice is None else splice.fresh
+        prepared, columns = rates.prepare(fresh), _columns_of([_compiled(ad, self.settings) for ad in fresh])
+        self._eligible = ads
+        if earlier is None or splice is None:
+            self.index, self.prepared, self._columns = TargetingIndex(fresh), prepared, columns
+        else:
+            self.index = TargetingIndex(fresh, (earlier.index, splice))
+            self.prepared = tuple(map(splice.column, earlier.prepared, prepared))
+            self._columns = _Columns(*map(splice.column, earlier._columns, columns))
+
+    def _qualities(self, told: Mapping[AdId, float]) -> Numbers:
+        qualities = (told.get(ad.id, 1.0) for ad in self._eligible)
+        return np.fromiter(qualities, dtype=np.float64, count=len(self._eligible))
+
+
+def _columns_of(ads: Sequence[CompiledAd]) -> _Columns:
+    return _Columns(
+        ads=np.fromiter(ads, dtype=np.object_, count=len(ads)),
+        campaign_keys=np.array([ad.campaign_key for ad in ads], dtype=np.object_),
+        ad_ids=np.array([ad.ad.id for ad in ads], dtype=np.uint64),
+        bids=np.array([ad.bid_micros * 1_000.0 for ad in ads], dtype=np.float64),
+        event_rates=np.array([ad.event_rate or 0.0 for ad in ads], dtype=np.float64),
+        guaranteed=np.array([ad.guaranteed for ad in ads], dtype=np.bool_),
+    )
 
 
 def _compiled(ad: Ad, settings: Surface) -> CompiledAd:

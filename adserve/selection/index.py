@@ -7,15 +7,16 @@ what is a viewer's own is looked up for the rows of the cell.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adserve.domain.ads import Ad
 from adserve.domain.facts import ViewerFacts
-from adserve.domain.targeting import Exclusion, parse_version
+from adserve.domain.targeting import Exclusion, Targeting, parse_version
+from adserve.selection.splice import Splice
 
 CELLS_ROWS_MAX = 4_000_000
 """Of all cells that are kept."""
@@ -26,37 +27,34 @@ Rows = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Cell = tuple[Any, ...]
 Part = Callable[[ViewerFacts], Any]
+Values = Callable[[Exclusion], Iterable[Hashable]]
 
 
 class TargetingIndex:
-    """Matches viewers to ads. Rows are positions in `ads`."""
+    """Matches viewers to ads. Rows are positions in `ads`; after an index of before, in all that the splice joins."""
 
-    def __init__(self, ads: Sequence[Ad]) -> None:
+    def __init__(self, ads: Sequence[Ad], before: "tuple[TargetingIndex, Splice] | None" = None) -> None:
         targetings = [ad.campaign.targeting for ad in ads]
-        excludes = [targeting.exclude for targeting in targetings]
-        lives = [(ad.campaign.starts_at_ms, _last_ms(ad)) for ad in ads]
-        self._live = _RangeDimension(lives, [None] * len(ads))
-
-        def ranges(of: Callable[[Exclusion], Range]) -> _RangeDimension:
-            return _RangeDimension(list(map(of, targetings)), list(map(of, excludes)))
-
-        def values(of: Callable[[Exclusion], Iterable[Hashable]]) -> _SetDimension:
-            return _SetDimension(targetings, excludes, of)
-
-        custom = sorted({name for part in [*targetings, *excludes] for name in part.custom})
-        self._broad = _told_apart(
-            (lambda facts: facts.version, ranges(_version_range)),
-            (lambda facts: (facts.country,), values(lambda part: part.countries)),
-            (lambda facts: facts.languages, values(lambda part: map(str.lower, part.languages))),
-            (lambda facts: (facts.platform,), values(lambda part: part.platforms)),
-            (lambda facts: (facts.weekday,), values(lambda part: part.weekdays)),
-            (lambda facts: (facts.hour,), values(lambda part: part.hours)),
-        )
-        self._personal = _told_apart(
-            (lambda facts: facts.age, ranges(_age_range)),
-            (lambda facts: facts.interests, values(lambda part: part.interests)),
-            *[(_custom_of(name), values(_custom(name))) for name in custom],
-        )
+        custom = {name for part in targetings for name in (*part.custom, *part.exclude.custom)}
+        if before is not None:
+            custom |= before[0]._custom
+        asked = _asked(custom)
+        live = _RangeDimension.of([(ad.campaign.starts_at_ms, _last_ms(ad)) for ad in ads], [None] * len(ads))
+        dimensions = {name: make(targetings) for name, (_, make) in asked.items()}
+        if before is not None:
+            index, splice = before
+            live = index._live.spliced(live, splice)
+            dimensions = {
+                name: index._dimension(name).spliced(fresh, splice) for name, fresh in dimensions.items()
+            }
+        told_apart = {
+            name: (part, dimensions[name]) for name, (part, _) in asked.items() if dimensions[name].told_apart
+        }
+        self._live: _RangeDimension = live
+        self._dimensions: Mapping[str, _Dimension] = dimensions
+        self._custom: set[str] = {name for name in custom if _CUSTOM + name in told_apart}
+        self._broad = tuple([told for name, told in told_apart.items() if name in _BROAD])
+        self._personal = tuple([told for name, told in told_apart.items() if name not in _BROAD])
         self._cells: dict[Cell, Rows] = {}
         self._cells_rows = 0
 
@@ -103,14 +101,14 @@ class TargetingIndex:
             self._cells_rows = len(rows) + 1
         self._cells[cell] = rows
 
-
-def _told_apart(*dimensions: "tuple[Part, _Dimension]") -> "tuple[tuple[Part, _Dimension], ...]":
-    """Those that any ad asks about."""
-    return tuple([(part, dimension) for part, dimension in dimensions if dimension.told_apart])
+    def _dimension(self, name: str) -> "_Dimension":
+        """Of a custom part that no ad had asked about, that of ads which take everybody."""
+        return self._dimensions.get(name) or _SetDimension({}, {}, np.ones(self._live.count, dtype=np.bool_))
 
 
 class _Dimension(Protocol):
     told_apart: bool
+    """Whether any ad asks about it."""
 
     def fold(self, known: Any) -> Hashable:
         """What of a viewer's part campaigns tell apart."""
@@ -120,30 +118,36 @@ class _Dimension(Protocol):
         """The ads that allow every viewer of a fold."""
         ...
 
-
-def _custom(name: str) -> Callable[[Exclusion], Iterable[Hashable]]:
-    return lambda part: part.custom.get(name, ())
-
-
-def _custom_of(name: str) -> Part:
-    return lambda facts: (dict(facts.custom).get(name),)
+    def spliced(self, fresh: Any, splice: Splice) -> "_Dimension": ...
 
 
 class _SetDimension:
     """Values, any of which is enough. An ad that asks for none takes everybody but those whom it excludes."""
 
     def __init__(
-        self,
-        wanted: Sequence[Exclusion],
-        excluded: Sequence[Exclusion],
-        values: Callable[[Exclusion], Iterable[Hashable]],
+        self, wanted: Mapping[Hashable, Rows], excluded: Mapping[Hashable, Rows], untargeted: Mask
     ) -> None:
-        self._wanted = _rows_by_value(wanted, values)
-        self._excluded = _rows_by_value(excluded, values)
-        self._named = frozenset(self._wanted) | frozenset(self._excluded)
+        self._wanted = wanted
+        self._excluded = excluded
+        self._untargeted = untargeted
+        self._named = frozenset(wanted) | frozenset(excluded)
         self.told_apart = bool(self._named)
-        self._untargeted = np.array([not list(values(part)) for part in wanted], dtype=np.bool_)
         self._masks: dict[frozenset[Hashable], Mask] = {}
+
+    @classmethod
+    def of(cls, targetings: Sequence[Targeting], values: Values) -> Self:
+        wanted = _rows_by_value(targetings, values)
+        excluded = _rows_by_value([targeting.exclude for targeting in targetings], values)
+        return cls(
+            wanted, excluded, np.array([not list(values(part)) for part in targetings], dtype=np.bool_)
+        )
+
+    def spliced(self, fresh: Self, splice: Splice) -> Self:
+        return type(self)(
+            splice.rows_by_value(self._wanted, fresh._wanted),
+            splice.rows_by_value(self._excluded, fresh._excluded),
+            splice.column(self._untargeted, fresh._untargeted),
+        )
 
     def fold(self, known: Iterable[Hashable]) -> frozenset[Hashable]:
         return self._named.intersection(known)
@@ -160,9 +164,7 @@ class _SetDimension:
         return mask
 
 
-def _rows_by_value(
-    parts: Sequence[Exclusion], values: Callable[[Exclusion], Iterable[Hashable]]
-) -> dict[Hashable, Rows]:
+def _rows_by_value(parts: Sequence[Exclusion], values: Values) -> dict[Hashable, Rows]:
     rows: dict[Hashable, array[int]] = {}
     for row, part in enumerate(parts):
         for value in values(part):
@@ -171,20 +173,37 @@ def _rows_by_value(
 
 
 Range = tuple[int | None, int | None] | None
+_Ends = tuple[NDArray[np.int64], NDArray[np.int64]]
 _LOWEST, _HIGHEST = -(2**62), 2**62
 
 
 class _RangeDimension:
     """Numbers with both ends included. An unknown number matches only ads that ask for none."""
 
-    def __init__(self, wanted: Sequence[Range], excluded: Sequence[Range]) -> None:
-        self._untargeted = np.array([ends is None for ends in wanted], dtype=np.bool_)
-        self._low, self._high = _ends(wanted, (_LOWEST, _HIGHEST))
-        self._out_low, self._out_high = _ends(excluded, (1, 0))
-        ends = [*self._low, *(self._high + 1), *self._out_low, *(self._out_high + 1)]
-        self._steps = sorted({_LOWEST, *map(int, ends)})
-        self.told_apart = not all(self._untargeted) or any(ends is not None for ends in excluded)
+    def __init__(self, untargeted: Mask, wanted: _Ends, excluded: _Ends) -> None:
+        self._untargeted = untargeted
+        self._wanted = wanted
+        self._excluded = excluded
+        self.count = len(untargeted)
+        out_low, out_high = (ends.compress(excluded[0] <= excluded[1]) for ends in excluded)
+        ends = np.concatenate(([_LOWEST], wanted[0], wanted[1] + 1, out_low, out_high + 1))
+        self._steps: list[int] = np.unique(ends).tolist()
+        self.told_apart = len(out_low) > 0 or not untargeted.all()
         self._masks: dict[int, Mask] = {}
+
+    @classmethod
+    def of(cls, wanted: Sequence[Range], excluded: Sequence[Range]) -> Self:
+        untargeted = np.array([ends is None for ends in wanted], dtype=np.bool_)
+        return cls(untargeted, _ends(wanted, (_LOWEST, _HIGHEST)), _ends(excluded, (1, 0)))
+
+    def spliced(self, fresh: Self, splice: Splice) -> Self:
+        (low, high), (out_low, out_high) = (
+            map(splice.column, *ends)
+            for ends in ((self._wanted, fresh._wanted), (self._excluded, fresh._excluded))
+        )
+        return type(self)(
+            splice.column(self._untargeted, fresh._untargeted), (low, high), (out_low, out_high)
+        )
 
     def fold(self, known: int | None) -> int | None:
         return None if known is None else self.least(known)
@@ -199,8 +218,9 @@ class _RangeDimension:
         mask = self._masks.get(fold)
         if mask is None:
             _make_room(self._masks, len(self._untargeted))
-            inside = (self._low <= fold) & (fold <= self._high)
-            mask = self._masks[fold] = inside & ~((self._out_low <= fold) & (fold <= self._out_high))
+            (low, high), (out_low, out_high) = self._wanted, self._excluded
+            mask = (low <= fold) & (fold <= high) & ~((out_low <= fold) & (fold <= out_high))
+            self._masks[fold] = mask
         return mask
 
 
@@ -209,7 +229,7 @@ def _make_room(masks: dict[Any, Mask], mask_bytes: int) -> None:
         masks.clear()
 
 
-def _ends(ranges: Sequence[Range], absent: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ends(ranges: Sequence[Range], absent: tuple[int, int]) -> _Ends:
     lows = [absent[0] if ends is None else _LOWEST if ends[0] is None else ends[0] for ends in ranges]
     highs = [absent[1] if ends is None else _HIGHEST if ends[1] is None else ends[1] for ends in ranges]
     return np.array(lows, dtype=np.int64), np.array(highs, dtype=np.int64)
@@ -233,3 +253,39 @@ def _version_range(part: Exclusion) -> Range:
 def _range(low: int | None, high: int | None) -> Range:
     """A range without ends is like any empty part: it asks for nothing."""
     return None if low is None and high is None else (low, high)
+
+
+def _ranges(of: Callable[[Exclusion], Range]) -> "_Make":
+    return lambda targetings: _RangeDimension.of(
+        list(map(of, targetings)), [of(targeting.exclude) for targeting in targetings]
+    )
+
+
+def _values(of: Values) -> "_Make":
+    return lambda targetings: _SetDimension.of(targetings, of)
+
+
+def _custom(name: str) -> tuple[Part, "_Make"]:
+    return lambda facts: (dict(facts.custom).get(name),), _values(lambda part: part.custom.get(name, ()))
+
+
+_Make = Callable[[Sequence[Targeting]], _Dimension]
+
+_BROAD: Mapping[str, tuple[Part, _Make]] = {
+    "version": (lambda facts: facts.version, _ranges(_version_range)),
+    "country": (lambda facts: (facts.country,), _values(lambda part: part.countries)),
+    "languages": (lambda facts: facts.languages, _values(lambda part: map(str.lower, part.languages))),
+    "platform": (lambda facts: (facts.platform,), _values(lambda part: part.platforms)),
+    "weekday": (lambda facts: (facts.weekday,), _values(lambda part: part.weekdays)),
+    "hour": (lambda facts: (facts.hour,), _values(lambda part: part.hours)),
+}
+_PERSONAL: Mapping[str, tuple[Part, _Make]] = {
+    "age": (lambda facts: facts.age, _ranges(_age_range)),
+    "interests": (lambda facts: facts.interests, _values(lambda part: part.interests)),
+}
+_CUSTOM = "custom "
+
+
+def _asked(custom: Iterable[str]) -> dict[str, tuple[Part, _Make]]:
+    """By the name of a dimension what it looks at, of a viewer and of targetings."""
+    return {**_BROAD, **_PERSONAL, **{_CUSTOM + name: _custom(name) for name in sorted(custom)}}

@@ -1,11 +1,13 @@
-"""An offer as bytes: what shared counters keep with a reservation, so that any process answers a retry alike.
+"""An offer as bytes: what counters keep with a reservation, so that a retry is answered alike.
 
 Of each ad that was granted everything is kept that the answer shows and the price needs: meanwhile it may have changed, or left the
-catalogue.
+catalogue. Shared counters keep all of it, as any process may be asked again; those of one process keep the very ads beside the bytes.
 """
 
 import zlib
 from collections.abc import Sequence
+from typing import TypeVar
+from uuid import UUID
 
 from msgspec import Struct, msgpack, structs
 
@@ -29,12 +31,42 @@ class _Part(Struct, array_like=True):
     compiled: bytes
 
 
+class _Head(Struct, array_like=True, frozen=True, gc=False):
+    """An offer without its ads; the numbers are those of each contender in the grant."""
+
+    decision: UUID
+    viewer_log: bytes
+    surface: str
+    country: str
+    platform: str
+    floor_micros: int
+    positions: tuple[int, ...]
+    tickets: tuple[UUID, ...]
+    model: str
+    catalogue_version: int
+    epoch: int
+    issued_at_ms: int
+    expires_at_ms: int
+    numbers: tuple[tuple[float, float, int, int, int], ...]
+
+
+class Kept(Struct, frozen=True, gc=False):
+    """An offer as one process keeps it."""
+
+    viewer_cap: bytes
+    head: bytes
+    compiled: tuple[CompiledAd, ...]
+
+
+_encode_head, _decode_head = msgpack.Encoder(uuid_format="bytes").encode, msgpack.Decoder(_Head).decode
 _encode = msgpack.Encoder().encode
 _decode_offer = msgpack.Decoder(Offer).decode
 _decode_part = msgpack.Decoder(_Part).decode
 _decode_compiled = msgpack.Decoder(CompiledAd).decode
 
 _packed: dict[Ad, bytes] = {}
+
+_Granted = TypeVar("_Granted")
 
 
 def encode_offer(offer: Offer) -> list[bytes]:
@@ -49,10 +81,7 @@ def encode_offer(offer: Offer) -> list[bytes]:
 def decode_offer(kept: Sequence[bytes], grant: Grant) -> Offer:
     """With the contenders of the grant in their places; what stands between them was not granted and is of no matter."""
     head, *parts = kept
-    places = list(grant.reserved) if grant.runner_up is None else [*grant.reserved, grant.runner_up]
-    granted = dict(zip(places, map(_decode_part, parts), strict=True))
-    filler = granted[places[0]]
-    row = [granted.get(place, filler) for place in range(max(places) + 1)]
+    row = _in_their_places(list(map(_decode_part, parts)), grant)
     contenders = [
         Contender(_decode_compiled(zlib.decompress(part.compiled)), part.value_micros, part.click_rate)
         for part in row
@@ -60,6 +89,53 @@ def decode_offer(kept: Sequence[bytes], grant: Grant) -> Offer:
     return structs.replace(
         _decode_offer(head), contenders=tuple(contenders), holds=tuple(part.hold for part in row)
     )
+
+
+def keep_offer(offer: Offer, grant: Grant) -> Kept:
+    """A fifth of the memory of an offer."""
+    granted = [(offer.contenders[place], offer.holds[place]) for place in _places(grant)]
+    numbers = [
+        (contender.value_micros, contender.click_rate, hold.lease, hold.budget_day, hold.micros)
+        for contender, hold in granted
+    ]
+    head = (
+        offer.decision,
+        offer.viewer_log,
+        offer.surface,
+        offer.country,
+        offer.platform,
+        offer.floor_micros,
+        offer.positions,
+        offer.tickets,
+        offer.model,
+        offer.catalogue_version,
+        offer.epoch,
+        offer.issued_at_ms,
+        offer.expires_at_ms,
+        numbers,
+    )
+    compiled = tuple([contender.compiled for contender, _ in granted])
+    return Kept(offer.viewer_cap, _encode_head(head), compiled)
+
+
+def offer_again(kept: Kept, grant: Grant) -> Offer:
+    """As `decode_offer`."""
+    head = _decode_head(kept.head)
+    row = _in_their_places(list(zip(kept.compiled, head.numbers, strict=True)), grant)
+    told = {name: getattr(head, name) for name in _Head.__struct_fields__ if name != "numbers"}
+    contenders = tuple(Contender(compiled, *numbers[:2]) for compiled, numbers in row)
+    holds = tuple(Hold(*numbers[2:]) for _, numbers in row)
+    return Offer(viewer_cap=kept.viewer_cap, contenders=contenders, holds=holds, **told)
+
+
+def _places(grant: Grant) -> list[int]:
+    return [*grant.reserved] if grant.runner_up is None else [*grant.reserved, grant.runner_up]
+
+
+def _in_their_places(granted: Sequence[_Granted], grant: Grant) -> list[_Granted]:
+    """What stands between them is one of them."""
+    by_place = dict(zip(_places(grant), granted, strict=True))
+    return [by_place.get(place, granted[0]) for place in range(max(by_place) + 1)]
 
 
 def _pack(compiled: CompiledAd) -> bytes:

@@ -4,6 +4,7 @@ Few viewers are alone of their kind, and each comes back: the best ads for a kin
 shelf. What one viewer has seen, the floor and the ties are for each decision to look at.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 
@@ -74,8 +75,8 @@ def predicted(
     if seen is None:
         exposures = np.full(len(rows), EXPOSURES_UNKNOWN, dtype=np.int64)
     elif seen:
-        campaigns = surface.campaign_keys
-        exposures = np.array([seen.get(campaigns[row], 0) for row in rows.tolist()], dtype=np.int64)
+        campaigns = surface.campaign_keys.take(rows).tolist()
+        exposures = np.array([seen.get(campaign, 0) for campaign in campaigns], dtype=np.int64)
     else:
         exposures = np.zeros(len(rows), dtype=np.int64)
     return np.fmax(rates.click(surface.prepared, rows, viewer, exposures), EVENT_RATE_MIN)
@@ -169,11 +170,16 @@ def _shelf(surface: CompiledSurface, rates: Rates, viewer: ViewerFacts, now_ms: 
     order = np.lexsort((-values, -_lifted(surface, rows, values)))
     rows, values = rows.take(order), values.take(order)
     ads = surface.ads.take(rows).tolist()
-    ranked = Ranked(ads, values.tolist(), click_rates.take(order).tolist(), 0, len(rows) == matched)
+    ranked = Ranked(ads, _packed(values), _packed(click_rates.take(order)), 0, len(rows) == matched)
     plain = len({(ad.guaranteed, value) for ad, value in zip(ads, ranked.values_micros, strict=True)}) == len(
         ads
     )
     return Shelf(viewer, matched, rows, ranked, plain, min(ranked.values_micros, default=0.0))
+
+
+def _packed(numbers: Numbers) -> "array[float]":
+    """A quarter of the memory of a list, and its numbers are as quickly at hand as those of an ndarray are not."""
+    return array("d", numbers.tobytes())
 
 
 def _values(surface: CompiledSurface, rows: Rows, click_rates: Numbers) -> Numbers:

@@ -242,11 +242,11 @@ class _RecordedRates:
         self.name = name
         self._rates = rates
 
-    def prepare(self, ads: Sequence[Ad]) -> Numbers:
-        return np.array([self._rates[ad.id] for ad in ads], np.float64)
+    def prepare(self, ads: Sequence[Ad]) -> tuple[Numbers]:
+        return (np.array([self._rates[ad.id] for ad in ads], np.float64),)
 
-    def click(self, prepared: Numbers, rows: Rows, viewer: ViewerFacts, exposures: Any) -> Numbers:
-        return prepared.take(rows)
+    def click(self, prepared: tuple[Numbers], rows: Rows, viewer: ViewerFacts, exposures: Any) -> Numbers:
+        return prepared[0].take(rows)
 
 
 def replay(record: Record, facts: Mapping[bytes, bytes]) -> Replayed:

@@ -57,9 +57,15 @@ class LiveView:
         if view is not None and view.snapshot is snapshot:
             self._view = view._replace(paused=self._is_paused(switch), fresh_at_ms=confirmed_at_ms)
             return
-        earlier = {} if view is None else view.surfaces
-        surfaces = await asyncio.to_thread(self._compile, snapshot, earlier)
-        shelves = {name: Shelves(surface, self._rates) for name, surface in surfaces.items()}
+        if (
+            view is not None
+            and view.snapshot.ads is snapshot.ads
+            and view.snapshot.qualities is snapshot.qualities
+        ):
+            surfaces, shelves = view.surfaces, view.shelves
+        else:
+            surfaces = await asyncio.to_thread(self._compile, snapshot, {} if view is None else view.surfaces)
+            shelves = {name: Shelves(surface, self._rates) for name, surface in surfaces.items()}
         paused = self._is_paused(switch)  # our own switch may have been pressed meanwhile
         self._view = View(snapshot, surfaces, shelves, self._rates, paused, confirmed_at_ms)
 

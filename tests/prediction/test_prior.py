@@ -25,5 +25,5 @@ def test_nothing_seen_at_all_still_gives_a_small_rate() -> None:
 
 def test_it_answers_by_row() -> None:
     prior = Prior({})
-    answer = prior.click(np.array([0.1, 0.2, 0.3]), np.array([2, 0]), ViewerFacts(), np.array([0, 0]))
+    answer = prior.click((np.array([0.1, 0.2, 0.3]),), np.array([2, 0]), ViewerFacts(), np.array([0, 0]))
     assert answer.tolist() == [0.3, 0.1]

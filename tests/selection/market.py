@@ -88,11 +88,11 @@ class ToldRates:
         self.asked: list[tuple[Any, list[int]]] = []
 
     def prepare(self, ads: Sequence[Ad]) -> Any:
-        return np.array([self._rates.get(ad.id, self._otherwise) for ad in ads], dtype=np.float64)
+        return (np.array([self._rates.get(ad.id, self._otherwise) for ad in ads], dtype=np.float64),)
 
     def click(self, prepared: Any, rows: Any, viewer: Any, exposures: Any) -> Any:
         self.asked.append((viewer, exposures.tolist()))
-        return prepared[rows]
+        return prepared[0][rows]
 
 
 def make_view(

@@ -10,9 +10,10 @@ from adserve.domain.slots import Context
 from adserve.domain.targeting import Targeting
 from adserve.limits.counters import Grant
 from adserve.selection.decide import award
-from adserve.selection.memo import decode_offer, encode_offer
+from adserve.selection.memo import decode_offer, encode_offer, keep_offer, offer_again
 
 BYTES_MAX = 3_000
+HEAD_BYTES_MAX = 400
 
 GRANTS = (
     Grant(reserved=(0, 1, 2), runner_up=3, capped=()),
@@ -35,6 +36,14 @@ def kept(parts: list[bytes], grant: Grant) -> list[bytes]:
     """What the counters keep of them."""
     places = [*grant.reserved] if grant.runner_up is None else [*grant.reserved, grant.runner_up]
     return [parts[0], *(parts[place + 1] for place in places)]
+
+
+@pytest.mark.parametrize("grant", GRANTS)
+def test_the_awards_come_again_in_the_process_itself(grant: Grant) -> None:
+    offer = make_offer(make_view(ads()), context=Context(country="ID", platform="android"))
+    memo = keep_offer(offer, grant)
+    assert award(offer_again(memo, grant), grant) == award(offer, grant)
+    assert len(memo.head) < HEAD_BYTES_MAX
 
 
 @pytest.mark.parametrize("grant", GRANTS)

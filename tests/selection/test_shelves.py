@@ -31,10 +31,12 @@ class WearingRates:
         self.wears_out = factor <= 1
 
     def prepare(self, ads: Sequence[Ad]) -> Any:
-        return np.array([0.01 + ad.id % 5 / 400 for ad in ads])
+        return (np.array([0.01 + ad.id % 5 / 400 for ad in ads]),)
 
     def click(self, prepared: Any, rows: Any, viewer: Any, exposures: Any) -> Any:
-        return prepared.take(rows) * self.factor ** np.maximum(exposures, 0) * (1 + (viewer.age or 0) / 100)
+        return (
+            prepared[0].take(rows) * self.factor ** np.maximum(exposures, 0) * (1 + (viewer.age or 0) / 100)
+        )
 
 
 def make(number: int, told: tuple[int, str, bool, bool, bool]) -> Ad:
