@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from adserve.domain.facts import EXPOSURES_UNKNOWN
+from adserve.domain.facts import EXPOSURES_MAX, EXPOSURES_UNKNOWN
 from adserve.prediction import features
 from adserve.prediction.features import Indexes, Numbers
 from models.evaluation import log_loss
@@ -65,7 +65,7 @@ def matrix(examples: Iterable[Example]) -> sparse.csr_array:
     viewers = lru_cache(65_536)(features.viewer_hashes)
     ads = lru_cache(65_536)(features.ad_indexes)
     campaigns = lru_cache(65_536)(lambda campaign: np.array([features.campaign_hash(campaign)], np.uint64))
-    exposures = lru_cache(None)(lambda count: features.exposure_indexes(min(count, features.EXPOSURES_MAX)))
+    exposures = lru_cache(None)(lambda count: features.exposure_indexes(min(count, EXPOSURES_MAX)))
     rows = []
     for example in examples:
         viewer = viewers(example.viewer)

@@ -15,6 +15,8 @@ EXPOSURE_WINDOW_MS = 7 * DAY_MS
 TEXTS_CACHED_MAX = 4_096
 QUARTER_MS = 15 * 60_000
 
+EXPOSURES_MAX = 4
+"""Further exposures are told apart from these by no prediction."""
 EXPOSURES_UNKNOWN = -1
 """Stands for the count of a viewer whose history may not be used."""
 

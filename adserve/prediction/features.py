@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from adserve.domain.ads import Ad
-from adserve.domain.facts import EXPOSURE_WINDOW_MS, EXPOSURES_UNKNOWN, ViewerFacts
+from adserve.domain.facts import EXPOSURE_WINDOW_MS, EXPOSURES_MAX, EXPOSURES_UNKNOWN, ViewerFacts
 
 Hashes = npt.NDArray[np.uint64]
 Indexes = npt.NDArray[np.intp]
@@ -25,8 +25,6 @@ HASH_SEED = 0x51A7
 BITS = 18
 BUCKETS = 1 << BITS
 
-EXPOSURES_MAX = 4
-"""Further exposures change the click rate no more."""
 AGE_FROM = (18, 25, 35, 45, 55, 65)
 HOURS_A_PART = 4
 

@@ -1,18 +1,23 @@
 """Serves a trained logistic regression by gathering weights: the same sum as scikit-learn's, without it."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from math import exp
 from typing import NamedTuple
 
 import numpy as np
 
 from adserve.domain.ads import Ad
-from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts
+from adserve.domain.facts import EXPOSURES_MAX, EXPOSURES_UNKNOWN, ViewerFacts
 from adserve.prediction import features
 from adserve.prediction.features import AdFacts, Hashes, Indexes, Integers, Numbers
 
 VIEWERS_CACHED_MAX = 16_384
+CROSSES_REMEMBERED_MAX = 4_096
+"""Of the ads of a cell."""
 
+LOGIT_MAX = 300.0
+"""No sum of weights comes near; beyond it, products of odds are no numbers."""
 
 Prepared = tuple[Numbers, Hashes]
 """What the ads of a snapshot contribute whoever looks, one entry an ad: logits, and hashes of campaigns."""
@@ -30,7 +35,7 @@ class Model:
         self.name = name
         self._weights = weights
         self._intercept = intercept
-        counts = [*range(features.EXPOSURES_MAX + 1), EXPOSURES_UNKNOWN]  # the last stands where -1 finds it
+        counts = [*range(EXPOSURES_MAX + 1), EXPOSURES_UNKNOWN]  # the last stands where -1 finds it
         self._exposures = np.array([self._sum(features.exposure_indexes(count)) for count in counts])
         self.wears_out = bool((self._exposures[:-1] <= self._exposures[0]).all())
         self._cell = lru_cache(VIEWERS_CACHED_MAX)(self._new_cell)
@@ -55,10 +60,31 @@ class Model:
         logits = np.add.reduce(crosses)
         logits += of_ads.take(rows)
         logits += cell.logit
-        logits += self._exposures[np.minimum(exposures, features.EXPOSURES_MAX)]
+        logits += self._exposures[np.minimum(exposures, EXPOSURES_MAX)]
         # The logistic function, written so that it cannot overflow.
         probabilities: Numbers = 0.5 + 0.5 * np.tanh(0.5 * logits)
         return probabilities
+
+    def bound(self, prepared: Prepared, rows: Integers) -> tuple[Numbers, Callable[[ViewerFacts], float]]:
+        """The odds of each row but for what is the viewer's, and by how much these raise them at the most: a
+        probability is less than its odds."""
+        of_ads, campaigns = prepared
+        odds: Numbers = np.exp(np.minimum(of_ads.take(rows), LOGIT_MAX))
+        return odds, partial(self._odds_at_most, campaigns.take(rows), {})
+
+    def _odds_at_most(self, campaigns: Hashes, known: dict[int, float], viewer: ViewerFacts) -> float:
+        """`known` is the greatest weight of each cross with one of the `campaigns`, as far as it was asked for."""
+        cell = self._cell(viewer)
+        logit = cell.logit + float(self._exposures[EXPOSURES_UNKNOWN if viewer.seen is None else 0])
+        for crossed in cell.crossed.tolist():
+            most = known.get(crossed)
+            if most is None:
+                if len(known) >= CROSSES_REMEMBERED_MAX:
+                    known.clear()
+                crosses = features.cross(np.array([crossed], np.uint64), campaigns)
+                most = known[crossed] = float(self._weights.take(crosses).max())
+            logit += most
+        return exp(min(logit, LOGIT_MAX))
 
     def _new_cell(self, viewer: ViewerFacts) -> _Cell:
         hashes = features.viewer_hashes(viewer)

@@ -1,6 +1,6 @@
 """The click rate of each ad of late, pulled towards that of all: what stands in for a model that cannot be used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,11 @@ class Prior:
         self, prepared: tuple[Numbers], rows: Integers, viewer: ViewerFacts, exposures: Integers
     ) -> Numbers:
         return prepared[0].take(rows)
+
+    def bound(
+        self, prepared: tuple[Numbers], rows: Integers
+    ) -> tuple[Numbers, Callable[[ViewerFacts], float]]:
+        return prepared[0].take(rows), lambda _viewer: 1.0
 
     def rate(self, ad: int) -> float:
         impressions, clicks = self._counts.get(ad, (0, 0))

@@ -1,6 +1,6 @@
 """The ads of one surface as columns: what every decision asks of an ad, worked out once for a catalogue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -40,6 +40,11 @@ class Rates(Protocol):
     def click(self, prepared: Any, rows: Rows, viewer: ViewerFacts, exposures: NDArray[np.int64]) -> Numbers:
         """P(click | impression) for each row; `exposures` counts what the viewer saw of that row's campaign
         in the last EXPOSURE_WINDOW_MS, or is EXPOSURES_UNKNOWN."""
+        ...
+
+    def bound(self, prepared: Any, rows: Rows) -> tuple[Numbers, Callable[[ViewerFacts], float]]:
+        """A number for each row and a factor for each viewer: for one who has seen none of the rows, or of whom that is
+        unknown, no `click` rate is above their product but for rounding."""
         ...
 
 

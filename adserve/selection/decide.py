@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from adserve.domain.facts import ViewerFacts, facts_of
+from adserve.domain.facts import EXPOSURES_MAX, ViewerFacts, facts_of
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import Grant, Past
@@ -31,7 +31,6 @@ class Plan(Struct, frozen=True, gc=False):
 
     no_fill: NoFill | None
     positions: tuple[int, ...] = ()
-    matched: int = 0
     ranked: Ranked = Ranked()
     floor_micros: int = 0
     viewer: ViewerFacts | None = None
@@ -80,25 +79,27 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *,
     positions = open_positions(surface.settings, ask.feed_length, ask.authors, ask.max_ads)
     if not positions:
         return Plan(NoFill.FEED_TOO_SHORT)
-    viewer = facts_of(ask.context, ask.personalised, now_ms, ask.surface, past.exposures.get(ALL, 0))
+    viewer = facts_of(
+        ask.context, ask.personalised, now_ms, ask.surface, min(past.exposures.get(ALL, 0), EXPOSURES_MAX)
+    )
     floor_micros = max(ask.floor_micros, surface.settings.floor_micros_for(ask.context.country))
     seen: Mapping[str, int] | None = past.exposures if ask.personalised else None
     if quick:
         shelf = view.shelves[ask.surface].of(viewer, now_ms)
         ranked = shelf.for_viewer(surface, view.rates, seen or {}, floor_micros, seed)
         if ranked is not None:
-            return _planned(positions, shelf.matched, ranked, floor_micros, viewer)
+            return _planned(positions, bool(shelf.ranked.ads), ranked, floor_micros, viewer)
     rows = surface.index.match(viewer, now_ms)
     click_rates = predicted(surface, view.rates, rows, viewer, seen)
     ranked = rank(surface, rows, click_rates, floor_micros, most, seed)
-    return _planned(positions, len(rows), ranked, floor_micros, viewer)
+    return _planned(positions, len(rows) > 0, ranked, floor_micros, viewer)
 
 
 def _planned(
-    positions: tuple[int, ...], matched: int, ranked: Ranked, floor_micros: int, viewer: ViewerFacts
+    positions: tuple[int, ...], some_match: bool, ranked: Ranked, floor_micros: int, viewer: ViewerFacts
 ) -> Plan:
-    no_fill = None if ranked.ads else NoFill.BELOW_FLOOR if matched else NoFill.NO_ELIGIBLE_AD
-    return Plan(no_fill, positions, matched, ranked, floor_micros, viewer)
+    no_fill = None if ranked.ads else NoFill.BELOW_FLOOR if some_match else NoFill.NO_ELIGIBLE_AD
+    return Plan(no_fill, positions, ranked, floor_micros, viewer)
 
 
 def hold_micros(compiled: CompiledAd, click_rate: float, click_hold_factor: float) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.limits.rules import Rule
 from adserve.selection.gates import rollout_bucket
-from adserve.selection.made import Made, considered
+from adserve.selection.made import Considered, Made, considered
 from adserve.selection.pricing import Contender, clearing_micros
+from adserve.selection.ranking import Ranked
 
 EXPLAINED_ADS_MAX = 500
 """So many of the ads that matched are told of one by one, the best; the others are counted."""
@@ -23,25 +24,25 @@ def explain(made: Made) -> dict[str, Any]:
     rollout = made.view.snapshot.rollouts.get(made.ask.surface, SurfaceRollout())
     percent_bp = rollout.percent_bp_for(made.ask.context.country)
     bucket = rollout_bucket(made.ask, made.view)
-    planned = made.planned
-    ads = _ads(made)
+    planned, told = made.planned, considered(made, EXPLAINED_ADS_MAX)
+    ads = _ads(made, told.best)
     return {
         "rollout": {"bucket": bucket, "admitted_below": percent_bp, "in_rollout": bucket < percent_bp},
         "positions": list(planned.positions),
         "floor_micros": planned.floor_micros,
-        "funnel": funnel_of(made, eligible=len(surface.ads), targeted=planned.matched),
+        "funnel": _funnel(made, len(surface.ads), told),
         "ads": ads,
-        "ads_left_off": planned.matched - len(ads),
+        "ads_left_off": told.matched - len(ads),
     }
 
 
-def funnel_of(made: Made, eligible: int, targeted: int) -> dict[str, int]:
+def _funnel(made: Made, eligible: int, told: Considered) -> dict[str, int]:
     """How many ads got how far."""
     capped = len(made.grant.capped) if made.grant else 0
     return {
         "eligible": eligible,
-        "targeted": targeted,
-        "above_floor": targeted - made.planned.ranked.below_floor,
+        "targeted": told.matched,
+        "above_floor": told.matched - told.below_floor,
         "ranked": len(made.planned.ranked.ads),
         "in_budget": len(made.held.places),
         "under_cap": len(made.held.places) - capped,
@@ -49,9 +50,8 @@ def funnel_of(made: Made, eligible: int, targeted: int) -> dict[str, int]:
     }
 
 
-def _ads(made: Made) -> list[dict[str, Any]]:
+def _ads(made: Made, best: Ranked) -> list[dict[str, Any]]:
     """From best to worst."""
-    best = considered(made, EXPLAINED_ADS_MAX)
     contenders = [best.contender(place) for place in range(len(best.ads))]
     floor_micros = made.planned.floor_micros
     placed, lost = _placed(made), _lost(made)

@@ -100,13 +100,14 @@ class _Audience:
         self.generation = earlier
         self._viewers: dict[ViewerFacts, int] = {}
         self._numbers: dict[tuple[int, ...], int] = {}
-        self._cells: list[tuple[Rows, tuple[Mask, ...]]] = []
+        self._cells: list[tuple[Rows, list[Mask]]] = []
 
     def cell_of(self, viewer: ViewerFacts) -> int:
         """The same for all viewers who are wanted by the same campaigns as far as these tell them apart."""
         cell = self._viewers.get(viewer)
         if cell is None:
-            rows, masks = self.surface.index.parts(viewer, self.live_ms)
+            index = self.surface.index
+            rows, masks = index.rows_of(index.cell(viewer, self.live_ms)), index.masks(viewer)
             key = (id(rows), *map(id, masks))
             cell = self._numbers.get(key)
             if cell is None:

@@ -8,7 +8,7 @@ what is a viewer's own is looked up for the rows of the cell.
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from adserve.domain.facts import ViewerFacts
 from adserve.domain.targeting import Exclusion, Targeting, parse_version
 from adserve.selection.splice import Splice
 
-CELLS_ROWS_MAX = 4_000_000
+CELLS_ROWS_MAX = 2_000_000
 """Of all cells that are kept."""
 MASKS_BYTES_MAX = 16_000_000
 """Of each dimension, where that is enough for one."""
@@ -28,6 +28,27 @@ Mask = NDArray[np.bool_]
 Cell = tuple[Any, ...]
 Part = Callable[[ViewerFacts], Any]
 Values = Callable[[Exclusion], Iterable[Hashable]]
+_Kept = TypeVar("_Kept")
+
+
+class CellMemory(Generic[_Kept]):
+    """Keeps something of each cell; all of it goes when it is of more than CELLS_ROWS_MAX rows."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Cell, _Kept] = {}
+        self._rows = 0
+
+    def of(self, cell: Cell, make: Callable[[Cell], tuple[_Kept, int]]) -> _Kept:
+        """What is kept of the cell; else what is made of it, which comes with the number of its rows."""
+        kept = self._kept.get(cell)
+        if kept is None:
+            kept, rows = make(cell)
+            self._rows += rows + 1
+            if self._rows > CELLS_ROWS_MAX:
+                self._kept.clear()
+                self._rows = rows + 1
+            self._kept[cell] = kept
+        return kept
 
 
 class TargetingIndex:
@@ -55,18 +76,28 @@ class TargetingIndex:
         self._custom: set[str] = {name for name in custom if _CUSTOM + name in told_apart}
         self._broad = tuple([told for name, told in told_apart.items() if name in _BROAD])
         self._personal = tuple([told for name, told in told_apart.items() if name not in _BROAD])
-        self._cells: dict[Cell, Rows] = {}
-        self._cells_rows = 0
+        self._cells: CellMemory[Rows] = CellMemory()
 
     def live(self, now_ms: int) -> int:
         """The moment of the last start or end of a campaign: until the next one, `match` answers alike."""
         return self._live.least(now_ms)
 
+    def cell(self, facts: ViewerFacts, now_ms: int) -> Cell:
+        """What a viewer has in common with many, at a moment, as far as any ad asks about it."""
+        return (self.live(now_ms), *[dimension.fold(part(facts)) for part, dimension in self._broad])
+
+    def rows_of(self, cell: Cell) -> Rows:
+        """The rows that match what the viewers of a cell have in common, ascending."""
+        return self._cells.of(cell, self._match)
+
+    def masks(self, facts: ViewerFacts) -> list[Mask]:
+        """The rows that match what is a viewer's own, part by part. Viewers who share a part share the very array."""
+        return [dimension.mask(dimension.fold(part(facts))) for part, dimension in self._personal]
+
     def match(self, facts: ViewerFacts, now_ms: int) -> Rows:
         """The rows of all ads that are live at `now_ms` and whose targeting the viewer satisfies, ascending."""
-        rows = self._broad_rows(facts, now_ms)
-        for part, dimension in self._personal:
-            mask = dimension.mask(dimension.fold(part(facts)))
+        rows = self.rows_of(self.cell(facts, now_ms))
+        for mask in self.masks(facts):
             rows = rows.compress(mask.take(rows))
         return rows
 
@@ -74,32 +105,14 @@ class TargetingIndex:
         """The rows of all ads that are live, whomever they want."""
         return self._live.mask(self.live(now_ms)).nonzero()[0].astype(np.int32)
 
-    def parts(self, facts: ViewerFacts, now_ms: int) -> tuple[Rows, tuple[Mask, ...]]:
-        """What `match` joins: the rows that match what many viewers have in common, and the masks of what is this viewer's
-        own. Viewers who share a part share the very array."""
-        masks = [dimension.mask(dimension.fold(part(facts))) for part, dimension in self._personal]
-        return self._broad_rows(facts, now_ms), tuple(masks)
-
-    def _broad_rows(self, facts: ViewerFacts, now_ms: int) -> Rows:
-        """Those that match what many viewers have in common."""
-        live = self.live(now_ms)
-        cell: Cell = (live, *[dimension.fold(part(facts)) for part, dimension in self._broad])
-        rows = self._cells.get(cell)
-        if rows is None:
-            matches = self._live.mask(live).copy()
-            for fold, (_, dimension) in zip(cell[1:], self._broad, strict=True):
-                matches &= dimension.mask(fold)
-            rows = matches.nonzero()[0].astype(np.int32)
-            rows.flags.writeable = False  # every viewer of the cell reads this one
-            self._remember(cell, rows)
-        return rows
-
-    def _remember(self, cell: Cell, rows: Rows) -> None:
-        self._cells_rows += len(rows) + 1
-        if self._cells_rows > CELLS_ROWS_MAX:
-            self._cells.clear()
-            self._cells_rows = len(rows) + 1
-        self._cells[cell] = rows
+    def _match(self, cell: Cell) -> tuple[Rows, int]:
+        live, *folds = cell
+        matches = self._live.mask(live).copy()
+        for fold, (_, dimension) in zip(folds, self._broad, strict=True):
+            matches &= dimension.mask(fold)
+        rows = matches.nonzero()[0].astype(np.int32)
+        rows.flags.writeable = False  # every viewer of the cell reads this one
+        return rows, len(rows)
 
     def _dimension(self, name: str) -> "_Dimension":
         """Of a custom part that no ad had asked about, that of ads which take everybody."""

@@ -1,15 +1,17 @@
 """A decision as a whole, for whoever tells why it came out so, counts it, or makes it again."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
+import numpy as np
 from msgspec import Struct
 
 from adserve.domain.slots import Ask, NoFill
 from adserve.limits.counters import Grant, Past
 from adserve.limits.rules import Rule
 from adserve.selection.decide import Award, Held, Offer, Plan
-from adserve.selection.ranking import Ranked, predicted, rank
+from adserve.selection.ranking import Ranked, predicted, rank, values_of
 from adserve.selection.state import View
 
 
@@ -37,13 +39,22 @@ class Made(Struct, frozen=True, gc=False):
     used: Mapping[Rule, int] = {}
 
 
-def considered(made: Made, most: int) -> Ranked:
-    """The `most` best of all ads that matched, also those below the floor."""
+class Considered(NamedTuple):
+    """The best of all ads that matched, also below the floor; how many matched, and how many of them are below it."""
+
+    best: Ranked = Ranked()
+    matched: int = 0
+    below_floor: int = 0
+
+
+def considered(made: Made, most: int) -> Considered:
+    """With the `most` best ones."""
     viewer = made.planned.viewer
     if viewer is None:
-        return Ranked()
+        return Considered()
     surface = made.view.surfaces[made.ask.surface]
     rows = surface.index.match(viewer, made.now_ms)
     seen = made.past.exposures if made.ask.personalised else None
     click_rates = predicted(surface, made.view.rates, rows, viewer, seen)
-    return rank(surface, rows, click_rates, 0, most, made.seed)
+    below_floor = np.count_nonzero(values_of(surface, rows, click_rates) < made.planned.floor_micros)
+    return Considered(rank(surface, rows, click_rates, 0, most, made.seed), len(rows), int(below_floor))

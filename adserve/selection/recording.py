@@ -35,7 +35,7 @@ from adserve.selection.explain import EXPLAINED_ADS_MAX, explain
 from adserve.selection.gates import holdout_bucket, rollout_bucket
 from adserve.selection.index import Rows
 from adserve.selection.made import Made, considered
-from adserve.selection.ranking import Shelves
+from adserve.selection.shelves import Shelves
 from adserve.selection.state import View
 
 QUEUED_MAX = 2_000
@@ -148,7 +148,7 @@ def record_of(made: Made, digest_of: Callable[[Ad], bytes]) -> Record:
     planned, view, ask = made.planned, made.view, made.ask
     surface = view.surfaces[ask.surface]
     most = max(made.most, len(planned.ranked.ads))  # a shelf may have more at hand
-    best = considered(made, EXPLAINED_ADS_MAX if ask.explain else most)
+    best, matched, below_floor = considered(made, EXPLAINED_ADS_MAX if ask.explain else most)
     ads = [compiled.ad for compiled in best.ads]
     qualities = view.snapshot.qualities
     return Record(
@@ -166,8 +166,8 @@ def record_of(made: Made, digest_of: Callable[[Ad], bytes]) -> Record:
         counted=made.counted,
         exposures=_recorded_exposures(made.past, ads),
         eligible=len(surface.ads),
-        matched=planned.matched,
-        below_floor=planned.ranked.below_floor,
+        matched=matched,
+        below_floor=below_floor,
         candidates=tuple(
             Candidate(digest_of(ad), rate, qualities.get(ad.id, 1.0))
             for ad, rate in zip(ads, best.click_rates, strict=True)
@@ -247,6 +247,9 @@ class _RecordedRates:
 
     def click(self, prepared: tuple[Numbers], rows: Rows, viewer: ViewerFacts, exposures: Any) -> Numbers:
         return prepared[0].take(rows)
+
+    def bound(self, prepared: tuple[Numbers], rows: Rows) -> tuple[Numbers, Callable[[ViewerFacts], float]]:
+        return prepared[0].take(rows), lambda _viewer: 1.0
 
 
 def replay(record: Record, facts: Mapping[bytes, bytes]) -> Replayed:

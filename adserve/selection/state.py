@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.surfaces import Surface
 from adserve.selection.compiled import CompiledSurface, Rates
-from adserve.selection.ranking import Shelves
+from adserve.selection.shelves import Shelves
 
 
 class View(NamedTuple):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from adserve.domain.facts import EXPOSURES_UNKNOWN, ViewerFacts
+from adserve.domain.facts import EXPOSURES_MAX, EXPOSURES_UNKNOWN, ViewerFacts
 from adserve.prediction import features
 
 VIEWER = ViewerFacts(
@@ -40,8 +40,8 @@ def test_ages_share_a_bracket(younger: int, older: int, same: bool) -> None:
 
 
 def test_exposures_are_capped_and_unknown_is_not_none() -> None:
-    most = features.exposure_indexes(features.EXPOSURES_MAX).tolist()
+    most = features.exposure_indexes(EXPOSURES_MAX).tolist()
     assert features.exposure_indexes(1_000).tolist() == most
-    assert len(set(most)) == features.EXPOSURES_MAX
+    assert len(set(most)) == EXPOSURES_MAX
     assert features.exposure_indexes(0).tolist() == []
     assert len(features.exposure_indexes(EXPOSURES_UNKNOWN)) == 1

@@ -19,7 +19,7 @@ from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.limits.purses import Lease
 from adserve.selection.compiled import CompiledSurface
-from adserve.selection.ranking import Shelves
+from adserve.selection.shelves import Shelves
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import View
 
@@ -93,6 +93,9 @@ class ToldRates:
     def click(self, prepared: Any, rows: Any, viewer: Any, exposures: Any) -> Any:
         self.asked.append((viewer, exposures.tolist()))
         return prepared[0][rows]
+
+    def bound(self, prepared: Any, rows: Any) -> Any:
+        return prepared[0][rows], lambda _viewer: 1.0
 
 
 def make_view(

@@ -117,7 +117,7 @@ def test_without_consent_neither_interests_nor_age_nor_history_are_looked_at() -
 
 def test_with_consent_they_are() -> None:
     facts, exposures = what_was_asked(personalised=True)
-    assert (facts.age, facts.interests, facts.custom, facts.seen) == (30, ("tea",), (("team", "red"),), 6)
+    assert (facts.age, facts.interests, facts.custom, facts.seen) == (30, ("tea",), (("team", "red"),), 4)
     assert exposures == [4, 0]
 
 

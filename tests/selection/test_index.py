@@ -169,7 +169,7 @@ def test_what_no_campaign_mentions_makes_no_new_cell() -> None:
         index.match(
             ViewerFacts(country=noise, interests=("tea", noise), custom=custom, age=20 + number), NOW_MS
         )
-    assert len(index._cells) == 1
+    assert len(index._cells._kept) == 1
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     index = TargetingIndex(ads)
     for number in range(40):
         assert len(index.match(ViewerFacts(country=f"C{number}"), NOW_MS)) == (number < 20)
-        assert sum(map(len, index._cells.values())) <= 50
+        assert sum(map(len, index._cells._kept.values())) <= 50
         assert all(len(dimension._masks) <= 10 for _, dimension in index._broad)
 
 

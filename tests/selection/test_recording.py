@@ -15,7 +15,7 @@ from adserve.domain.surfaces import Surface
 from adserve.domain.targeting import AgeRange, Exclusion, Targeting
 from adserve.domain.time import DAY_MS
 from adserve.selection import recording
-from adserve.selection.made import Made
+from adserve.selection.made import Made, considered
 from adserve.selection.recording import (
     Record,
     Recording,
@@ -128,8 +128,9 @@ async def test_a_recorded_decision_comes_out_the_same(seed: int) -> None:
         assert again.differences == []
         assert [given.ticket for given in again.made.awards] == [given.ticket for given in made.awards]
         assert again.made.no_fill == made.no_fill
-        told, funnel = explain_again(again), made.planned
-        assert told["funnel"]["targeted"] == funnel.matched
+        told, (_, matched, below_floor) = explain_again(again), considered(made, 1)
+        assert told["funnel"]["targeted"] == matched
+        assert told["funnel"]["above_floor"] == matched - below_floor
         assert told["funnel"]["placed"] == len(made.awards)
 
 

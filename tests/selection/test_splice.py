@@ -21,7 +21,7 @@ from adserve.domain.surfaces import Surface
 from adserve.prediction.features import BUCKETS
 from adserve.prediction.model import Model
 from adserve.selection.compiled import CompiledSurface, Rates
-from adserve.selection.ranking import Shelves
+from adserve.selection.shelves import Shelves
 from adserve.selection.splice import Splice
 from adserve.selection.state import LiveView
 

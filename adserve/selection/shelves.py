@@ -1,0 +1,266 @@
+"""The best ads for each kind of viewer, kept at hand.
+
+Few viewers are alone of their kind, and each comes back: what is best for a kind is found once and stays on a shelf. What one
+viewer has seen, the floor and the ties are for each decision to look at.
+
+A shelf is filled without a look at all that match. The ads of a cell lie in the order of what they are worth at the most;
+where that is less than what was found already, the search is over (the threshold algorithm: Fagin, Lotem, Naor, 2003).
+"""
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from msgspec import Struct
+
+from adserve.domain.facts import ViewerFacts
+from adserve.selection.compiled import CompiledSurface, Numbers, Rates
+from adserve.selection.index import Cell, CellMemory, Mask, Rows
+from adserve.selection.ranking import EVENT_RATE_MIN, Ranked, chance, predicted, values_of
+
+SHELF_ADS = 32
+SHELF_ADS_MAX = 64
+"""A shelf that ends among ads which tie holds all of these, or none."""
+SHELVES_MAX = 32_768
+"""Of a surface."""
+
+_AT_ONCE = 64
+"""So many ads of a cell are looked at first; then twice as many, and so on."""
+_ROUNDED = 1 + 1e-9
+"""What is worth less by no more than the rounding of floats is not worth less."""
+_NOTHING_LEFT = -1.0
+
+
+class Shelf(Struct, frozen=True, gc=False):
+    """The best ads for viewers like `viewer` who have not seen any of them; `rows` are theirs. Clicks are paid at the
+    places in `paid`; each pair of `ties` is a run of ads of one worth."""
+
+    viewer: ViewerFacts
+    rows: Rows
+    ranked: Ranked
+    paid: tuple[int, ...]
+    ties: tuple[tuple[int, int], ...]
+    least_micros: float
+
+    def for_viewer(
+        self, surface: CompiledSurface, rates: Rates, seen: Mapping[str, int], floor_micros: int, seed: int
+    ) -> Ranked | None:
+        """The beginning of what `rank` answers, or None where only `rank` can tell."""
+        ranked = self.ranked
+        ads = ranked.ads
+        worn = [place for place in self.paid if ads[place].campaign_key in seen] if seen else ()
+        if seen and not rates.wears_out:
+            return None
+        if floor_micros <= self.least_micros and not worn:
+            return self._drawn(seed) if self.ties else ranked
+        values, click_rates = self._worn(surface, rates, seen, worn)
+        # What has fallen behind the last ad here may have fallen behind one that is not here.
+        last = (False, -1.0) if ranked.whole else (ads[-1].guaranteed, ranked.values_micros[-1])
+        keys = sorted(
+            (not ad.guaranteed, -value, chance(ad.ad.id, seed), place)
+            for place, (ad, value) in enumerate(zip(ads, values, strict=True))
+            if value >= floor_micros and (ad.guaranteed, value) >= last
+        )
+        order = [key[-1] for key in keys]
+        if not order and not ranked.whole:
+            return None
+        return _in_order(ranked, order, values, click_rates)
+
+    def _drawn(self, seed: int) -> Ranked:
+        """With lots drawn among ads of one worth."""
+        ranked = self.ranked
+        order = list(range(len(ranked.ads)))
+        for start, end in self.ties:
+            order[start:end] = sorted(
+                order[start:end], key=lambda place: chance(ranked.ads[place].ad.id, seed)
+            )
+        return _in_order(ranked, order, ranked.values_micros, ranked.click_rates)
+
+    def _worn(
+        self, surface: CompiledSurface, rates: Rates, seen: Mapping[str, int], places: Sequence[int]
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """Values and click rates, with those at these `places` for a viewer who has seen the campaigns before."""
+        if not places:
+            return self.ranked.values_micros, self.ranked.click_rates
+        values, click_rates = list(self.ranked.values_micros), list(self.ranked.click_rates)
+        rows = self.rows.take(places)
+        rates_now = predicted(surface, rates, rows, self.viewer, seen)
+        for place, value, click_rate in zip(
+            places, values_of(surface, rows, rates_now).tolist(), rates_now.tolist(), strict=True
+        ):
+            values[place], click_rates[place] = value, click_rate
+        return values, click_rates
+
+
+def _in_order(
+    ranked: Ranked, order: Sequence[int], values: Sequence[float], click_rates: Sequence[float]
+) -> Ranked:
+    return Ranked(
+        [ranked.ads[place] for place in order],
+        [values[place] for place in order],
+        [click_rates[place] for place in order],
+        ranked.whole,
+    )
+
+
+class Shelves:
+    """The shelves of one surface and one catalogue; the longest unused goes when there are too many."""
+
+    def __init__(self, surface: CompiledSurface, rates: Rates) -> None:
+        self._live = surface.index.live
+        self._shelf = lru_cache(SHELVES_MAX)(partial(_shelf, surface, rates, CellMemory()))
+
+    def of(self, viewer: ViewerFacts, now_ms: int) -> Shelf:
+        return self._shelf(viewer, self._live(now_ms))
+
+
+class _Tier(NamedTuple):
+    """The ads of a cell that are guaranteed, or the others, the best first: `fixed` are worth the same to every viewer,
+    `paid` are paid by the click and worth their `ceilings` times the viewer's `factor` at the most, or the `least`."""
+
+    fixed: Rows
+    values: Numbers
+    paid: Rows
+    ceilings: Numbers
+    factor: Callable[[ViewerFacts], float]
+    least: float
+
+
+class _Found(NamedTuple):
+    """Rows that match; `whole` when there are no others."""
+
+    rows: Rows
+    values: Numbers
+    click_rates: Numbers
+    whole: bool
+
+    def then(self, other: "_Found") -> "_Found":
+        if not len(self.rows):
+            return other
+        return _Found(
+            np.concatenate((self.rows, other.rows)),
+            np.concatenate((self.values, other.values)),
+            np.concatenate((self.click_rates, other.click_rates)),
+            other.whole,
+        )
+
+
+_NOTHING = _Found(np.zeros(0, np.int32), np.zeros(0), np.zeros(0), True)
+
+
+def _shelf(
+    surface: CompiledSurface,
+    rates: Rates,
+    tiers: CellMemory[tuple[_Tier, ...]],
+    viewer: ViewerFacts,
+    now_ms: int,
+) -> Shelf:
+    index = surface.index
+    cell, masks = index.cell(viewer, now_ms), index.masks(viewer)
+    found = _NOTHING
+    starts: list[int] = []
+    for tier in tiers.of(cell, partial(_tiers, surface, rates)):
+        if len(found.rows) >= SHELF_ADS:
+            found = found._replace(whole=False)
+            break
+        starts.append(len(found.rows))
+        found = found.then(_best(surface, rates, tier, viewer, masks, SHELF_ADS - len(found.rows)))
+    values = found.values[: SHELF_ADS_MAX + 1].tolist()
+    starts += [place for place in range(1, len(values)) if values[place] != values[place - 1]]
+    return _laid(surface, viewer, found, values, sorted({*starts, len(values)}))
+
+
+def _laid(
+    surface: CompiledSurface, viewer: ViewerFacts, found: _Found, values: list[float], starts: Sequence[int]
+) -> Shelf:
+    """No run of ads that tie is broken by the end of a shelf; `starts` are theirs, and the end of what was found."""
+    kept = next((start for start in starts if start >= SHELF_ADS), starts[-1])
+    if kept > SHELF_ADS_MAX:
+        kept = max(start for start in starts if start < SHELF_ADS)
+    rows = found.rows[:kept].copy()
+    ads = surface.ads.take(rows).tolist()
+    whole = found.whole and kept == len(found.rows)
+    return Shelf(
+        viewer,
+        rows,
+        Ranked(ads, array("d", values[:kept]), array("d", found.click_rates[:kept].tolist()), whole),
+        tuple([place for place, ad in enumerate(ads) if ad.event_rate is None]),
+        tuple([(start, end) for start, end in pairwise(starts) if end - start > 1 and end <= kept]),
+        min(values[:kept], default=0.0),
+    )
+
+
+def _best(
+    surface: CompiledSurface,
+    rates: Rates,
+    tier: _Tier,
+    viewer: ViewerFacts,
+    masks: Sequence[Mask],
+    wanted: int,
+) -> _Found:
+    """At least so many of a tier, where as many match: all that are worth more than what was not looked at."""
+    seen: Mapping[str, int] | None = None if viewer.seen is None else {}
+    factor = tier.factor(viewer) if len(tier.paid) else 0.0
+    fixed_at, paid_at, at_once = 0, 0, _AT_ONCE
+    found = _NOTHING
+    while True:
+        fixed_left = tier.values[fixed_at] if fixed_at < len(tier.fixed) else _NOTHING_LEFT
+        paid_left = (
+            max(tier.ceilings[paid_at] * factor, tier.least) if paid_at < len(tier.paid) else _NOTHING_LEFT
+        )
+        left = max(fixed_left, paid_left)
+        better = np.count_nonzero(found.values > left)
+        if left == _NOTHING_LEFT or better >= wanted:
+            break
+        if fixed_left >= paid_left:
+            part = slice(fixed_at, fixed_at := fixed_at + at_once)
+            matching = _matching(tier.fixed[part], masks)
+            rows, values = tier.fixed[part].compress(matching), tier.values[part].compress(matching)
+            click_rates = np.zeros(len(rows))
+        else:
+            part = slice(paid_at, paid_at := paid_at + at_once)
+            rows = tier.paid[part].compress(_matching(tier.paid[part], masks))
+            click_rates = predicted(surface, rates, rows, viewer, seen)
+            values = surface.click_values.take(rows) * click_rates
+        found = found.then(_Found(rows, values, click_rates, True))
+        at_once *= 2
+    order = np.argsort(-found.values, kind="stable")[:better]
+    rows, values, click_rates, _ = found
+    return _Found(rows.take(order), values.take(order), click_rates.take(order), left == _NOTHING_LEFT)
+
+
+def _matching(rows: Rows, masks: Sequence[Mask]) -> Mask:
+    matching = np.ones(len(rows), dtype=np.bool_)
+    for mask in masks:
+        matching &= mask.take(rows)
+    return matching
+
+
+def _tiers(surface: CompiledSurface, rates: Rates, cell: Cell) -> tuple[tuple[_Tier, ...], int]:
+    """With the number of rows in them."""
+    rows = surface.index.rows_of(cell)
+    if surface.lifts is None:
+        return (_tier(surface, rates, rows),), len(rows)
+    lifted = surface.lifts.take(rows) > 0
+    return tuple([_tier(surface, rates, rows.compress(part)) for part in (lifted, ~lifted)]), len(rows)
+
+
+def _tier(surface: CompiledSurface, rates: Rates, rows: Rows) -> _Tier:
+    by_click = surface.click_values.take(rows) > 0
+    fixed, paid = rows.compress(~by_click), rows.compress(by_click)
+    values, worth = surface.fixed_values.take(fixed), surface.click_values.take(paid)
+    most, factor = rates.bound(surface.prepared, paid)
+    ceilings = worth * most * _ROUNDED
+    by_value, by_ceiling = np.argsort(-values, kind="stable"), np.argsort(-ceilings, kind="stable")
+    paid = paid.take(by_ceiling)
+    return _Tier(
+        fixed.take(by_value),
+        values.take(by_value),
+        paid,
+        ceilings.take(by_ceiling),
+        factor,
+        worth.max(initial=0.0) * EVENT_RATE_MIN * _ROUNDED,
+    )
