@@ -51,16 +51,23 @@ def hash_of(secret: str) -> bytes:
 
 
 class KeyRing:
-    """The keys that are valid now, found by hash, so that a comparison leaks no part of a secret by its time."""
+    """The keys that are valid now, found by hash, so that a comparison leaks no part of a secret by its time. A secret that
+    was found once is known until the keys change."""
 
     def __init__(self) -> None:
         self._keys: dict[bytes, Key] = {}
+        self._found: dict[str, Key] = {}
 
     def find(self, secret: str) -> Key | None:
-        return self._keys.get(hash_of(secret))
+        key = self._found.get(secret)
+        if key is None:
+            key = self._keys.get(hash_of(secret))
+            if key is not None:
+                self._found[secret] = key
+        return key
 
     def replace(self, keys: Iterable[tuple[bytes, Key]]) -> None:
-        self._keys = dict(keys)
+        self._keys, self._found = dict(keys), {}
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -1,11 +1,11 @@
 """/v1/slots: ads for one viewer's feed, and their release when they will not be shown."""
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import mmh3
 import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -245,7 +245,7 @@ class SlotsApi:
             ads_allowed=body.consent.ads,
             explain=body.explain,
             request=body.request,
-            digest=b"" if body.request is None else hashlib.sha256(msgspec.msgpack.encode(body)).digest(),
+            digest=b"" if body.request is None else mmh3.hash_bytes(msgspec.msgpack.encode(body)),
         )
 
     def _feed(self, body: SlotsRequest) -> tuple[int, tuple[str | None, ...] | None]:

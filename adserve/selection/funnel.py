@@ -6,8 +6,7 @@ worked out when a second is over. Of the ads that a decision reached it is count
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,8 +23,6 @@ NOTES_MAX = 50_000
 PENDING_MAX = 300
 """Flushes that wait for the database. When there are more, they are lost, and their time is a gap."""
 CELLS_MAX = 32_768
-AT_ONCE = 200
-"""So many notes are counted before requests go on."""
 
 Counts = NDArray[np.int64]
 
@@ -75,7 +72,8 @@ class Store(Protocol):
 class _Tally:
     """The notes of one hour and audience."""
 
-    def __init__(self) -> None:
+    def __init__(self, audience: "_Audience") -> None:
+        self.audience = audience
         self.cells: list[int] = []
         self.ranked: list[int] = []
         self.in_budget: list[int] = []
@@ -90,13 +88,11 @@ class _Audience:
         self.surface = surface
         self.live_ms = live_ms
         rows = surface.index.live_rows(live_ms)
-        ads = surface.ads.take(rows).tolist()
-        campaigns = np.fromiter((ad.campaign for ad in ads), np.int64, len(ads))
-        ids, firsts = np.unique(campaigns, return_index=True)
+        ids, firsts = np.unique(surface.campaigns.take(rows), return_index=True)
         self.rows: Rows = rows.take(firsts)  # ads of a campaign are for the same viewers: one stands for all
         if earlier is None or not np.array_equal(ids, earlier.campaigns):
-            owners = np.fromiter((ads[first].ad.advertiser for first in firsts), np.int64, len(ids))
-            earlier = Generation(name, 0 if earlier is None else earlier.number + 1, ids, owners)
+            number = 0 if earlier is None else earlier.number + 1
+            earlier = Generation(name, number, ids, surface.advertisers.take(self.rows))
         self.generation = earlier
         self._viewers: dict[ViewerFacts, int] = {}
         self._numbers: dict[tuple[int, ...], int] = {}
@@ -116,11 +112,9 @@ class _Audience:
             self._viewers[viewer] = cell
         return cell
 
-    def trimmed(self) -> "_Audience":
-        """To be asked for between two flushes."""
-        if len(self._viewers) > CELLS_MAX:
-            self._viewers, self._numbers, self._cells = {}, {}, []
-        return self
+    @property
+    def crowded(self) -> bool:
+        return len(self._viewers) > CELLS_MAX
 
     def targeted(self, cells: Iterable[int]) -> Iterator[tuple[Rows, Counts]]:
         """How many of these requests were for which rows, in parts that add up."""
@@ -151,64 +145,29 @@ class Funnel:
     def __init__(self, store: Store, now_ms: int) -> None:
         self._store = store
         self._begun_ms = now_ms
-        self._notes: list[Made] = []
+        self._noted = 0
         self._lost = False
+        self._tallies: dict[tuple[_Key, int], _Tally] = {}
         self._audiences: dict[_Key, _Audience] = {}
         self._newest: dict[str, Generation] = {}
         self._generations: list[Generation] = []
         self._flushes: list[Flush] = []
 
     def note(self, made: Made) -> None:
-        if len(self._notes) < NOTES_MAX:
-            self._notes.append(made)
-        else:
-            self._lost = True
-
-    async def step(self, now_ms: int, *, ended: bool = False) -> None:
-        """Counts what was noted and saves all that is not saved yet."""
-        notes, self._notes = self._notes, []
-        lost, self._lost = self._lost, False
-        flushes = await self._count(notes, now_ms)
-        if len(self._flushes) + len(flushes) > PENDING_MAX:
-            self._flushes.clear()
-            lost = True
-        if lost:
-            self._begun_ms = now_ms
-        self._flushes += flushes
-        generations, saved = tuple(self._generations), tuple(self._flushes)
-        await self._store.save(self._begun_ms, now_ms, generations, saved, ended=ended)
-        del self._generations[: len(generations)], self._flushes[: len(saved)]
-
-    async def _count(self, notes: Sequence[Made], now_ms: int) -> list[Flush]:
-        tallies: dict[tuple[_Key, int], _Tally] = defaultdict(_Tally)
-        remaining = iter(notes)
-        while part := list(islice(remaining, AT_ONCE)):
-            for made in part:
-                self._add(tallies, made)
-            await asyncio.sleep(0)
-        flushes: list[Flush] = []
-        for (key, hour), tally in tallies.items():
-            audience = self._audiences[key]
-            targeted = np.zeros(len(audience.surface.ads), np.int64)
-            for rows, counts in audience.targeted(tally.cells):
-                targeted[rows] += counts
-                await asyncio.sleep(0)
-            flushes.append(_flush(audience, tally, targeted, (now_ms, len(flushes), hour * HOUR_MS)))
-        if tallies:
-            self._audiences = {key: self._audiences[key].trimmed() for key, _ in tallies}
-        return flushes
-
-    def _add(self, tallies: dict[tuple[_Key, int], _Tally], made: Made) -> None:
+        """At once: what a decision was made of would fill the processor's caches until the second is over."""
         planned, held, grant, name = made.planned, made.held, made.grant, made.ask.surface
         if planned.viewer is None:
             return
+        if self._noted == NOTES_MAX:
+            self._lost = True
+            return
+        self._noted += 1
         surface = made.view.surfaces[name]
-        key = name, id(surface), surface.index.live(made.now_ms)
-        audience = self._audiences.get(key)
-        if audience is None:
-            audience = self._audiences[key] = self._new_audience(surface, key)
-        tally = tallies[key, made.now_ms // HOUR_MS]
-        tally.cells.append(audience.cell_of(planned.viewer))
+        key = (name, id(surface), surface.index.live(made.now_ms)), made.now_ms // HOUR_MS
+        tally = self._tallies.get(key)
+        if tally is None:
+            tally = self._tallies[key] = _Tally(self._audience(surface, key[0]))
+        tally.cells.append(tally.audience.cell_of(planned.viewer))
         if not held.reached:
             return
         reached = [ad.campaign for ad in planned.ranked.ads[: held.reached]]
@@ -223,13 +182,44 @@ class Funnel:
         )
         tally.placed += [holding[place] for place in grant.reserved]
 
-    def _new_audience(self, surface: CompiledSurface, key: _Key) -> _Audience:
-        name, _, live_ms = key
-        earlier = self._newest.get(name)
-        audience = _Audience(surface, live_ms, earlier, name)
-        if audience.generation is not earlier:
-            self._newest[name] = audience.generation
-            self._generations.append(audience.generation)
+    async def step(self, now_ms: int, *, ended: bool = False) -> None:
+        """Counts what was noted and saves all that is not saved yet."""
+        tallies, self._tallies, self._noted = self._tallies, {}, 0
+        lost, self._lost = self._lost, False
+        if tallies:  # what no one looked at is gone, and what is crowded begins anew
+            told = {key: tally.audience for (key, _), tally in tallies.items()}
+            self._audiences = {key: audience for key, audience in told.items() if not audience.crowded}
+        flushes = await self._count(tallies, now_ms)
+        if len(self._flushes) + len(flushes) > PENDING_MAX:
+            self._flushes.clear()
+            lost = True
+        if lost:
+            self._begun_ms = now_ms
+        self._flushes += flushes
+        generations, saved = tuple(self._generations), tuple(self._flushes)
+        await self._store.save(self._begun_ms, now_ms, generations, saved, ended=ended)
+        del self._generations[: len(generations)], self._flushes[: len(saved)]
+
+    async def _count(self, tallies: Mapping[tuple[_Key, int], _Tally], now_ms: int) -> list[Flush]:
+        flushes: list[Flush] = []
+        for (_, hour), tally in tallies.items():
+            audience = tally.audience
+            targeted = np.zeros(len(audience.surface.ads), np.int64)
+            for rows, counts in audience.targeted(tally.cells):
+                targeted[rows] += counts
+                await asyncio.sleep(0)
+            flushes.append(_flush(audience, tally, targeted, (now_ms, len(flushes), hour * HOUR_MS)))
+        return flushes
+
+    def _audience(self, surface: CompiledSurface, key: _Key) -> _Audience:
+        audience = self._audiences.get(key)
+        if audience is None:
+            name, _, live_ms = key
+            earlier = self._newest.get(name)
+            audience = self._audiences[key] = _Audience(surface, live_ms, earlier, name)
+            if audience.generation is not earlier:
+                self._newest[name] = audience.generation
+                self._generations.append(audience.generation)
         return audience
 
 
