@@ -88,7 +88,8 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *,
         shelf = view.shelves[ask.surface].of(viewer, now_ms)
         ranked = shelf.for_viewer(surface, view.rates, seen or {}, floor_micros, seed)
         if ranked is not None:
-            return _planned(positions, bool(shelf.ranked.ads), ranked, floor_micros, viewer)
+            # The shelf's own facts, equal to these: whoever looks them up finds them sooner.
+            return _planned(positions, bool(shelf.ranked.ads), ranked, floor_micros, shelf.viewer)
     rows = surface.index.match(viewer, now_ms)
     click_rates = predicted(surface, view.rates, rows, viewer, seen)
     ranked = rank(surface, rows, click_rates, floor_micros, most, seed)
