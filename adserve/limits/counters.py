@@ -2,9 +2,9 @@
 
 An entry is one ticket of one viewer. Reserved, it counts in every window until its ticket has expired and a grace
 has passed; confirmed, at its moment; refused, nowhere (it is kept so that a later event of the ticket gets the
-same answer). Doubted, it was confirmed, and whether its event was stored is not known: as it may be sent again, it
-counts like a reservation, and after that at the last moment that it may have been stored with. Nothing here awaits,
-so every method is atomic.
+same answer). Doubted, it was confirmed, and with which moment its event is stored is not known, if it is: as it may be sent
+again, it counts like a reservation, and after that at the last moment that it may be stored with, to what comes later,
+and at every earlier one to what was received before that. Nothing here awaits, so every method is atomic.
 """
 
 import asyncio
@@ -187,27 +187,36 @@ class MemoryCounters:
         """Whether the impression received at `at_ms` counts. The ticket's first confirmation decides; later ones
         repeat it.
 
-        An open entry moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
-        (released, lapsed, or from before a crash) must fit every window that contains `at_ms`.
+        A reservation of this epoch moves to `at_ms` unconditionally: it was counted all along. Anything else must fit
+        every window that contains `at_ms`: what is not known here (released, lapsed, or from before a crash), what a
+        checkpoint remembers as reserved (it may have been released since), and what is known with a later moment.
         """
         packed, offset, entry = self._find(ticket)
-        if entry is None or (entry.state == RESERVED and entry.lapsed(now_ms)):
-            others = packed if offset < 0 else entries.put(packed, offset, b"")
-            keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
-            fits, profile = self._fits(others, ticket, at_ms, now_ms), self._number(keys)
-        elif entry.open(now_ms):
-            fits, profile = True, entry.profile
-        else:
+        known = entry is not None and entry.state != RESERVED
+        if entry is not None and known and (entry.state == REFUSED or at_ms >= entry.at_ms):
             return entry.state != REFUSED
-        decided = entries.decided(ticket.ticket, fits, at_ms, ticket.expires_at_ms, profile)
+        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+        profile, expires_at_ms = self._number(keys), ticket.expires_at_ms
+        if entry is not None and not known and ticket.epoch == self.epoch and entry.open(now_ms):
+            fits = True
+        else:
+            others = packed if offset < 0 else entries.put(packed, offset, b"")
+            fits = self._fits(others, ticket, at_ms, now_ms)
+        if not known:
+            decided = entries.decided(ticket.ticket, fits, at_ms, expires_at_ms, profile)
+        elif fits:
+            decided = entries.doubted(ticket.ticket, at_ms, expires_at_ms, profile)
+        else:
+            return False
         self._keep(ticket.viewer_cap, entries.put(packed, offset, decided))
         return fits
 
     async def doubt(self, ticket: Ticket) -> None:
-        """Whether the event that confirmed the ticket was stored is not known."""
+        """With which moment the event that confirmed the ticket is stored, and whether it is, is not known."""
         packed, offset, entry = self._find(ticket)
-        if entry is not None and entry.state == CONFIRMED:
-            doubted = entries.doubted(ticket.ticket, ticket.expires_at_ms, entry.profile)
+        if entry is not None and entry.state in entries.SHOWN:
+            until_ms = ticket.expires_at_ms
+            doubted = entries.doubted(ticket.ticket, until_ms, until_ms, entry.profile)
             self._keep(ticket.viewer_cap, entries.put(packed, offset, doubted))
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
@@ -345,13 +354,13 @@ class MemoryCounters:
         ]
         for key, most, window_ms in ticket.rules:
             counted = [entry for entry in others if key == ALL or key in self._profiles[entry.profile]]
-            open_ = sum(entry.open(now_ms) for entry in counted)
+            anywhere = sum(entry.anywhere(at_ms, now_ms) for entry in counted)
             near = sorted(
                 entry.at_ms
                 for entry in counted
-                if not entry.open(now_ms) and abs(entry.at_ms - at_ms) < window_ms
+                if not entry.anywhere(at_ms, now_ms) and abs(entry.at_ms - at_ms) < window_ms
             )
-            if open_ + _most_together(near, at_ms, window_ms) > most:
+            if anywhere + _most_together(near, at_ms, window_ms) > most:
                 return False
         return True
 

@@ -4,7 +4,7 @@ An entry is ENTRY_BYTES: the low half of its ticket's id (62 of its 74 random bi
 word of its moment, what its ticket still had to live then, and its state, and the number of its profile. A profile
 is the keys that an impression of an ad counts on; a table of the counters numbers them.
 
-A reserved entry's moment is when its ticket expires, and so is a doubted one's.
+A reserved entry's moment is when its ticket expires; a doubted one's is the last with which its event may be stored.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ from adserve.limits.rules import ALL, GRACE_MS, PACE, RETENTION_MS, Rule
 
 CONFIRMED, RESERVED, DOUBTED, REFUSED = range(4)
 OPEN = frozenset({RESERVED, DOUBTED})
+SHOWN = frozenset({CONFIRMED, DOUBTED})
 
 Profile = tuple[str, ...]
 CAMPAIGN = 1
@@ -51,20 +52,28 @@ class Entry(NamedTuple):
             return now_ms > self.at_ms + GRACE_MS
         return now_ms - self.at_ms >= RETENTION_MS
 
+    def anywhere(self, at_ms: int, now_ms: int) -> bool:
+        """Whether it may yet turn out to lie in any window that contains `at_ms`."""
+        return self.open(now_ms) or (self.state == DOUBTED and at_ms <= self.at_ms)
+
 
 def reserved(ticket: UUID, expires_at_ms: int, profile: int) -> bytes:
     return _ENTRY.pack(ticket.int & _LOW_64, expires_at_ms << MOMENT_SHIFT | RESERVED, profile)
 
 
-def doubted(ticket: UUID, expires_at_ms: int, profile: int) -> bytes:
-    return _ENTRY.pack(ticket.int & _LOW_64, expires_at_ms << MOMENT_SHIFT | DOUBTED, profile)
+def doubted(ticket: UUID, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
+    return _with_life(ticket, DOUBTED, at_ms, expires_at_ms, profile)
 
 
 def decided(ticket: UUID, counts: bool, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
-    """Confirmed or refused at a moment; should that come to be doubted, the ticket's life is known to the second."""
+    """Confirmed or refused at a moment."""
+    return _with_life(ticket, CONFIRMED if counts else REFUSED, at_ms, expires_at_ms, profile)
+
+
+def _with_life(ticket: UUID, state: int, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
+    """Should it come to be doubted after a crash, how long the ticket still had to live is known to the second."""
     life_s = min(max(0, -((at_ms - expires_at_ms) // SECOND_MS)), LIFE_MAX_S)
-    word = at_ms << MOMENT_SHIFT | life_s << STATE_BITS | (CONFIRMED if counts else REFUSED)
-    return _ENTRY.pack(ticket.int & _LOW_64, word, profile)
+    return _ENTRY.pack(ticket.int & _LOW_64, at_ms << MOMENT_SHIFT | life_s << STATE_BITS | state, profile)
 
 
 def find(packed: bytes, ticket: UUID) -> int:

@@ -51,6 +51,30 @@ async def test_a_checkpoint_brings_everything_back() -> None:
     assert await again.confirm(ad.ticket(ticket_id(1)), START_MS + 1, START_MS + 1)
 
 
+async def test_a_reservation_of_a_checkpoint_may_have_been_released_since() -> None:
+    ad = capped(1, window_s=60)
+    counters, again = MemoryCounters(1), MemoryCounters(2)
+    assert await reserve_one(counters, ad, 1)
+    checkpoint = list(counters.dump())
+    assert await counters.release(ad.ticket(ticket_id(1)), START_MS)
+    assert await reserve_one(counters, ad, 2)
+    assert await counters.confirm(ad.ticket(ticket_id(2)), START_MS, START_MS)
+
+    await again.load(parts(checkpoint), START_MS)
+    again.restore(VIEWER, ticket_id(2), True, START_MS, START_MS + TTL_MS, ad.keys)
+    assert not await again.confirm(ad.ticket(ticket_id(1)), START_MS + 1, START_MS + 1), "shown all the same"
+
+
+async def test_a_reservation_of_a_checkpoint_keeps_its_place_otherwise() -> None:
+    ad = capped(1, window_s=60)
+    counters, again = MemoryCounters(1), MemoryCounters(2)
+    assert await reserve_one(counters, ad, 1)
+    await again.load(parts(list(counters.dump())), START_MS)
+    assert not await reserve_one(again, ad, 2)
+    assert not await again.confirm(ad.ticket(ticket_id(3)), START_MS, START_MS)
+    assert await again.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
+
+
 async def test_an_ad_that_is_first_shown_while_a_checkpoint_is_made_is_in_it() -> None:
     counters, again = MemoryCounters(1), MemoryCounters(2)
     viewers = [bytes([number]) * 16 for number in range(3)]
