@@ -21,7 +21,7 @@ from adserve.domain.ads import Tier
 from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
-from adserve.limits.entries import CONFIRMED, REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.entries import REFUSED, RESERVED, Entry, Profile, Tally
 from adserve.limits.memos import AS_THEY_ARE, Memos
 from adserve.limits.rules import ALL, RETENTION_MS, Rule, hide_key, keys_counted
 

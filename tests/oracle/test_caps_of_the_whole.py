@@ -63,7 +63,7 @@ async def lived(
     return [event async for event in log.since(0)]
 
 
-@pytest.mark.timeout(3_600)
+@pytest.mark.timeout(14_400)
 async def test_no_window_of_any_viewer_holds_more_than_its_cap(capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     stored = await lived(MemoryCounters, UnreliableLog(random.Random(2)), DECISIONS, LIVES)

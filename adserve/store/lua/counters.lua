@@ -362,6 +362,18 @@ local function restore(keys, args)
   return 1
 end
 
+-- Of an epoch that is over: what is not in the event log, as reservations are not, would count for ever.
+local function forget(_, args)
+  for nth = 3, #args do redis.call('UNLINK', args[nth]) end
+  return #args - 2
+end
+
+-- Gives the node another token, if it still has the one that is named: it would not after a loss.
+local function entrust(_, args)
+  redis.call('SET', args[1], args[3])
+  return 1
+end
+
 local function register(name, run)
   redis.register_function{
     function_name = '${library}_' .. name,
@@ -380,3 +392,5 @@ register('confirm', confirm)
 register('doubt', doubt)
 register('release', release)
 register('restore', restore)
+register('forget', forget)
+register('entrust', entrust)
