@@ -68,7 +68,9 @@ class Planted(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.restart", description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000, help="events in the log (default: 5000000)")
-    parser.add_argument("--redis", action="store_true", help="with counters in an empty Redis: they are rebuilt")
+    parser.add_argument(
+        "--redis", action="store_true", help="with counters in an empty Redis: they are rebuilt"
+    )
     asked = parser.parse_args()
     uvloop.run((_check_redis if asked.redis else _check)(asked.events))
     return 0
