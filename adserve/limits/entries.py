@@ -104,10 +104,14 @@ def entries_of(packed: bytes) -> Iterator[Entry]:
 
 def pruned(packed: bytes, now_ms: int) -> bytes:
     """Without what no window can contain any more."""
+    reserved_ms, known_ms = now_ms - GRACE_MS, now_ms - RETENTION_MS
     kept = [
         offset
-        for offset, entry in zip(range(0, len(packed), ENTRY_BYTES), entries_of(packed), strict=True)
-        if not entry.lapsed(now_ms)
+        for offset, (word, _) in zip(
+            range(0, len(packed), ENTRY_BYTES), _WITHOUT_TICKET.iter_unpack(packed), strict=True
+        )
+        if word >> MOMENT_SHIFT > known_ms
+        and (word & STATE_MASK != RESERVED or word >> MOMENT_SHIFT >= reserved_ms)
     ]
     if len(kept) * ENTRY_BYTES == len(packed):
         return packed

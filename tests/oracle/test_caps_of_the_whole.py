@@ -49,7 +49,8 @@ async def lived(
 
         def now_and_then(counters: MemoryCounters = counters) -> None:
             nonlocal checkpoint, taken_at_ms
-            counters.sweep(clock())
+            if chance.random() < 0.2:
+                counters.sweep(clock())
             if chance.random() < 0.2:
                 checkpoint, taken_at_ms = list(counters.dump()), clock()
 
