@@ -7,7 +7,7 @@ is the keys that an impression of an ad counts on; a table of the counters numbe
 A reserved entry's moment is when its ticket expires; a doubted one's is the last with which its event may be stored.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from struct import Struct
 from typing import NamedTuple
 from uuid import UUID
@@ -102,6 +102,10 @@ def entries_of(packed: bytes) -> Iterator[Entry]:
         yield Entry(word & STATE_MASK, word >> MOMENT_SHIFT, profile)
 
 
+def profiles_of(packed: bytes) -> Iterator[int]:
+    return (profile for _, profile in _WITHOUT_TICKET.iter_unpack(packed))
+
+
 def pruned(packed: bytes, now_ms: int) -> bytes:
     """Without what no window can contain any more."""
     reserved_ms, known_ms = now_ms - GRACE_MS, now_ms - RETENTION_MS
@@ -135,7 +139,7 @@ class Tally:
     )
 
     def __init__(
-        self, packed: bytes, hides: Mapping[str, int], profiles: Sequence[Profile], now_ms: int
+        self, packed: bytes, hides: Mapping[str, int], profiles: Mapping[int, Profile], now_ms: int
     ) -> None:
         """`exposures` are the confirmed impressions of late by campaign, and of ALL."""
         self.packed = packed

@@ -8,6 +8,7 @@ from counting import (
     A,
     B,
     Shown,
+    campaign_cap,
     capped,
     parts,
     reservation,
@@ -135,3 +136,25 @@ async def test_sweeping_forgets_what_no_window_can_contain() -> None:
     counters.sweep(START_MS + 200 * DAY_MS)
     assert len(counters) == 0
     assert list(counters.dump()) == []
+
+
+async def test_the_keys_of_ads_that_no_entry_has_any_more_are_forgotten() -> None:
+    counters = MemoryCounters(1)
+    for number in range(50):
+        ad = Shown(number, number, number)
+        assert await reserve_one(counters, ad, number, ttl_ms=60_000)
+        assert await counters.confirm(ad.ticket(ticket_id(number)), START_MS, START_MS)
+    kept = Shown(99, 99, 99, caps=(campaign_cap(99, 1, 180 * 86_400),))
+    later_ms = START_MS + 100 * DAY_MS
+    assert await reserve_one(counters, kept, 99, later_ms)
+    assert await counters.confirm(kept.ticket(ticket_id(99), at_ms=later_ms), later_ms, later_ms)
+    over_ms = START_MS + 200 * DAY_MS
+    for _ in range(3):
+        counters.sweep(over_ms)
+    assert list(counters._profiles.by_number.values()) == [kept.keys]
+    assert not await reserve_one(counters, kept, 100, over_ms)
+
+    again = MemoryCounters(2)
+    await again.load(parts(list(counters.dump())), over_ms)
+    assert not await reserve_one(again, kept, 101, over_ms)
+    assert await again.usage(VIEWER, [(campaign_key(99), 180 * DAY_MS)], over_ms) == [1]
