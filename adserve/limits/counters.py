@@ -217,8 +217,9 @@ class MemoryCounters:
         """With which moment the event that confirmed the ticket is stored, and whether it is, is not known."""
         packed, offset, entry = self._find(ticket)
         if entry is not None and entry.state in entries.SHOWN:
-            until_ms = ticket.expires_at_ms
-            doubted = entries.doubted(ticket.ticket, until_ms, until_ms, entry.profile)
+            doubted = entries.doubted(
+                ticket.ticket, ticket.expires_at_ms, ticket.expires_at_ms, entry.profile
+            )
             self._keep(ticket.viewer_cap, entries.put(packed, offset, doubted))
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
@@ -358,7 +359,7 @@ class MemoryCounters:
                 for entry in counted
                 if not entry.anywhere(at_ms, now_ms) and abs(entry.at_ms - at_ms) < window_ms
             )
-            if anywhere + _most_together(near, at_ms, window_ms) > most:
+            if anywhere + entries.most_together(near, at_ms, window_ms) > most:
                 return False
         return True
 
@@ -393,9 +394,3 @@ def _walk(tally: Tally, ask: Reservation) -> Grant:
 
 def _competes(candidate: Candidate, last: Candidate) -> bool:
     return candidate.tier == last.tier and candidate.advertiser != last.advertiser
-
-
-def _most_together(moments: list[int], at_ms: int, window_ms: int) -> int:
-    """The most entries in any half-open window that contains `at_ms`, itself included."""
-    starts = [moment for moment in moments if moment <= at_ms] + [at_ms]
-    return max(1 + sum(start <= moment < start + window_ms for moment in moments) for start in starts)

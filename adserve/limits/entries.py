@@ -122,6 +122,12 @@ def pruned(packed: bytes, now_ms: int) -> bytes:
     return b"".join(packed[offset : offset + ENTRY_BYTES] for offset in kept)
 
 
+def most_together(moments: list[int], at_ms: int, window_ms: int) -> int:
+    """The most entries in any half-open window that contains `at_ms`, itself included."""
+    starts = [moment for moment in moments if moment <= at_ms] + [at_ms]
+    return max(1 + sum(start <= moment < start + window_ms for moment in moments) for start in starts)
+
+
 class Tally:
     """A viewer's moments at one moment, for one walk. A reservation counts in every window: its moment is now."""
 
