@@ -146,9 +146,18 @@ class Journal:
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, in the order it was received."""
+        async for counted in self._read(SQL.since, received_at_ms):
+            yield counted
+
+    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """The same, one viewer after the other."""
+        async for counted in self._read(SQL.since_by_viewer, received_at_ms):
+            yield counted
+
+    async def _read(self, statement: str, received_at_ms: int) -> AsyncIterator[Counted]:
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-                async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
+                async for row in connection.cursor(statement, from_ms(received_at_ms), prefetch=PAGE_ROWS):
                     yield _counted(row)
 
 

@@ -38,7 +38,7 @@ REBUILT = Counter("adserve_counter_epochs", "Epochs of the shared counters that 
 
 
 class EventLog(Protocol):
-    def since(self, received_at_ms: int) -> AsyncIterator[Counted]: ...
+    def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]: ...
 
     async def count_since(self, received_at_ms: int) -> int: ...
 
@@ -176,7 +176,7 @@ class SharedCounters:
         since_ms = now_ms - RETENTION_MS
         expected = await self._events.count_since(since_ms)
         read, page = 0, []
-        async for event in self._events.since(since_ms):
+        async for event in self._events.since_by_viewer(since_ms):
             page.append(event)
             if len(page) == AT_ONCE:
                 await _restore(filling, page, now_ms)
@@ -221,11 +221,8 @@ async def _empty(node: Node) -> None:
 
 
 async def _restore(filling: RedisCounters, page: list[Counted], now_ms: int) -> None:
-    def viewer_of(event: Counted) -> bytes:
-        return event.viewer
-
     calls = []
-    for viewer, events in groupby(sorted(page, key=viewer_of), viewer_of):  # of one viewer in their order
+    for viewer, events in groupby(page, lambda event: event.viewer):
         entries: list[Restored] = []
         hides: dict[int, int] = {}
         for event in events:

@@ -12,6 +12,7 @@ from logs import UnreliableLog
 from adserve.domain.events import Event, Outcome, Settled
 from adserve.metering.errors import JournalOutdated
 from adserve.metering.pending import Judge
+from adserve.store.journal import Counted
 
 
 class SharedLog(UnreliableLog):
@@ -47,6 +48,11 @@ class SharedLog(UnreliableLog):
 
     async def quarantine_pending(self, reason: str) -> None:
         raise AssertionError(reason)
+
+    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        later = [event async for event in self.since(received_at_ms)]
+        for event in sorted(later, key=lambda event: event.viewer):
+            yield event
 
     async def count_since(self, received_at_ms: int) -> int:
         return len(self.stored)

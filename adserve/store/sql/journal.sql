@@ -62,3 +62,10 @@ SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels,
 FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
 WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
 ORDER BY e.received_at, e.event_id
+
+-- name: since_by_viewer
+SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, e.kind, e.outcome,
+       (extract(epoch FROM e.received_at) * 1000)::bigint, (extract(epoch FROM e.expires_at) * 1000)::bigint
+FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
+WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
+ORDER BY c.viewer, e.received_at, e.event_id
