@@ -16,6 +16,7 @@ from uuid import uuid4
 import aiohttp
 import asyncpg
 import uvloop
+from redis import Redis
 
 from adserve import settings
 from adserve.access.keys import Scope
@@ -27,6 +28,7 @@ from adserve.domain.time import DAY_MS, SECOND_MS, day_of, from_ms
 from adserve.settings import Settings
 from adserve.simulation.seed import Api
 from loadtest.generator import HOST
+from loadtest.processes import redis
 
 SQL = statements.load(Path(__file__).parent / "sql" / "restart.sql")
 
@@ -38,6 +40,8 @@ TAIL = 0.02
 """The share of the events that came after the last checkpoint."""
 TAIL_MS = 300 * SECOND_MS
 START_MAX_S = 600.0
+CORE = 0
+"""Where Redis runs, when it is measured."""
 POLL_S = 0.05
 TOLD_EVERY_S = 5.0
 
@@ -64,8 +68,28 @@ class Planted(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.restart", description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000, help="events in the log (default: 5000000)")
-    uvloop.run(_check(parser.parse_args().events))
+    parser.add_argument(
+        "--redis", action="store_true", help="with counters in an empty Redis: they are rebuilt"
+    )
+    asked = parser.parse_args()
+    uvloop.run((_check_redis if asked.redis else _check)(asked.events))
     return 0
+
+
+async def _check_redis(events: int) -> None:
+    async with redis(CORE) as redis_url, scratch(settings.load(), "restart", _say, keep=False) as (own, url):
+        if redis_url is None:
+            raise FileNotFoundError("redis-server")
+        planted = await _set_up(own, url)
+        now_ms = system_clock()
+        begin_ms = now_ms - DAYS * DAY_MS
+        await _plant(url, events, range(events), begin_ms, (now_ms - begin_ms) / events)
+        started = await _start(own, url, planted, redis_url)
+        with Redis.from_url(redis_url) as client:
+            used_mb = int(client.info("memory")["used_memory"]) / 1e6
+    _say(f"{events:,} events of {events // EVENTS_A_VIEWER:,} viewers; seconds from the command's start:")
+    _told("rebuilt in redis", started)
+    _say(f"redis has {used_mb:.0f} MB")
 
 
 async def _check(events: int) -> None:
@@ -81,10 +105,14 @@ async def _check(events: int) -> None:
         resumed = await _start(own, url, planted)
     _say(f"{events:,} events of {events // EVENTS_A_VIEWER:,} viewers; seconds from the command's start:")
     for name, one in (("from the log alone", whole), (f"checkpoint and {tail:,} events", resumed)):
-        _say(
-            f"{name:32} uncapped ads after {one.uncapped_s:5.1f}, capped after {one.capped_s:5.1f}; slowest answer "
-            f"{one.slowest_ms:.0f} ms; {one.rss_mb:.0f} MB"
-        )
+        _told(name, one)
+
+
+def _told(name: str, one: Started) -> None:
+    _say(
+        f"{name:32} uncapped ads after {one.uncapped_s:5.1f}, capped after {one.capped_s:5.1f}; slowest answer "
+        f"{one.slowest_ms:.0f} ms; {one.rss_mb:.0f} MB"
+    )
 
 
 async def _set_up(own: Settings, url: str) -> Planted:
@@ -143,9 +171,9 @@ async def _plant(url: str, events: int, numbers: range, begin_ms: float, step_ms
         await connection.close()
 
 
-async def _start(own: Settings, url: str, planted: Planted) -> Started:
+async def _start(own: Settings, url: str, planted: Planted, redis_url: str | None = None) -> Started:
     begun = time.monotonic()
-    async with _serving(own, url) as (base_url, pid), aiohttp.ClientSession() as session:
+    async with _serving(own, url, redis_url) as (base_url, pid), aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {planted.key}"}
         seen: dict[int, float] = {}
         slowest_ms, told_at_s = 0.0, begun
@@ -188,7 +216,7 @@ async def _tell(session: aiohttp.ClientSession, base_url: str) -> None:
 
 
 @asynccontextmanager
-async def _serving(own: Settings, url: str) -> AsyncIterator[tuple[str, int]]:
+async def _serving(own: Settings, url: str, redis_url: str | None) -> AsyncIterator[tuple[str, int]]:
     """`adserve serve`, its address and its process."""
     with socket.socket() as free:
         free.bind((HOST, 0))
@@ -196,7 +224,7 @@ async def _serving(own: Settings, url: str) -> AsyncIterator[tuple[str, int]]:
     ours = {
         "ADSERVE_DATABASE_URL": url, "ADSERVE_DATA_HOME": str(own.data_home), "ADSERVE_HOST": HOST,
         "ADSERVE_PORT": str(port), "ADSERVE_LOG_LEVEL": "WARNING",
-    }  # fmt: skip
+    } | ({} if redis_url is None else {"ADSERVE_REDIS_URL": redis_url})  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "adserve", "serve", env=os.environ | ours, start_new_session=True
     )

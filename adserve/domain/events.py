@@ -40,7 +40,8 @@ class Event(NamedTuple):
 
     `outcome` is what is known before the ledger speaks: `late`, `over_cap`, `unbilled_kind`, or `recorded`
     when it is to be billed. The ledger may turn it into `duplicate` or `over_budget`. It is `accepted` while the counters
-    cannot say whether it counts.
+    cannot say whether it counts. `counted_in` is the epoch of the counters that it counts in, if it does: the ledger
+    stores it as counted while that is the newest, and has it judged again by those of a newer one.
     """
 
     event: EventId
@@ -50,6 +51,7 @@ class Event(NamedTuple):
     received_at_ms: int
     occurred_at_ms: int | None
     view_ms: int | None
+    counted_in: int | None = None
 
 
 class Settled(NamedTuple):

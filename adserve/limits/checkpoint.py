@@ -81,7 +81,7 @@ class Loader:
         columns["profile"] = self._numbers[profile]
         word = columns["word"].astype(np.int64)
         moment_ms, life_s = word >> MOMENT_SHIFT, word >> STATE_BITS & LIFE_MAX_S
-        doubtful = (word & STATE_MASK == CONFIRMED) & (moment_ms >= self._doubted_from_ms)
+        doubtful = np.isin(word & STATE_MASK, (CONFIRMED, DOUBTED)) & (moment_ms >= self._doubted_from_ms)
         doubted = (moment_ms + life_s * SECOND_MS) << MOMENT_SHIFT | DOUBTED
         columns["word"] = np.where(doubtful, doubted, word)
         return columns.tobytes()

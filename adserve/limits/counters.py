@@ -2,9 +2,9 @@
 
 An entry is one ticket of one viewer. Reserved, it counts in every window until its ticket has expired and a grace
 has passed; confirmed, at its moment; refused, nowhere (it is kept so that a later event of the ticket gets the
-same answer). Doubted, it was confirmed, and whether its event was stored is not known: as it may be sent again, it
-counts like a reservation, and after that at the last moment that it may have been stored with. Nothing here awaits,
-so every method is atomic.
+same answer). Doubted, it was confirmed, and with which moment its event is stored is not known, if it is: as it may be sent
+again, it counts like a reservation, and after that at the last moment that it may be stored with, to what comes later,
+and at every earlier one to what was received before that. Nothing here awaits, so every method is atomic.
 """
 
 import asyncio
@@ -21,8 +21,9 @@ from adserve.domain.ads import Tier
 from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
-from adserve.limits.entries import CONFIRMED, REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.entries import REFUSED, RESERVED, Entry, Profile, Tally
 from adserve.limits.memos import AS_THEY_ARE, Memos
+from adserve.limits.profiles import Profiles
 from adserve.limits.rules import ALL, RETENTION_MS, Rule, hide_key, keys_counted
 
 OPEN_MAX = 500
@@ -119,12 +120,15 @@ class _Shard:
         else:
             self.entries.pop(key, None)
 
-    def sweep(self, key: bytes, now_ms: int) -> None:
-        self.keep(key, entries.pruned(self.entries.get(key, b""), now_ms))
+    def sweep(self, key: bytes, now_ms: int) -> bytes:
+        """Answers the entries that stay."""
+        packed = entries.pruned(self.entries.get(key, b""), now_ms)
+        self.keep(key, packed)
         hides = self.hides.pop(key, {})
         held = {name: at_ms for name, at_ms in hides.items() if now_ms - at_ms < RETENTION_MS}
         if held:
             self.hides[key] = held
+        return packed
 
 
 class MemoryCounters:
@@ -137,8 +141,7 @@ class MemoryCounters:
         self.epoch = epoch
         self.filled = filled
         self._shards: defaultdict[int, _Shard] = defaultdict(_Shard)
-        self._profiles: list[Profile] = []
-        self._numbers: dict[Profile, int] = {}
+        self._profiles = Profiles()
         self._memos = memos
         self._requests: dict[tuple[bytes, str], tuple[int, bytes, Grant, Any]] = {}
         self._recalled: Tally | None = None
@@ -168,7 +171,7 @@ class MemoryCounters:
             if tally.lapsed > LAPSED_MAX:
                 packed = entries.pruned(packed, now_ms)
             for index, ticket in zip(grant.reserved, ask.tickets, strict=False):
-                profile = self._number(ask.candidates[index].keys)
+                profile = self._profiles.number(ask.candidates[index].keys)
                 packed += entries.reserved(ticket, ask.expires_at_ms, profile)
             self._keep(viewer, packed)
             if ask.request is not None:
@@ -187,27 +190,36 @@ class MemoryCounters:
         """Whether the impression received at `at_ms` counts. The ticket's first confirmation decides; later ones
         repeat it.
 
-        An open entry moves to `at_ms` unconditionally: it was counted all along. A ticket that is not known here
-        (released, lapsed, or from before a crash) must fit every window that contains `at_ms`.
+        A reservation of this epoch moves to `at_ms` unconditionally: it was counted all along. Anything else must fit
+        every window that contains `at_ms`: what is not known here (released, lapsed, or from before a crash), what a
+        checkpoint remembers as reserved (it may have been released since), and what is known with a later moment.
         """
         packed, offset, entry = self._find(ticket)
-        if entry is None or (entry.state == RESERVED and entry.lapsed(now_ms)):
-            others = packed if offset < 0 else entries.put(packed, offset, b"")
-            keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
-            fits, profile = self._fits(others, ticket, at_ms, now_ms), self._number(keys)
-        elif entry.open(now_ms):
-            fits, profile = True, entry.profile
-        else:
+        known = entry is not None and entry.state != RESERVED
+        if entry is not None and known and (entry.state == REFUSED or at_ms >= entry.at_ms):
             return entry.state != REFUSED
-        decided = entries.decided(ticket.ticket, fits, at_ms, ticket.expires_at_ms, profile)
-        self._keep(ticket.viewer_cap, entries.put(packed, offset, decided))
+        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+        profile, expires_at_ms = self._profiles.number(keys), ticket.expires_at_ms
+        if entry is not None and not known and ticket.epoch == self.epoch and entry.open(now_ms):
+            fits = True
+        else:
+            others = packed if offset < 0 else entries.put(packed, offset, b"")
+            fits = self._fits(others, ticket, at_ms, now_ms)
+        if not known:
+            now = entries.decided(ticket.ticket, fits, at_ms, expires_at_ms, profile)
+            self._keep(ticket.viewer_cap, entries.put(packed, offset, now))
+        elif fits:
+            now = entries.doubted(ticket.ticket, at_ms, expires_at_ms, profile)
+            self._keep(ticket.viewer_cap, entries.put(packed, offset, now))
         return fits
 
     async def doubt(self, ticket: Ticket) -> None:
-        """Whether the event that confirmed the ticket was stored is not known."""
+        """With which moment the event that confirmed the ticket is stored, and whether it is, is not known."""
         packed, offset, entry = self._find(ticket)
-        if entry is not None and entry.state == CONFIRMED:
-            doubted = entries.doubted(ticket.ticket, ticket.expires_at_ms, entry.profile)
+        if entry is not None and entry.state in entries.SHOWN:
+            doubted = entries.doubted(
+                ticket.ticket, ticket.expires_at_ms, ticket.expires_at_ms, entry.profile
+            )
             self._keep(ticket.viewer_cap, entries.put(packed, offset, doubted))
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
@@ -227,15 +239,16 @@ class MemoryCounters:
         left = SWEPT_AT_ONCE
         for _ in range(1 + len(self._shards)):
             if not self._unswept:
-                self._unswept_shards = self._unswept_shards or list(self._shards.values())
                 if not self._unswept_shards:
-                    break
+                    self._unswept_shards = list(self._shards.values()) or [self._sweeping]
+                    if self.filled:  # a checkpoint being loaded has numbers in use that nobody sees
+                        self._profiles.forget_unseen()
                 self._sweeping = self._unswept_shards.pop()
                 self._unswept = self._sweeping.viewers()
             some = self._unswept[-left:]
             del self._unswept[-left:]
             for key in some:
-                self._sweeping.sweep(key, now_ms)
+                self._profiles.see(self._sweeping.sweep(key, now_ms))
             left -= len(some)
             if not left:
                 break
@@ -259,7 +272,7 @@ class MemoryCounters:
         packed = self._packed(viewer)
         offset = entries.find(packed, ticket)
         if offset < 0 or entries.entry_at(packed, offset).state in entries.OPEN:
-            decided = entries.decided(ticket, counted, at_ms, expires_at_ms, self._number(keys))
+            decided = entries.decided(ticket, counted, at_ms, expires_at_ms, self._profiles.number(keys))
             self._keep(viewer, entries.put(packed, offset, decided))
 
     def restore_hide(self, viewer: bytes, advertiser: int, at_ms: int) -> None:
@@ -278,14 +291,14 @@ class MemoryCounters:
             while some := list(islice(keys, PART_VIEWERS)):
                 packed = [shard.entries.get(key, b"") for key in some]
                 hides = {key: shard.hides[key] for key in some if key in shard.hides}
-                part = encode_part(self._profiles[told:], some, packed, hides)
+                part = encode_part(list(self._profiles.since(told)), some, packed, hides)
                 told = len(self._profiles)
                 yield part
 
     async def load(self, parts: AsyncIterable[bytes], doubted_from_ms: int) -> None:
         """Takes a checkpoint's parts. What was confirmed from that moment on may not have been stored before a crash:
         it is for `restore` to say. Raises CheckpointUnreadable before anything is taken."""
-        loader = Loader(self._number, doubted_from_ms)
+        loader = Loader(self._profiles.number, doubted_from_ms)
         async for part in parts:
             for key, packed, hides in loader.viewers(part):
                 shard = self._shards[key[0]]
@@ -298,13 +311,6 @@ class MemoryCounters:
     def __len__(self) -> int:
         """How many viewers have entries."""
         return sum(len(shard.entries) for shard in self._shards.values())
-
-    def _number(self, profile: Profile) -> int:
-        number = self._numbers.get(profile)
-        if number is None:
-            number = self._numbers[profile] = len(self._profiles)
-            self._profiles.append(profile)
-        return number
 
     def _tally(self, viewer: bytes, now_ms: int) -> Tally:
         """The one of `recall` serves `reserve` too, once, when nothing came between."""
@@ -320,7 +326,7 @@ class MemoryCounters:
             and recalled.now_ms == now_ms
         ):
             return recalled
-        return Tally(packed, hides, self._profiles, now_ms)
+        return Tally(packed, hides, self._profiles.by_number, now_ms)
 
     def _packed(self, viewer: bytes) -> bytes:
         return self._shards[viewer[0]].entries.get(viewer[:KEY_BYTES], b"")
@@ -344,14 +350,16 @@ class MemoryCounters:
             if entry.state != REFUSED and not entry.lapsed(now_ms)
         ]
         for key, most, window_ms in ticket.rules:
-            counted = [entry for entry in others if key == ALL or key in self._profiles[entry.profile]]
-            open_ = sum(entry.open(now_ms) for entry in counted)
+            counted = [
+                entry for entry in others if key == ALL or key in self._profiles.by_number[entry.profile]
+            ]
+            anywhere = sum(entry.anywhere(at_ms, now_ms) for entry in counted)
             near = sorted(
                 entry.at_ms
                 for entry in counted
-                if not entry.open(now_ms) and abs(entry.at_ms - at_ms) < window_ms
+                if not entry.anywhere(at_ms, now_ms) and abs(entry.at_ms - at_ms) < window_ms
             )
-            if open_ + _most_together(near, at_ms, window_ms) > most:
+            if anywhere + entries.most_together(near, at_ms, window_ms) > most:
                 return False
         return True
 
@@ -386,9 +394,3 @@ def _walk(tally: Tally, ask: Reservation) -> Grant:
 
 def _competes(candidate: Candidate, last: Candidate) -> bool:
     return candidate.tier == last.tier and candidate.advertiser != last.advertiser
-
-
-def _most_together(moments: list[int], at_ms: int, window_ms: int) -> int:
-    """The most entries in any half-open window that contains `at_ms`, itself included."""
-    starts = [moment for moment in moments if moment <= at_ms] + [at_ms]
-    return max(1 + sum(start <= moment < start + window_ms for moment in moments) for start in starts)

@@ -4,10 +4,10 @@ An entry is ENTRY_BYTES: the low half of its ticket's id (62 of its 74 random bi
 word of its moment, what its ticket still had to live then, and its state, and the number of its profile. A profile
 is the keys that an impression of an ad counts on; a table of the counters numbers them.
 
-A reserved entry's moment is when its ticket expires, and so is a doubted one's.
+A reserved entry's moment is when its ticket expires; a doubted one's is the last with which its event may be stored.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from struct import Struct
 from typing import NamedTuple
 from uuid import UUID
@@ -18,6 +18,7 @@ from adserve.limits.rules import ALL, GRACE_MS, PACE, RETENTION_MS, Rule
 
 CONFIRMED, RESERVED, DOUBTED, REFUSED = range(4)
 OPEN = frozenset({RESERVED, DOUBTED})
+SHOWN = frozenset({CONFIRMED, DOUBTED})
 
 Profile = tuple[str, ...]
 CAMPAIGN = 1
@@ -51,20 +52,28 @@ class Entry(NamedTuple):
             return now_ms > self.at_ms + GRACE_MS
         return now_ms - self.at_ms >= RETENTION_MS
 
+    def anywhere(self, at_ms: int, now_ms: int) -> bool:
+        """Whether it may yet turn out to lie in any window that contains `at_ms`."""
+        return self.open(now_ms) or (self.state == DOUBTED and at_ms <= self.at_ms)
+
 
 def reserved(ticket: UUID, expires_at_ms: int, profile: int) -> bytes:
     return _ENTRY.pack(ticket.int & _LOW_64, expires_at_ms << MOMENT_SHIFT | RESERVED, profile)
 
 
-def doubted(ticket: UUID, expires_at_ms: int, profile: int) -> bytes:
-    return _ENTRY.pack(ticket.int & _LOW_64, expires_at_ms << MOMENT_SHIFT | DOUBTED, profile)
+def doubted(ticket: UUID, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
+    return _with_life(ticket, DOUBTED, at_ms, expires_at_ms, profile)
 
 
 def decided(ticket: UUID, counts: bool, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
-    """Confirmed or refused at a moment; should that come to be doubted, the ticket's life is known to the second."""
+    """Confirmed or refused at a moment."""
+    return _with_life(ticket, CONFIRMED if counts else REFUSED, at_ms, expires_at_ms, profile)
+
+
+def _with_life(ticket: UUID, state: int, at_ms: int, expires_at_ms: int, profile: int) -> bytes:
+    """Should it come to be doubted after a crash, how long the ticket still had to live is known to the second."""
     life_s = min(max(0, -((at_ms - expires_at_ms) // SECOND_MS)), LIFE_MAX_S)
-    word = at_ms << MOMENT_SHIFT | life_s << STATE_BITS | (CONFIRMED if counts else REFUSED)
-    return _ENTRY.pack(ticket.int & _LOW_64, word, profile)
+    return _ENTRY.pack(ticket.int & _LOW_64, at_ms << MOMENT_SHIFT | life_s << STATE_BITS | state, profile)
 
 
 def find(packed: bytes, ticket: UUID) -> int:
@@ -93,16 +102,30 @@ def entries_of(packed: bytes) -> Iterator[Entry]:
         yield Entry(word & STATE_MASK, word >> MOMENT_SHIFT, profile)
 
 
+def profiles_of(packed: bytes) -> Iterator[int]:
+    return (profile for _, profile in _WITHOUT_TICKET.iter_unpack(packed))
+
+
 def pruned(packed: bytes, now_ms: int) -> bytes:
     """Without what no window can contain any more."""
+    reserved_ms, known_ms = now_ms - GRACE_MS, now_ms - RETENTION_MS
     kept = [
         offset
-        for offset, entry in zip(range(0, len(packed), ENTRY_BYTES), entries_of(packed), strict=True)
-        if not entry.lapsed(now_ms)
+        for offset, (word, _) in zip(
+            range(0, len(packed), ENTRY_BYTES), _WITHOUT_TICKET.iter_unpack(packed), strict=True
+        )
+        if word >> MOMENT_SHIFT > known_ms
+        and (word & STATE_MASK != RESERVED or word >> MOMENT_SHIFT >= reserved_ms)
     ]
     if len(kept) * ENTRY_BYTES == len(packed):
         return packed
     return b"".join(packed[offset : offset + ENTRY_BYTES] for offset in kept)
+
+
+def most_together(moments: list[int], at_ms: int, window_ms: int) -> int:
+    """The most entries in any half-open window that contains `at_ms`, itself included."""
+    starts = [moment for moment in moments if moment <= at_ms] + [at_ms]
+    return max(1 + sum(start <= moment < start + window_ms for moment in moments) for start in starts)
 
 
 class Tally:
@@ -122,7 +145,7 @@ class Tally:
     )
 
     def __init__(
-        self, packed: bytes, hides: Mapping[str, int], profiles: Sequence[Profile], now_ms: int
+        self, packed: bytes, hides: Mapping[str, int], profiles: Mapping[int, Profile], now_ms: int
     ) -> None:
         """`exposures` are the confirmed impressions of late by campaign, and of ALL."""
         self.packed = packed

@@ -25,8 +25,9 @@ WATCHED_MS = 300 * SECOND_MS
 LOST_AFTER_MS = 310 * SECOND_MS
 """A replica that was not heard of for so long draws no more: its snapshot is too old to serve from."""
 TICKET_TTL_MAX_MS = DAY_MS
-REACH_MS = 600 * SECOND_MS
-"""How much longer than needed a lease's tickets are said to last, so that it need not be said for each."""
+REACH_MS = LOST_AFTER_MS
+"""How much longer than needed a lease's tickets are said to last, so that it need not be said for each: as long as a process
+may draw that cannot say anything any more."""
 
 
 class Ledger(Protocol):

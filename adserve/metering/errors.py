@@ -28,6 +28,11 @@ class JournalContended(MeteringError):
     """The batch lost against another one and left nothing behind: trying again will do."""
 
 
+class JournalOutdated(MeteringError):
+    """Events of the batch were counted by counters that have lost something since, and it left nothing behind: they are
+    to be judged again."""
+
+
 class JournalRejected(MeteringError):
     """Something in the batch cannot be stored, and it left nothing behind: trying again will not help."""
 

@@ -47,6 +47,8 @@ class Answer(NamedTuple):
 
 
 class Counters(Protocol):
+    epoch: int
+
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         """Whether the ticket counts; its first confirmation decides, later ones repeat it."""
         ...
@@ -88,10 +90,7 @@ class Intake:
         if not self._may_serve():
             raise RecorderUnavailable("another process may be serving")
         seed = self._draw()
-        judged: list[Event | Answer] = []
-        for nth, report in enumerate(reports):
-            event = EventId(derived_uuid7(received_at_ms, seed, nth))
-            judged.append(await self._judge(report, event, received_at_ms))
+        judged = [await self._judge(report, received_at_ms, seed, nth) for nth, report in enumerate(reports)]
         events = [event for event in judged if isinstance(event, Event)]
         try:
             settled = iter(await self._recorder.record(events))
@@ -109,7 +108,7 @@ class Intake:
                 answers.append(await self._conclude(taken, next(settled)))
         return answers
 
-    async def _judge(self, report: Report, event: EventId, received_at_ms: int) -> Event | Answer:
+    async def _judge(self, report: Report, received_at_ms: int, seed: int, nth: int) -> Event | Answer:
         """The event with what is known of it before the ledger has seen it; or its refusal."""
         if report.problems:
             return _refused(*report.problems)
@@ -121,25 +120,30 @@ class Intake:
             ticket = self._sealer.open(report.token, received_at_ms)
         except TicketRefused as error:
             return _refused(Problem("$.ticket", str(error)))
-        outcome = await self._outcome(ticket, kind, received_at_ms)
-        return Event(event, kind, ticket, outcome, received_at_ms, report.occurred_at_ms, report.view_ms)
+        # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
+        at_ms = max(received_at_ms, ticket.issued_at_ms)
+        event = EventId(derived_uuid7(at_ms, seed, nth))
+        return await self._counted(
+            Event(event, kind, ticket, Outcome.ACCEPTED, at_ms, report.occurred_at_ms, report.view_ms)
+        )
 
-    async def _outcome(self, ticket: Ticket, kind: EventKind, received_at_ms: int) -> Outcome:
-        if received_at_ms > ticket.expires_at_ms:
-            return Outcome.LATE
-        if kind not in CONFIRMING:
-            return rated(ticket, kind, counts=True)
+    async def _counted(self, event: Event) -> Event:
+        """With what the counters say of it, if they can."""
+        ticket, at_ms = event.ticket, event.received_at_ms
+        if at_ms > ticket.expires_at_ms:
+            return event._replace(outcome=Outcome.LATE)
+        if event.kind not in CONFIRMING:
+            return rated(event, counts=True, epoch=None)
+        epoch = self._counters.epoch
         try:
-            counts = await self._counters.confirm(ticket, received_at_ms, received_at_ms)
+            counts = await self._counters.confirm(ticket, at_ms, at_ms)
         except (CountersAway, TimeoutError):
-            return Outcome.ACCEPTED
-        return rated(ticket, kind, counts=counts)
+            return event
+        return rated(event, counts=counts, epoch=epoch)
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        will_charge = (
-            settled.outcome is Outcome.ACCEPTED is event.outcome and event.kind == event.ticket.billable
-        )
+        will_charge = settled.outcome is Outcome.ACCEPTED and event.kind == event.ticket.billable
         if (
             settled.outcome is Outcome.RECORDED or will_charge
         ):  # what waits for the counters is to be charged as well
@@ -155,11 +159,12 @@ class Intake:
         return Answer(settled.event, settled.outcome, settled.billed)
 
 
-def rated(ticket: Ticket, kind: EventKind, *, counts: bool) -> Outcome:
-    """What is known before the ledger speaks of an event that came in time."""
+def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
+    """With what is known before the ledger speaks of an event that came in time, and was counted in that epoch."""
     if not counts:
-        return Outcome.OVER_CAP
-    return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
+        return event._replace(outcome=Outcome.OVER_CAP)
+    billable = event.kind == event.ticket.billable
+    return event._replace(outcome=Outcome.RECORDED if billable else Outcome.UNBILLED_KIND, counted_in=epoch)
 
 
 def _refused(*problems: Problem) -> Answer:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from adserve.domain.events import Event, Settled
 from adserve.limits.counters import CountersAway
-from adserve.metering.errors import JournalRejected
+from adserve.metering.errors import JournalOutdated, JournalRejected
 from adserve.metering.intake import Counters, rated
 
 AT_ONCE = 200
@@ -53,6 +53,8 @@ class Pending:
         while True:
             try:
                 moved = await self._journal.settle_pending(judge, most)
+            except JournalOutdated as error:
+                raise CountersAway(str(error)) from error
             except JournalRejected as error:
                 if most == 1:
                     await self._journal.quarantine_pending(str(error))
@@ -70,8 +72,9 @@ class Pending:
 
 
 async def _judged(counters: Counters, event: Event, now_ms: int) -> Event:
+    epoch = counters.epoch
     try:
         counts = await counters.confirm(event.ticket, event.received_at_ms, now_ms)
     except TimeoutError as error:
         raise CountersAway(str(error)) from error
-    return event._replace(outcome=rated(event.ticket, event.kind, counts=counts))
+    return rated(event, counts=counts, epoch=epoch)

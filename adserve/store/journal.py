@@ -13,7 +13,7 @@ from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import day_of, from_ms, to_ms
-from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
+from adserve.metering.errors import JournalAway, JournalContended, JournalOutdated, JournalRejected
 from adserve.store.errors import AWAY
 from adserve.store.statements import load
 
@@ -61,8 +61,15 @@ class Journal:
     async def settle(self, events: Sequence[Event]) -> list[Settled]:
         """Commits all or none, and answers in order. Raises the journal errors of metering, and no others.
 
-        What is only `accepted` is kept among the pending events.
+        What is only `accepted` is kept among the pending events, and so is all that was counted when some of it was
+        counted by counters that have lost something since.
         """
+        try:
+            return await self._settle(events)
+        except JournalOutdated:
+            return await self._settle([_to_be_judged(event) for event in events])
+
+    async def _settle(self, events: Sequence[Event]) -> list[Settled]:
         waiting = [event for event in events if event.outcome is Outcome.ACCEPTED]
         rated = [event for event in events if event.outcome is not Outcome.ACCEPTED] if waiting else events
         with _translated_errors():
@@ -139,20 +146,37 @@ class Journal:
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, in the order it was received."""
+        async for counted in self._read(SQL.since, received_at_ms):
+            yield counted
+
+    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """The same, one viewer after the other."""
+        async for counted in self._read(SQL.since_by_viewer, received_at_ms):
+            yield counted
+
+    async def _read(self, statement: str, received_at_ms: int) -> AsyncIterator[Counted]:
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-                async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
+                async for row in connection.cursor(statement, from_ms(received_at_ms), prefetch=PAGE_ROWS):
                     yield _counted(row)
 
 
 async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:
-    rows = await connection.fetch(SQL.settle, *columns_of(events))
+    rows = await connection.fetch(SQL.settle, *columns_of(events), _oldest_epoch(events))
     settled: list[Settled | None] = [None] * len(events)
     for ordinal, first, outcome, billed_micros in rows:
         event = events[ordinal - 1]
         billed = Money(billed_micros, event.ticket.currency) if outcome == Outcome.RECORDED else None
         settled[ordinal - 1] = Settled(first or event.event, Outcome(outcome), billed)
     return [one for one in settled if one is not None]
+
+
+def _oldest_epoch(events: Iterable[Event]) -> int | None:
+    return min((event.counted_in for event in events if event.counted_in is not None), default=None)
+
+
+def _to_be_judged(event: Event) -> Event:
+    return event if event.counted_in is None else event._replace(outcome=Outcome.ACCEPTED, counted_in=None)
 
 
 async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list[Settled]:
@@ -257,6 +281,8 @@ def _translated_errors() -> Iterator[None]:
         yield
     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
         raise JournalContended(str(error)) from error
+    except asyncpg.ObjectNotInPrerequisiteStateError as error:
+        raise JournalOutdated(str(error)) from error
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
         # ValueError is the driver's own, for a value that does not fit its column's type.
         raise JournalRejected(str(error)) from error

@@ -69,10 +69,17 @@ async def connect_all(place: Place, known: Iterable[Address], on_trouble: Callab
         node.token_key = NODE_KEY.encode()
         return Nodes((node,), ())
     ranges = await _ranges(place, known)
-    connected = await asyncio.gather(
-        *(open_master(address, place.login, on_trouble) for address in ranges), return_exceptions=True
-    )
-    nodes = [node for node in connected if isinstance(node, Node)]
+    nodes: list[Node] = []
+
+    async def open_(address: Address) -> None:
+        nodes.append(await open_master(address, place.login, on_trouble))
+
+    try:
+        opened = await asyncio.gather(*map(open_, ranges), return_exceptions=True)
+    except BaseException:  # given up, when some of them stand already
+        for node in nodes:
+            node.close()
+        raise
     by_slot: list[Node | None] = [None] * SLOTS
     for node in nodes:
         for first, last in ranges[node.address]:
@@ -81,7 +88,7 @@ async def connect_all(place: Place, known: Iterable[Address], on_trouble: Callab
     if len(served) < SLOTS:
         for node in nodes:
             node.close()
-        failed = [error for error in connected if isinstance(error, Exception)]
+        failed = [error for error in opened if isinstance(error, Exception)]
         raise failed[0] if failed else CountersAway("the cluster does not serve all slots")
     for node in nodes:
         node.token_key = _token_key(ranges[node.address])

@@ -22,14 +22,13 @@ from adserve.metering.errors import JournalAway
 from adserve.store.counters import MemoCodec, RedisCounters, Restored
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
-from adserve.store.redis_node import CONNECT_MS, identity_of
+from adserve.store.redis_node import CONNECT_MS, LIBRARY, Node, identity_of
 from adserve.store.redis_nodes import Nodes, connect_all, place_of
 
 log = logging.getLogger(__name__)
 
-FENCE_S = 1.0
-"""How long after all counting has ended the event log is read: what was confirmed before that is in it by then."""
 AT_ONCE = 2_000
+SCANNED = 1_000
 HIDES_BACK_MS = HOUR_MS
 """A process that died may not have told the hides of its last moments: the next one tells those of this long."""
 HIDES_OVERLAP_MS = 10 * SECOND_MS
@@ -39,7 +38,7 @@ REBUILT = Counter("adserve_counter_epochs", "Epochs of the shared counters that 
 
 
 class EventLog(Protocol):
-    def since(self, received_at_ms: int) -> AsyncIterator[Counted]: ...
+    def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]: ...
 
     async def count_since(self, received_at_ms: int) -> int: ...
 
@@ -150,12 +149,13 @@ class SharedCounters:
             found = await self._epoch_of(nodes)
             if found is not None and found == await turn.newest():
                 return found
-            epoch = await turn.open_epoch(now_ms)
-            for node in nodes.all:  # from here on nobody counts
+            epoch = await turn.open_epoch(now_ms)  # what is counted elsewhere from here on is judged again
+            for node in nodes.all:  # and from here on nobody counts
                 node.token = b"filling:%d" % epoch
                 await node.call(("SET", node.token_key, node.token), CONNECT_MS)
             self.detail = "rebuilding"
-            await asyncio.sleep(FENCE_S)
+            for node in nodes.all:
+                await _empty(node)
             filling = RedisCounters(self._codec)
             filling.epoch, filling.nodes = epoch, nodes
             read = await self._fill(filling, now_ms)
@@ -165,7 +165,7 @@ class SharedCounters:
             for node in nodes.all:
                 if await identity_of(node) != node.identity:
                     raise CountersAway("redis has become another server")
-                await node.call(("SET", node.token_key, _token(epoch, node.identity)), CONNECT_MS)
+                await _entrust(node, _token(epoch, node.identity))
         log.warning(
             "the shared counters were rebuilt: %d events, %d pending", read, settled, extra={"epoch": epoch}
         )
@@ -176,7 +176,7 @@ class SharedCounters:
         since_ms = now_ms - RETENTION_MS
         expected = await self._events.count_since(since_ms)
         read, page = 0, []
-        async for event in self._events.since(since_ms):
+        async for event in self._events.since_by_viewer(since_ms):
             page.append(event)
             if len(page) == AT_ONCE:
                 await _restore(filling, page, now_ms)
@@ -204,12 +204,25 @@ def _token(epoch: int, identity: bytes) -> bytes:
     return b"%d:%b" % (epoch, identity)
 
 
-async def _restore(filling: RedisCounters, page: list[Counted], now_ms: int) -> None:
-    def viewer_of(event: Counted) -> bytes:
-        return event.viewer
+async def _entrust(node: Node, token: bytes) -> None:
+    """With all counts, unless it has lost them since it was given the token that we know. Raises CountersAway."""
+    await node.call(("FCALL", f"{LIBRARY}_entrust", 0, node.token_key, node.token, token), CONNECT_MS)
 
+
+async def _empty(node: Node) -> None:
+    """A server that was restarted from a dump has viewers of an epoch that is over."""
+    cursor = b"0"
+    while True:
+        cursor, keys = await node.call(("SCAN", cursor, "MATCH", "ads:{*}", "COUNT", SCANNED), CONNECT_MS)
+        if keys:
+            await node.call(("FCALL", f"{LIBRARY}_forget", 0, node.token_key, node.token, *keys), CONNECT_MS)
+        if cursor == b"0":
+            return
+
+
+async def _restore(filling: RedisCounters, page: list[Counted], now_ms: int) -> None:
     calls = []
-    for viewer, events in groupby(sorted(page, key=viewer_of), viewer_of):  # of one viewer in their order
+    for viewer, events in groupby(page, lambda event: event.viewer):
         entries: list[Restored] = []
         hides: dict[int, int] = {}
         for event in events:

@@ -8,6 +8,7 @@ from counting import (
     A,
     B,
     Shown,
+    campaign_cap,
     capped,
     parts,
     reservation,
@@ -49,6 +50,30 @@ async def test_a_checkpoint_brings_everything_back() -> None:
     assert not await again.confirm(ad.ticket(ticket_id(3)), START_MS + DAY_MS, START_MS + DAY_MS)
     assert await again.confirm(ad.ticket(ticket_id(2)), START_MS + 1, START_MS + 1)
     assert await again.confirm(ad.ticket(ticket_id(1)), START_MS + 1, START_MS + 1)
+
+
+async def test_a_reservation_of_a_checkpoint_may_have_been_released_since() -> None:
+    ad = capped(1, window_s=60)
+    counters, again = MemoryCounters(1), MemoryCounters(2)
+    assert await reserve_one(counters, ad, 1)
+    checkpoint = list(counters.dump())
+    assert await counters.release(ad.ticket(ticket_id(1)), START_MS)
+    assert await reserve_one(counters, ad, 2)
+    assert await counters.confirm(ad.ticket(ticket_id(2)), START_MS, START_MS)
+
+    await again.load(parts(checkpoint), START_MS)
+    again.restore(VIEWER, ticket_id(2), True, START_MS, START_MS + TTL_MS, ad.keys)
+    assert not await again.confirm(ad.ticket(ticket_id(1)), START_MS + 1, START_MS + 1), "shown all the same"
+
+
+async def test_a_reservation_of_a_checkpoint_keeps_its_place_otherwise() -> None:
+    ad = capped(1, window_s=60)
+    counters, again = MemoryCounters(1), MemoryCounters(2)
+    assert await reserve_one(counters, ad, 1)
+    await again.load(parts(list(counters.dump())), START_MS)
+    assert not await reserve_one(again, ad, 2)
+    assert not await again.confirm(ad.ticket(ticket_id(3)), START_MS, START_MS)
+    assert await again.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
 
 
 async def test_an_ad_that_is_first_shown_while_a_checkpoint_is_made_is_in_it() -> None:
@@ -111,3 +136,25 @@ async def test_sweeping_forgets_what_no_window_can_contain() -> None:
     counters.sweep(START_MS + 200 * DAY_MS)
     assert len(counters) == 0
     assert list(counters.dump()) == []
+
+
+async def test_the_keys_of_ads_that_no_entry_has_any_more_are_forgotten() -> None:
+    counters = MemoryCounters(1)
+    for number in range(50):
+        ad = Shown(number, number, number)
+        assert await reserve_one(counters, ad, number, ttl_ms=60_000)
+        assert await counters.confirm(ad.ticket(ticket_id(number)), START_MS, START_MS)
+    kept = Shown(99, 99, 99, caps=(campaign_cap(99, 1, 180 * 86_400),))
+    later_ms = START_MS + 100 * DAY_MS
+    assert await reserve_one(counters, kept, 99, later_ms)
+    assert await counters.confirm(kept.ticket(ticket_id(99), at_ms=later_ms), later_ms, later_ms)
+    over_ms = START_MS + 200 * DAY_MS
+    for _ in range(3):
+        counters.sweep(over_ms)
+    assert list(counters._profiles.by_number.values()) == [kept.keys]
+    assert not await reserve_one(counters, kept, 100, over_ms)
+
+    again = MemoryCounters(2)
+    await again.load(parts(list(counters.dump())), over_ms)
+    assert not await reserve_one(again, kept, 101, over_ms)
+    assert await again.usage(VIEWER, [(campaign_key(99), 180 * DAY_MS)], over_ms) == [1]

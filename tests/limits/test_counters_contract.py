@@ -183,6 +183,57 @@ async def test_an_unknown_ticket_leaves_room_for_what_is_reserved(counters: Any)
     assert await counters.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
 
 
+async def test_an_earlier_event_of_a_ticket_that_counts_must_fit_where_it_is_stored(counters: Any) -> None:
+    """It waited while the counters were away, and the same ticket was confirmed meanwhile, when there was room."""
+    ad = capped(1, window_s=60)
+    shown, waiting = ad.ticket(ticket_id(1)), ad.ticket(ticket_id(2))
+    now_ms = START_MS + 75_000
+    assert await counters.confirm(shown, START_MS, START_MS)
+    assert await counters.confirm(waiting, START_MS + 70_000, START_MS + 70_000)
+    assert not await counters.confirm(waiting, START_MS + 59_999, now_ms)
+    assert await counters.confirm(waiting, START_MS + 70_000, now_ms), "it counts where it was all the same"
+    assert await counters.confirm(waiting, START_MS + 60_000, now_ms)
+    assert not await reserve_one(counters, ad, 3, START_MS + 119_999)
+    assert not await counters.confirm(ad.ticket(ticket_id(4)), START_MS - 59_999, now_ms), "the one shown"
+    hour_ms = START_MS + HOUR_MS
+    assert not await counters.confirm(ad.ticket(ticket_id(5)), START_MS + 119_999, hour_ms)
+    assert await counters.confirm(ad.ticket(ticket_id(6)), START_MS + 120_000, hour_ms)
+
+
+async def test_what_is_doubted_counts_at_every_moment_that_it_may_be_stored_with(counters: Any) -> None:
+    ad = capped(1, window_s=60)
+    assert await counters.confirm(ad.ticket(ticket_id(1)), START_MS, START_MS)
+    await counters.doubt(ad.ticket(ticket_id(1)))
+    end_ms = START_MS + TTL_MS
+    over_ms = end_ms + GRACE_MS + 1
+    for number, at_ms in enumerate((START_MS, START_MS + 600_000, end_ms, end_ms + 59_999), start=2):
+        assert not await counters.confirm(ad.ticket(ticket_id(number)), at_ms, over_ms)
+    assert await reserve_one(counters, ad, 9, over_ms)
+
+
+async def test_what_was_doubted_and_came_again_counts_at_its_last_moment(counters: Any) -> None:
+    ad = capped(1, window_s=60)
+    ticket, seen_ms = ad.ticket(ticket_id(1)), START_MS + 600_000
+    assert await counters.confirm(ticket, START_MS, START_MS)
+    await counters.doubt(ticket)
+    assert await counters.confirm(ticket, seen_ms, seen_ms)
+    assert not await reserve_one(counters, ad, 2, seen_ms + 60_000), "it is looked at as open for a grace"
+    assert await reserve_one(counters, ad, 3, seen_ms + 60_001)
+    await counters.doubt(ticket)
+    assert not await reserve_one(counters, ad, 4, START_MS + TTL_MS)
+
+
+async def test_a_doubt_that_comes_late_does_not_take_a_place_that_was_given_away(counters: Any) -> None:
+    """A process that could not reach the counters for a minute tells what it doubts."""
+    ad = capped(1, window_s=60)
+    late, other = ad.ticket(ticket_id(1)), ad.ticket(ticket_id(2))
+    assert await counters.confirm(late, START_MS, START_MS)
+    assert await reserve_one(counters, ad, 2, START_MS + 60_000)
+    assert await counters.confirm(other, START_MS + 60_000, START_MS + 60_000)
+    await counters.doubt(late)
+    assert not await counters.confirm(late, START_MS + 61_000, START_MS + 61_000)
+
+
 async def test_every_scope_has_a_cap_of_its_own(counters: Any) -> None:
     first = Shown(
         1, 1, 1, caps=(Rule(ad_key(1), 1, DAY_MS), advertiser_cap(1, 2, 86_400), cap_on_all(3, 86_400))

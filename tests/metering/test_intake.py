@@ -27,6 +27,7 @@ class Counters:
     """Lets through what fits; remembers what it was asked."""
 
     def __init__(self) -> None:
+        self.epoch = 7
         self.away: Exception | None = None
         self.fits = True
         self.confirmed: list[tuple[Ticket, int]] = []
@@ -192,3 +193,17 @@ async def test_what_the_counters_cannot_judge_now_is_accepted_and_its_price_kept
     setting.counters.away = None
     (late,) = await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
     assert late.outcome is Outcome.LATE
+
+
+async def test_an_event_does_not_come_before_its_ticket(setting: Setting) -> None:
+    """The clock of the process that issued it may be ahead of ours, and have looked at windows that ours has not reached."""
+    ticket = make_ticket()
+    await setting.take(report(), at_ms=ticket.issued_at_ms - 250)
+    assert setting.counters.confirmed == [(ticket, ticket.issued_at_ms)]
+    (event,) = setting.journal.stored.values()
+    assert event.received_at_ms == ticket.issued_at_ms
+
+
+async def test_an_event_that_counts_names_the_epoch_that_it_counts_in(setting: Setting) -> None:
+    await setting.take(report(), report("click"))
+    assert [event.counted_in for event in setting.journal.stored.values()] == [7, None]

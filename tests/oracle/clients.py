@@ -154,9 +154,8 @@ class Clients:
         return LASTING + self._clock() // self._clock.stay_ms * VIEWERS + self._chance.randrange(VIEWERS)
 
     async def _ask_again(self, stack: Stack, asked: Asked) -> None:
-        until_ms = self._clock()
         again = await stack.slots.answer(asked.ask)
-        if until_ms <= asked.expires_at_ms:
+        if self._clock() <= asked.expires_at_ms:
             assert tuple(one.token for one in again.placements) == asked.tickets, "a retry got another answer"
             self.repeated += 1
 

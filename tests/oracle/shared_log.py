@@ -10,12 +10,15 @@ from uuid import UUID
 from logs import UnreliableLog
 
 from adserve.domain.events import Event, Outcome, Settled
+from adserve.metering.errors import JournalOutdated
 from adserve.metering.pending import Judge
+from adserve.store.journal import Counted
 
 
 class SharedLog(UnreliableLog):
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, epochs: "Epochs") -> None:
         super().__init__(chance)
+        self._epochs = epochs
         self._pending: dict[tuple[UUID, str], Event] = {}
         self._turn = asyncio.Lock()
         self.kept_pending = 0
@@ -34,6 +37,8 @@ class SharedLog(UnreliableLog):
         async with self._turn:
             events = sorted(self._pending.values(), key=lambda event: event.received_at_ms)[:most]
             judged = await judge(events)
+            if any(map(self._outdated, judged)):
+                raise JournalOutdated("judged in another epoch")
             for event in judged:
                 del self._pending[event.ticket.ticket, event.kind]
             return [(event, self._store(event)) for event in judged]
@@ -44,11 +49,24 @@ class SharedLog(UnreliableLog):
     async def quarantine_pending(self, reason: str) -> None:
         raise AssertionError(reason)
 
+    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        later = [event async for event in self.since(received_at_ms)]
+        for event in sorted(later, key=lambda event: event.viewer):
+            yield event
+
     async def count_since(self, received_at_ms: int) -> int:
         return len(self.stored)
 
     async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]:
         return []
+
+    def _store(self, event: Event) -> Settled:
+        if self._outdated(event):
+            return self._keep(event._replace(outcome=Outcome.ACCEPTED, counted_in=None))
+        return super()._store(event)
+
+    def _outdated(self, event: Event) -> bool:
+        return event.counted_in is not None and event.counted_in < self._epochs.number
 
     def _waits(self, event: Event) -> bool:
         key = event.ticket.ticket, event.kind
@@ -65,15 +83,15 @@ class SharedLog(UnreliableLog):
 
 class Epochs:
     def __init__(self) -> None:
-        self._newest = 0
+        self.number = 0
         self._turn = asyncio.Lock()
 
     async def newest(self) -> int:
-        return self._newest
+        return self.number
 
     async def open_epoch(self, now_ms: int) -> int:
-        self._newest += 1
-        return self._newest
+        self.number += 1
+        return self.number
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Any]:

@@ -19,7 +19,7 @@ DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "3000"))
 PROCESSES = 3
 PROCESS = Path(__file__).with_name("process.py")
 
-pytestmark = [needs_redis, pytest.mark.timeout(3_600)]
+pytestmark = [needs_redis, pytest.mark.timeout(14_400)]
 
 
 @pytest.fixture(params=[RedisServer, RedisCluster], ids=["redis", "cluster"])

@@ -26,7 +26,6 @@ pytestmark = needs_redis
 DECISIONS = int(os.environ.get("ADSERVE_SHARED_CAPS_DECISIONS", "4000"))
 LIVES = max(3, DECISIONS // 25_000)
 PROCESSES = 3
-FENCE_S = 0.05
 STEP_S = 0.02
 
 WAIT_MS = 5_000
@@ -121,7 +120,8 @@ class Forgetful(Clients):
 async def lived(make: Make, server: RedisServer, decisions: int, lives: int, *, lossy: bool) -> SharedLog:
     """Each life of the processes ends with a crash of all of them and of Redis; lossy ones lose it more often."""
     chance = random.Random(1)
-    clock, log, epochs = Clock(), SharedLog(chance), Epochs()
+    clock, epochs = Clock(), Epochs()
+    log = SharedLog(chance, epochs)
     given = deque[Given](maxlen=REMEMBERED)
     clients = (Forgetful if lossy else Clients)(clock, chance, given)
 
@@ -143,14 +143,13 @@ async def lived(make: Make, server: RedisServer, decisions: int, lives: int, *, 
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("adserve.store.shared_counters.FENCE_S", FENCE_S)
+def server() -> Any:
     started = RedisServer()
     yield started
     started.end()
 
 
-@pytest.mark.timeout(7_200)
+@pytest.mark.timeout(14_400)
 @pytest.mark.parametrize("lossy", [False, True])
 async def test_no_window_of_any_viewer_holds_more_than_its_cap(
     server: RedisServer, capsys: pytest.CaptureFixture[str], lossy: bool

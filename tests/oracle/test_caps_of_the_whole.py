@@ -49,7 +49,8 @@ async def lived(
 
         def now_and_then(counters: MemoryCounters = counters) -> None:
             nonlocal checkpoint, taken_at_ms
-            counters.sweep(clock())
+            if chance.random() < 0.2:
+                counters.sweep(clock())
             if chance.random() < 0.2:
                 checkpoint, taken_at_ms = list(counters.dump()), clock()
 
@@ -63,7 +64,7 @@ async def lived(
     return [event async for event in log.since(0)]
 
 
-@pytest.mark.timeout(3_600)
+@pytest.mark.timeout(14_400)
 async def test_no_window_of_any_viewer_holds_more_than_its_cap(capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     stored = await lived(MemoryCounters, UnreliableLog(random.Random(2)), DECISIONS, LIVES)

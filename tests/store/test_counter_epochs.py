@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 import redis
 from redis_servers import RedisCluster, RedisServer, needs_redis
-from world import NOW_MS, World
+from world import NOW_MS, World, superuser
 
 from adserve.domain.events import Outcome
 from adserve.domain.tickets import Ticket
@@ -16,19 +18,13 @@ from adserve.limits.counters import Candidate, CountersAway, Reservation
 from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
 from adserve.metering.pending import Pending
 from adserve.store.counters import MemoCodec, RedisCounters
-from adserve.store.epochs import Epochs
+from adserve.store.epochs import Epochs, Turn
 from adserve.store.errors import Away
 from adserve.store.shared_counters import SharedCounters
 
 pytestmark = needs_redis
 CODEC = MemoCodec(lambda memo: [b""], lambda parts, grant: None)
 CAP = Rule(campaign_key(1), 1, 3_600_000)
-
-
-@pytest.fixture(autouse=True)
-def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is in flight in these tests."""
-    monkeypatch.setattr("adserve.store.shared_counters.FENCE_S", 0.0)
 
 
 @pytest.fixture(scope="module", params=["redis", "cluster"])
@@ -196,6 +192,100 @@ async def test_an_epoch_begun_elsewhere_ends_this_one(
     await world.pools.recorder.execute("INSERT INTO counter_epochs (opened_at) VALUES (now())")
     await first.step()
     assert first.counters.epoch == 3
+
+
+async def test_what_an_epoch_that_is_over_reserved_is_not_believed(
+    world: World, processes: tuple[Process, Process], server: Any
+) -> None:
+    """As after a restart from a dump: since that was made a reservation may have been released, and its place taken."""
+    first, _ = processes
+    await first.step()
+    lease = await world.lease(10_000)
+    released, other = (capped(world, lease, b"v" * 16) for _ in range(2))
+    assert await first.reserve(other)
+    await world.pools.recorder.execute("INSERT INTO counter_epochs (opened_at) VALUES (now())")
+    await first.step()
+    assert await first.reserve(released)
+    assert await first.counters.confirm(released, NOW_MS + SECOND_MS, NOW_MS + SECOND_MS)
+    assert not await first.counters.confirm(other, NOW_MS + SECOND_MS, NOW_MS + SECOND_MS)
+
+
+class LosesEverythingLate(Turn):
+    """Redis is emptied when the counts were rebuilt and nobody has been told yet."""
+
+    def __init__(self, turn: Turn, server: Any) -> None:
+        super().__init__(turn._connection)
+        self._server = server
+        self._opened = False
+
+    async def open_epoch(self, now_ms: int) -> int:
+        self._opened = True
+        return await super().open_epoch(now_ms)
+
+    async def newest(self) -> int:
+        if self._opened:
+            self._server.run("FLUSHALL")
+        return await super().newest()
+
+
+class Unlucky(Epochs):
+    server: Any = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn | None]:
+        async with super().turn() as turn:
+            yield turn and (LosesEverythingLate(turn, self.server) if self.server else turn)
+
+
+async def test_what_is_lost_while_it_is_rebuilt_is_rebuilt_again(world: World, server: Any) -> None:
+    epochs = Unlucky(world.pools.recorder)
+    epochs.server = server
+    lease = await world.lease(10_000)
+    await world.journal.settle([world.event(capped(world, lease, b"v" * 16))])
+    process = await Process(world, server.url, epochs).step()
+    assert not process.ready
+    epochs.server = None
+    await process.step()
+    assert process.ready
+    assert not await process.reserve(capped(world, lease, b"v" * 16))
+    process.keeper.close()
+
+
+async def test_what_a_lost_epoch_counted_is_judged_by_the_next(
+    world: World, processes: tuple[Process, Process]
+) -> None:
+    """An impression is on its way to the log when the counts are lost: the rebuilding cannot see it."""
+    first, _ = processes
+    await first.step()
+    lease = await world.lease(10_000)
+    slow, other = (capped(world, lease, b"v" * 16) for _ in range(2))
+    counted = world.event(slow)._replace(counted_in=first.counters.epoch)
+    await world.pools.recorder.execute("INSERT INTO counter_epochs (opened_at) VALUES (now())")
+    await first.step()
+    assert await first.reserve(other)
+    (settled,) = await world.journal.settle([counted])
+    assert settled.outcome is Outcome.ACCEPTED
+    await Pending(world.journal, first.counters).step(NOW_MS + SECOND_MS)
+    assert [kept.outcome for kept in await world.journal.of_ticket(slow)] == [Outcome.OVER_CAP]
+
+
+async def test_an_epoch_waits_for_what_the_one_before_counted_to_be_stored(
+    world: World, database_url: str
+) -> None:
+    storing = await superuser(database_url)
+    async with storing.transaction():
+        await storing.execute("SELECT believe_epoch(0)")
+        async with Epochs(world.pools.recorder).turn() as turn:
+            assert turn is not None
+            opening = asyncio.create_task(turn.open_epoch(NOW_MS))
+            await asyncio.sleep(0.1)
+            assert not opening.done()
+            await storing.execute("SELECT believe_epoch(0)")
+            await storing.execute("COMMIT; BEGIN")
+            assert await opening == 1
+    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+        await storing.execute("SELECT believe_epoch(0)")
+    await storing.close()
 
 
 class WithoutPostgres(Epochs):

@@ -20,6 +20,8 @@ BILLED = Money(PRICE_MICROS, "USD")
 class Counters:
     """Lets through what is not named; away until told otherwise."""
 
+    epoch = 1
+
     def __init__(self) -> None:
         self.away = False
         self.refused: set[Ticket] = set()

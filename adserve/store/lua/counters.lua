@@ -4,7 +4,8 @@
 -- A viewer is one string: the format's byte; 2 bytes that count the hides, each a key after its length's byte and 6 bytes of its
 -- moment; then groups of entries that count on the same keys. A group is its keys as a msgpack array, 2 bytes that count the
 -- entries, and each of them: the low half of the ticket's id, and 6 bytes with state (2 bits) and moment (46 bits).
--- The moment is the expiry of a ticket that is reserved or doubted, else when the impression was received.
+-- The moment is the expiry of a ticket that is reserved, the last one that a doubted ticket's event may be stored with, else when
+-- the impression was received.
 --
 -- Every call names the node's token and what it must be. A node that lost anything has another one or none.
 
@@ -284,7 +285,7 @@ local function fits_around(groups, at, rules, now)
         local moment = group.moments[entry]
         if state == REFUSED or lapsed(state, moment, now) then
           -- counts nowhere
-        elseif open(state, moment, now) then
+        elseif open(state, moment, now) or (state == DOUBTED and at <= moment) then  -- it may lie anywhere
           opened = opened + 1
         elseif math.abs(moment - at) < window then
           near[#near + 1] = moment
@@ -296,34 +297,35 @@ local function fits_around(groups, at, rules, now)
   return true
 end
 
+-- As a reservation lives and dies with its epoch, one that is here was counted all along.
 local function confirm(keys, args)
   local now, at, ticket = tonumber(args[3]), tonumber(args[4]), args[5]
   local groups, hides = read(redis.call('GET', keys[1]))
   local group, nth = find(groups, ticket)
-  if group and group.states[nth] == RESERVED and lapsed(RESERVED, group.moments[nth], now) then
-    remove(group, nth)
-    group = nil
-  end
-  local state
-  if not group then
-    state = fits_around(groups, at, cmsgpack.unpack(args[7]), now) and CONFIRMED or REFUSED
-    add(groups, args[6], ticket, state, at)
-  elseif open(group.states[nth], group.moments[nth], now) then
-    state = CONFIRMED
-    group.states[nth], group.moments[nth] = state, at
+  local state, moment = group and group.states[nth], group and group.moments[nth]
+  if state == REFUSED then return 0 end
+  local known = state == CONFIRMED or state == DOUBTED
+  if known and at >= moment then return 1 end
+  if state == RESERVED and open(state, moment, now) then
+    group.states[nth], group.moments[nth], state = CONFIRMED, at, CONFIRMED
   else
-    return group.states[nth] == REFUSED and 0 or 1
+    if group then remove(group, nth) end
+    local fits = fits_around(groups, at, cmsgpack.unpack(args[7]), now)
+    if known and not fits then return 0 end
+    state = known and DOUBTED or fits and CONFIRMED or REFUSED
+    add(groups, args[6], ticket, state, at)
   end
   write(keys[1], groups, hides, now)
-  return state == CONFIRMED and 1 or 0
+  return state == REFUSED and 0 or 1
 end
 
 local function doubt(keys, args)
   local groups, hides = read(redis.call('GET', keys[1]))
   local group, nth = find(groups, args[4])
-  if group and group.states[nth] == CONFIRMED then
+  local state, until_ms = group and group.states[nth], tonumber(args[3])
+  if (state == CONFIRMED or state == DOUBTED) and group.moments[nth] ~= until_ms then
     local now = group.moments[nth]  -- or somewhat later: nothing lapses too early
-    group.states[nth], group.moments[nth] = DOUBTED, tonumber(args[3])
+    group.states[nth], group.moments[nth] = DOUBTED, until_ms
     write(keys[1], groups, hides, now)
   end
   return 1
@@ -360,6 +362,18 @@ local function restore(keys, args)
   return 1
 end
 
+-- Of an epoch that is over: what is not in the event log, as reservations are not, would count for ever.
+local function forget(_, args)
+  for nth = 3, #args do redis.call('UNLINK', args[nth]) end
+  return #args - 2
+end
+
+-- Gives the node another token, if it still has the one that is named: it would not after a loss.
+local function entrust(_, args)
+  redis.call('SET', args[1], args[3])
+  return 1
+end
+
 local function register(name, run)
   redis.register_function{
     function_name = '${library}_' .. name,
@@ -378,3 +392,5 @@ register('confirm', confirm)
 register('doubt', doubt)
 register('release', release)
 register('restore', restore)
+register('forget', forget)
+register('entrust', entrust)

@@ -16,4 +16,4 @@ WHERE payload <> '' AND taken_at = (
 ORDER BY part
 
 -- name: open_epoch
-INSERT INTO counter_epochs (opened_at) VALUES ($1) RETURNING epoch
+SELECT open_epoch($1)

@@ -4,7 +4,7 @@
 SELECT coalesce(max(epoch), 0) FROM counter_epochs
 
 -- name: open_epoch
-INSERT INTO counter_epochs (opened_at) VALUES ($1) RETURNING epoch
+SELECT open_epoch($1)
 
 -- name: try_turn
 SELECT pg_try_advisory_lock(hashtextextended('adserve.counters', 0))

@@ -2,7 +2,7 @@
 -- `quarantined_events`, one that could not be settled.
 
 -- name: settle
-SELECT ordinal, event_id, outcome, billed_micros FROM settle(
+SELECT ordinal, event_id, outcome, billed_micros FROM believe_epoch($35), settle(
   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
   $26, $27, $28, $29, $30, $31, $32, $33, $34)
 
@@ -62,3 +62,10 @@ SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels,
 FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
 WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
 ORDER BY e.received_at, e.event_id
+
+-- name: since_by_viewer
+SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, e.kind, e.outcome,
+       (extract(epoch FROM e.received_at) * 1000)::bigint, (extract(epoch FROM e.expires_at) * 1000)::bigint
+FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
+WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
+ORDER BY c.viewer, e.received_at, e.event_id
