@@ -65,10 +65,25 @@ def folder(empty_home: Path) -> Path:
     return empty_home / "backup"
 
 
+@pytest.fixture(scope="module")
+def taken(prepared_home: Path) -> Path:
+    """A backup of a database that was never migrated."""
+    target = prepared_home / "backup"
+    asyncio.run(_take(prepared_home, target))
+    return target
+
+
+async def _take(home: Path, target: Path) -> None:
+    server = await embedded.start(home, silent)
+    await backup.take(home, server.url, target, NOW, silent, silent)
+    await server.stop()
+    (home / "postgres" / "address").unlink()
+
+
 @pytest.fixture
-async def taken(own_server: Embedded, data_home: Path, folder: Path) -> backup.Manifest:
-    """A small one, of a database that was never migrated."""
-    return await backup.take(data_home, own_server.url, folder, NOW, silent, silent)
+def copied(taken: Path, folder: Path) -> Path:
+    """One that a test may harm."""
+    return Path(shutil.copytree(taken, folder))
 
 
 async def test_what_was_acknowledged_before_a_backup_under_traffic_is_in_it_and_comes_back(
@@ -182,30 +197,26 @@ def _rewrite(folder: Path, change: Callable[[dict], object]) -> None:  # type: i
     ],
 )
 async def test_control_a_damaged_or_incomplete_backup_is_refused_and_leaves_nothing(
-    taken: backup.Manifest, folder: Path, empty_home: Path, harm: Callable[[Path], str]
+    copied: Path, empty_home: Path, harm: Callable[[Path], str]
 ) -> None:
-    reason = harm(folder)
+    reason = harm(copied)
     elsewhere = empty_home / "elsewhere"
     with pytest.raises(DatabaseRefused, match=reason):
-        await backup.restore(folder, elsewhere, silent, silent)
+        await backup.restore(copied, elsewhere, silent, silent)
     assert not elsewhere.exists() or not any(elsewhere.iterdir())
 
 
-async def test_nothing_is_overwritten(
-    taken: backup.Manifest, own_server: Embedded, data_home: Path, folder: Path, empty_home: Path
-) -> None:
+async def test_nothing_is_overwritten(taken: Path, data_home: Path) -> None:
     with pytest.raises(DatabaseRefused, match="is not empty"):
-        await backup.take(data_home, own_server.url, folder, NOW, silent, silent)
+        await backup.take(data_home, "postgresql://127.0.0.1:1/x", taken, NOW, silent, silent)
     with pytest.raises(DatabaseRefused, match="nothing is overwritten"):
-        await backup.restore(folder, data_home, silent, silent)
-    assert (folder / "manifest.json").exists()
+        await backup.restore(taken, data_home, silent, silent)
+    assert (taken / "manifest.json").exists()
 
 
-async def test_a_backup_that_cannot_be_finished_leaves_nothing(
-    own_server: Embedded, data_home: Path, folder: Path
-) -> None:
+async def test_a_backup_that_cannot_be_finished_leaves_nothing(data_home: Path, folder: Path) -> None:
     with pytest.raises(DatabaseRefused, match="could not be copied"):
-        await backup.take(data_home, own_server.url.replace(":", ":1", 3), folder, NOW, silent, silent)
+        await backup.take(data_home, "postgresql://127.0.0.1:1/x", folder, NOW, silent, silent)
     assert not any(folder.iterdir())
 
 
