@@ -75,7 +75,7 @@ async def take(
 
     Raises DatabaseRefused, and then leaves nothing behind.
     """
-    if target.exists() and any(target.iterdir()):
+    if _holds_something(target):
         raise DatabaseRefused(f"{target} is not empty: name a folder that is new")
     source, copy = installation.locate(data_home), installation.locate(target)
     try:
@@ -104,7 +104,7 @@ async def restore(source: Path, data_home: Path, progress: Progress, meter: Mete
     manifest = _read_manifest(source)
     partial = data_home / PARTIAL
     _remove(partial)
-    if data_home.exists() and any(data_home.iterdir()):
+    if _holds_something(data_home):
         raise DatabaseRefused(
             f"{data_home} is not empty, and nothing is overwritten: name another ADSERVE_DATA_HOME"
         )
@@ -120,9 +120,7 @@ async def restore(source: Path, data_home: Path, progress: Progress, meter: Mete
         )
         if differing:
             raise DatabaseRefused(f"restored, these tables are not what they were: {', '.join(differing)}")
-        for part in partial.iterdir():
-            part.rename(data_home / part.name)
-        partial.rmdir()
+        _put_in_place(partial, data_home)
     except BaseException as error:
         _remove(partial)
         if isinstance(error, OSError):
@@ -285,6 +283,16 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(path)
+
+
+def _put_in_place(partial: Path, data_home: Path) -> None:
+    for part in partial.iterdir():
+        part.rename(data_home / part.name)
+    partial.rmdir()
+
+
+def _holds_something(folder: Path) -> bool:
+    return folder.exists() and any(folder.iterdir())
 
 
 def _remove(path: Path) -> None:
