@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import asyncpg
 from disk import Disk
 from flood import ADS, FEED_LENGTH, name_of, roomy
-from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, until
+from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, signal_all, until
 
 from adserve.database import embedded
 from adserve.database.embedded import Embedded
@@ -73,9 +73,10 @@ class Stack:
 
     async def lose_power(self, disk: Disk) -> None:
         """Of the machine that the replica and its PostgreSQL run on."""
+        running = Postgres(self.home).pids()
         disk.cut_power()
         self.live.kill()
-        Postgres(self.home).signal(signal.SIGKILL)
+        signal_all(running, signal.SIGKILL)
         with suppress(OSError):  # it says so on a disk that is gone
             await self.server.stop()
         disk.unmount()
