@@ -16,6 +16,8 @@ COMMANDS = {
     "reconcile": "derive every balance again from the events; exit 1 on any difference",
     "explain": "show a recorded decision and make it again; exit 1 when it is not the same",
     "keys": "issue, list and revoke API keys",
+    "backup": "copy the data home into a folder while it is served, and prove the copy",
+    "restore": "put a backup into an empty data home; exit 1 when it is damaged or not the same",
     "migrate": "bring the database to the newest schema",
 }
 

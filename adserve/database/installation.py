@@ -148,6 +148,7 @@ def _copy_programs(installation: Installation) -> None:
             path = Path(folder, name)
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode | (0o555 if path.stat().st_mode & 0o100 else 0o444))
+    os.sync()  # a name is never seen with half of its files, also after a power cut
     partial.rename(installation.programs)
 
 
@@ -158,6 +159,7 @@ def _create_cluster(installation: Installation) -> None:
         partial_password.touch(mode=0o600)
         partial_password.write_text(secrets.token_hex(32), encoding="ascii")
         os.chown(partial_password, installation.user.pw_uid, installation.user.pw_gid)
+        os.sync()
         partial_password.rename(installation.password)
     partial = installation.root / "cluster.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -178,6 +178,24 @@ async def early_front(url: str) -> AsyncIterator[str]:
             await asyncio.gather(forwarding, return_exceptions=True)
 
 
+@asynccontextmanager
+async def keyless_twin() -> AsyncIterator[tuple[int, list[str]]]:
+    """A broken twin of the ledger: stores and bills whatever comes, as often as it comes. Its port, and its tickets."""
+    tickets: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        told = [event["ticket"] for event in (await request.json())["events"]]
+        tickets.extend(told)
+        recorded = {"event": None, "outcome": "recorded", "billed": None}
+        return web.json_response({"results": [recorded for _ in told]})
+
+    app = web.Application()
+    app.router.add_post("/v1/events", take)
+    async with TestServer(app) as server:
+        assert server.port is not None
+        yield server.port, tickets
+
+
 async def books(database_url: str) -> Reconciliation:
     pool = await open_pool(database_url, "adserve_analyst", size=1)
     try:

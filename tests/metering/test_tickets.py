@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
+from sizes import record, sized, whole_run
 from world import NOW_MS
 
 from adserve.domain.ids import uuid7
@@ -16,7 +17,7 @@ from adserve.metering.errors import TicketRefused
 from adserve.metering.tickets import TOKEN_CHARS_MAX, Sealer, TicketKey
 
 KEY = TicketKey(1, b"k" * 32, 0, None)
-MUTANTS = 100_000
+MUTANTS = sized(1_000_000, 100_000)
 
 
 def make_ticket(at_ms: int = NOW_MS, chance: int = 7) -> Ticket:
@@ -90,9 +91,12 @@ def test_a_ticket_comes_back_whole_and_seals_to_the_same_bytes() -> None:
     assert "=" not in token
 
 
-def test_no_mutant_of_100_000_is_accepted() -> None:
+@whole_run
+def test_no_mutant_is_accepted() -> None:
     sealer = Sealer([KEY])
-    assert accepted(sealer, mutants(sealer.seal(make_ticket()), MUTANTS)) == 0
+    through = accepted(sealer, mutants(sealer.seal(make_ticket()), MUTANTS))
+    record("mutated tickets", rounds=MUTANTS, accepted=through)
+    assert through == 0
 
 
 class UnsealedTwin(Sealer):
@@ -115,7 +119,9 @@ class UnsealedTwin(Sealer):
 
 def test_control_a_twin_without_a_seal_accepts_mutants() -> None:
     twin = UnsealedTwin()
-    assert accepted(twin, mutants(twin.seal(make_ticket()), 2_000)) > 0
+    through = accepted(twin, mutants(twin.seal(make_ticket()), 2_000))
+    record("mutated tickets", control_rounds=2_000, control_accepted=through)
+    assert through > 0
 
 
 def test_only_one_spelling_of_a_ticket_is_good() -> None:
