@@ -146,13 +146,17 @@ class Journal:
 
 
 async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:
-    rows = await connection.fetch(SQL.settle, *columns_of(events))
-    settled: list[Settled | None] = [None] * len(events)
-    for ordinal, first, outcome, billed_micros in rows:
-        event = events[ordinal - 1]
-        billed = Money(billed_micros, event.ticket.currency) if outcome == Outcome.RECORDED else None
-        settled[ordinal - 1] = Settled(first or event.event, Outcome(outcome), billed)
-    return [one for one in settled if one is not None]
+    changed = await connection.fetch(SQL.settle, rows_of(events))
+    settled = [Settled(event.event, event.outcome, _charge(event)) for event in events]
+    for ordinal, first, outcome in changed:
+        settled[ordinal - 1] = Settled(first or events[ordinal - 1].event, Outcome(outcome), None)
+    return settled
+
+
+def _charge(event: Event) -> Money | None:
+    if event.outcome is not Outcome.RECORDED:
+        return None
+    return Money(event.ticket.price_micros, event.ticket.currency)
 
 
 async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list[Settled]:
@@ -190,9 +194,9 @@ async def _quarantine(connection: Connection, event: Event, reason: str) -> UUID
     return kept
 
 
-def columns_of(events: Iterable[Event]) -> list[list[object]]:
-    """The parameters of settle()."""
-    return [list(column) for column in zip(*map(_row, events), strict=True)]
+def rows_of(events: Iterable[Event]) -> list[tuple[object, ...]]:
+    """The parameter of settle_batch()."""
+    return [_row(event) for event in events]
 
 
 def _row(event: Event) -> tuple[object, ...]:
