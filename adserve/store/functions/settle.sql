@@ -19,9 +19,8 @@ AS $$
 DECLARE
   v_first_day date;
   v_last_day date;
-  v_fresh bigint[];
+  v_stored bigint[];
   v_beyond bigint[];
-  v_stored integer;
   v_told integer;
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
@@ -36,7 +35,7 @@ BEGIN
     FROM unnest(p_events) WITH ORDINALITY
   ), fresh AS (
     SELECT DISTINCT ON (issued_day, ticket_id, kind)
-           ordinality, outcome, price_micros, currency, advertiser_id, campaign_id, lease_id
+           ordinality, event_id, outcome, price_micros, currency, advertiser_id, campaign_id, lease_id, viewer_cap, viewer_log
     FROM given
     WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
                       AND e.kind = given.kind AND e.issued_day BETWEEN v_first_day AND v_last_day OFFSET 0)
@@ -46,9 +45,10 @@ BEGIN
   ), drawn AS (
     SELECT *, sum(price_micros) OVER (PARTITION BY lease_id, outcome ORDER BY ordinality) AS drawn_micros FROM fresh
   ), rated AS MATERIALIZED (
-    SELECT d.ordinality, CASE WHEN d.outcome <> 'recorded' THEN d.outcome
-                              WHEN d.drawn_micros <= l.granted_micros - l.captured_micros THEN 'recorded'
-                              ELSE 'over_budget' END AS rating
+    SELECT d.ordinality, d.event_id, d.viewer_cap, d.viewer_log,
+           CASE WHEN d.outcome <> 'recorded' THEN d.outcome
+                WHEN d.drawn_micros <= l.granted_micros - l.captured_micros THEN 'recorded'
+                ELSE 'over_budget' END AS rating
     FROM drawn d LEFT JOIN leases l ON l.id = d.lease_id AND l.closed_at IS NULL AND l.campaign_id = d.campaign_id
      AND l.advertiser_id = d.advertiser_id AND l.currency = d.currency
   ), stored AS (
@@ -64,16 +64,16 @@ BEGIN
       propensity, model, catalogue_version, rules_version, arm, string_to_array(labels, ','),
       to_timestamp(issued_at_ms / 1000::float8), to_timestamp(expires_at_ms / 1000::float8),
       to_timestamp(received_at_ms / 1000::float8), to_timestamp(occurred_at_ms / 1000::float8), view_ms
-    FROM rated JOIN given USING (ordinality) ORDER BY issued_day, ticket_id, kind
+    FROM given JOIN (SELECT ordinality, rating FROM rated) AS r USING (ordinality) ORDER BY issued_day, ticket_id, kind
     ON CONFLICT DO NOTHING
-    RETURNING issued_day, ticket_id, kind, event_id, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
+    RETURNING issued_day, ticket_id, event_id, kind, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
               lease_id, received_at
+  ), news AS MATERIALIZED (
+    SELECT r.ordinality, s.issued_day, s.ticket_id, s.outcome, r.viewer_cap, r.viewer_log FROM stored s JOIN rated r USING (event_id)
   ), known_to_caps AS (
-    INSERT INTO viewer_caps
-    SELECT s.issued_day, s.ticket_id, g.viewer_cap FROM stored s JOIN given g USING (event_id) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+    INSERT INTO viewer_caps SELECT issued_day, ticket_id, viewer_cap FROM news ORDER BY 1, 2 ON CONFLICT DO NOTHING
   ), known_to_log AS (
-    INSERT INTO viewer_log
-    SELECT s.issued_day, s.ticket_id, g.viewer_log FROM stored s JOIN given g USING (event_id) ORDER BY 1, 2 ON CONFLICT DO NOTHING
+    INSERT INTO viewer_log SELECT issued_day, ticket_id, viewer_log FROM news ORDER BY 1, 2 ON CONFLICT DO NOTHING
   ), counted AS (
     INSERT INTO rollup_deltas
     SELECT date_bin('1 hour', received_at, timestamptz 'epoch'), advertiser_id, campaign_id, ad_id, currency, kind, outcome,
@@ -98,14 +98,13 @@ BEGIN
     FROM entry, charged c
     JOIN accounts a ON a.kind = 'revenue' AND a.advertiser_id IS NULL AND a.currency = c.currency
   )
-  SELECT (SELECT count(*) FROM stored), (SELECT array_agg(ordinality) FROM rated),
-         (SELECT array_agg(g.ordinality) FROM stored s JOIN given g USING (event_id) WHERE s.outcome = 'over_budget')
-  INTO v_stored, v_fresh, v_beyond;
+  SELECT coalesce(array_agg(ordinality), '{}'), array_agg(ordinality) FILTER (WHERE outcome = 'over_budget')
+  INTO v_stored, v_beyond FROM news;
 
   RETURN QUERY SELECT n, NULL::uuid, 'over_budget' FROM unnest(v_beyond) AS n;
 
   -- A statement of its own sees what a concurrent batch has committed under our keys meanwhile.
-  IF v_stored < cardinality(p_events) THEN
+  IF cardinality(v_stored) < cardinality(p_events) THEN
     RETURN QUERY
     SELECT g.ordinality, e.event_id, 'duplicate'
     FROM unnest(p_events) WITH ORDINALITY AS g,
@@ -117,9 +116,9 @@ BEGIN
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind
              LIMIT 1) AS e
-    WHERE e.event_id <> g.event_id OR NOT EXISTS (SELECT FROM unnest(v_fresh) AS n WHERE n = g.ordinality);
+    WHERE NOT EXISTS (SELECT FROM unnest(v_stored) AS n WHERE n = g.ordinality);
     GET DIAGNOSTICS v_told = ROW_COUNT;
-    IF v_stored + v_told < cardinality(p_events) THEN
+    IF cardinality(v_stored) + v_told < cardinality(p_events) THEN
       RAISE EXCEPTION 'the first event of a key went away' USING ERRCODE = 'serialization_failure';
     END IF;
   END IF;
