@@ -93,11 +93,10 @@ def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
 
 
 def _report(event: EventReport) -> Report:
-    occurred_at_ms = None
-    if event.occurred_at is not None:
-        check_moment("$.occurred_at", event.occurred_at)
-        occurred_at_ms = to_ms(event.occurred_at)
-    return Report(event.ticket, event.kind, occurred_at_ms, event.view_ms)
+    if event.occurred_at is None:
+        return Report(event.ticket, event.kind, None, event.view_ms)
+    check_moment("$.occurred_at", event.occurred_at)
+    return Report(event.ticket, event.kind, to_ms(event.occurred_at), event.view_ms)
 
 
 def _refused(wrong: FieldError) -> Report:

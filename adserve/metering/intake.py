@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
-from adserve.domain.ids import EventId, derived_uuid7, moment_of
+from adserve.domain.ids import EventId, derived_uuid7s, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import CountersAway
@@ -15,6 +15,7 @@ from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
 
+KINDS = {str(kind): kind for kind in EventKind}
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
 UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
@@ -87,11 +88,11 @@ class Intake:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
         if not self._may_serve():
             raise RecorderUnavailable("another process may be serving")
-        seed = self._draw()
-        judged: list[Event | Answer] = []
-        for nth, report in enumerate(reports):
-            event = EventId(derived_uuid7(received_at_ms, seed, nth))
-            judged.append(await self._judge(report, event, received_at_ms))
+        ids = derived_uuid7s(received_at_ms, self._draw(), len(reports))
+        judged = [
+            await self._judge(report, EventId(event), received_at_ms)
+            for report, event in zip(reports, ids, strict=True)
+        ]
         events = [event for event in judged if isinstance(event, Event)]
         try:
             settled = iter(await self._recorder.record(events))
@@ -113,9 +114,8 @@ class Intake:
         """The event with what is known of it before the ledger has seen it; or its refusal."""
         if report.problems:
             return _refused(*report.problems)
-        try:
-            kind = EventKind(report.kind)
-        except ValueError:
+        kind = KINDS.get(report.kind)
+        if kind is None:
             return _refused(Problem("$.kind", f"must be one of {', '.join(EventKind)}"))
         try:
             ticket = self._sealer.open(report.token, received_at_ms)
