@@ -13,7 +13,7 @@ from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import day_of, from_ms, to_ms
-from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
+from adserve.metering.errors import DayMissing, JournalAway, JournalContended, JournalRejected
 from adserve.store.errors import AWAY
 from adserve.store.statements import load
 
@@ -261,6 +261,9 @@ def _translated_errors() -> Iterator[None]:
         yield
     except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
         raise JournalContended(str(error)) from error
+    except asyncpg.CheckViolationError as error:
+        # The only check without a name is that for a row's partition.
+        raise (JournalRejected if error.constraint_name else DayMissing)(str(error)) from error
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
         # ValueError is the driver's own, for a value that does not fit its column's type.
         raise JournalRejected(str(error)) from error
