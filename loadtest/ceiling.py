@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
@@ -57,7 +57,9 @@ class Ceiling:
     def _batches(self, tokens: Sequence[str]) -> Iterator[list[Event]]:
         now_ms = system_clock()
         ids = derived_uuid7s(now_ms, draw_128_bits(), len(tokens))
-        events = [self._event(token, EventId(event), now_ms) for token, event in zip(tokens, ids, strict=True)]
+        events = [
+            self._event(token, EventId(event), now_ms) for token, event in zip(tokens, ids, strict=True)
+        ]
         return (events[start : start + self._batch] for start in range(0, len(events), self._batch))
 
     def _event(self, token: str, event: EventId, now_ms: int) -> Event:
@@ -159,15 +161,13 @@ def _postings(events: Sequence[Event], transaction: int) -> Iterator[tuple[objec
 
 
 def _deltas(events: Sequence[Event]) -> Iterator[tuple[object, ...]]:
-    counts: Counter[tuple[object, ...]] = Counter()
-    micros: dict[tuple[object, ...], int] = defaultdict(int)
+    billed: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for event in events:
         ticket, hour = event.ticket, from_ms(event.received_at_ms // HOUR_MS * HOUR_MS)
-        key = (hour, ticket.advertiser, ticket.campaign, ticket.ad, ticket.currency, event.kind.value, event.outcome.value)
-        counts[key] += 1
-        micros[key] += _billed(event)
-    for key, count in counts.items():
-        yield *key, count, micros[key]
+        ad = (ticket.advertiser, ticket.campaign, ticket.ad, ticket.currency)
+        billed[hour, *ad, event.kind.value, event.outcome.value].append(_billed(event))
+    for key, micros in billed.items():
+        yield *key, len(micros), sum(micros)
 
 
 async def _seconds(pool: asyncpg.Pool, statement: str, batches: Sequence[Columns]) -> float:

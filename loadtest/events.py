@@ -17,6 +17,10 @@ from loadtest.servers import Ready, Wanted
 from loadtest.slots import tickets
 
 BATCH_EVENTS = 100
+CEILING_EVENTS = 500
+"""In each transaction of what is without a service: as many as the recorder puts into one at most."""
+SINGLES_CONNECTIONS = 64
+"""Callers with one event a call, whose events share their commits, and callers of the bare handler beside them."""
 SINGLES_PART = 5
 """One of so many tickets is sent in a call of its own."""
 
@@ -73,7 +77,7 @@ async def measure(
     (token,) = await tickets(service, bodies, 1)
     answer = (await load(service.port, _calls([token], 1, service.key), connections=1)).bodies[0]
     async with (
-        ceiling(database_url, BATCH_EVENTS) as database,
+        ceiling(database_url, CEILING_EVENTS) as database,
         serving("bare", cores.server, Wanted(answer.decode())) as bare,
     ):
         for nth in range(plan.rounds + 1):
@@ -92,17 +96,15 @@ async def _round(
 ) -> Round:
     batched = await tickets(service, bodies, plan.round_events)
     settled = await tickets(service, bodies, plan.round_events)
-    one_by_one = _calls(
-        await tickets(service, bodies, plan.round_events // SINGLES_PART), 1, service.key
-    )
+    one_by_one = _calls(await tickets(service, bodies, plan.round_events // SINGLES_PART), 1, service.key)
     calls = _calls(batched, BATCH_EVENTS, service.key)
     return Round(
         batches=await load(service.port, calls, connections=plan.connections, kept_every=1),
         same=await database.same_per_s(batched),
         narrow=await database.narrow_per_s(batched),
         settle=await database.settle_per_s(settled),
-        singles=await load(service.port, one_by_one, connections=plan.connections, kept_every=1),
-        bare=await load(bare.port, one_by_one, connections=plan.connections),
+        singles=await load(service.port, one_by_one, connections=SINGLES_CONNECTIONS, kept_every=1),
+        bare=await load(bare.port, one_by_one, connections=SINGLES_CONNECTIONS),
     )
 
 

@@ -51,7 +51,7 @@ class Recorder:
         journal: Journal,
         *,
         writers: int = 3,
-        batch_rows_max: int = 200,
+        batch_rows_max: int = 500,
         events_queued_max: int = 20_000,
     ) -> None:
         self._journal = journal

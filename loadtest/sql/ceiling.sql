@@ -1,6 +1,6 @@
 -- A row of `bare_events` is an event with its key and what a bill needs of it, and nothing that looks after it. The others are
--- rows as `settle_batch` writes them, in tables with the same columns, keys and indexes, and nothing that looks after them either:
--- no partitions, checks, triggers or policies.
+-- rows as `settle_batch` writes them, in tables with the same columns, keys, indexes, checks and partitions, but without triggers and
+-- policies.
 
 -- name: create
 CREATE TABLE bare_events (
@@ -14,9 +14,18 @@ CREATE TABLE bare_events (
   received_at    timestamptz NOT NULL,
   PRIMARY KEY (issued_day, ticket_id, kind)
 );
-CREATE TABLE same_events (LIKE adserve.events INCLUDING DEFAULTS INCLUDING INDEXES);
-CREATE TABLE same_postings (LIKE adserve.postings INCLUDING DEFAULTS INCLUDING INDEXES);
-CREATE TABLE same_deltas (LIKE adserve.rollup_deltas INCLUDING DEFAULTS INCLUDING INDEXES)
+CREATE TABLE same_events (LIKE adserve.events INCLUDING ALL) PARTITION BY RANGE (issued_day);
+CREATE TABLE same_postings (LIKE adserve.postings INCLUDING ALL);
+CREATE TABLE same_deltas (LIKE adserve.rollup_deltas INCLUDING ALL);
+DO $$
+DECLARE
+  today date := (now() AT TIME ZONE 'UTC')::date;
+BEGIN
+  FOR n IN -1 .. 1 LOOP
+    EXECUTE format('CREATE TABLE same_events_%s PARTITION OF same_events FOR VALUES FROM (%L) TO (%L)',
+                   n + 1, today + n, today + n + 1);
+  END LOOP;
+END $$
 
 -- name: insert
 INSERT INTO bare_events

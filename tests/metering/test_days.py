@@ -33,7 +33,9 @@ async def test_tickets_from_both_sides_of_midnight_are_settled_in_one_batch(worl
         assert await world.fetchval(STORED, day_of(day_ms)) == 1
 
 
-async def test_a_late_event_of_a_day_without_a_partition_is_not_stored_and_spoils_no_other(world: World) -> None:
+async def test_a_late_event_of_a_day_without_a_partition_is_not_stored_and_spoils_no_other(
+    world: World,
+) -> None:
     lease = await world.lease(10_000)
     old = issued(world, lease, NOW_MS - 5 * DAY_MS, Outcome.LATE)
     good = [issued(world, lease, NOW_MS) for _ in range(3)]

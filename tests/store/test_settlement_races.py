@@ -101,7 +101,10 @@ async def test_events_without_a_lease_do_not_deadlock(world: World, database_url
 
 
 async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, database_url: str) -> None:
-    unsorted = ("USING (ordinality) ORDER BY issued_day, ticket_id, kind", "USING (ordinality) ORDER BY ordinality")
+    unsorted = (
+        "USING (ordinality) ORDER BY issued_day, ticket_id, kind",
+        "USING (ordinality) ORDER BY ordinality",
+    )
     owner = await _replace_settle(database_url, unsorted)
     await owner.execute(QUICK_DEADLOCKS)
     await owner.close()
