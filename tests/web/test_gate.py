@@ -71,7 +71,7 @@ async def serving() -> AsyncIterator[House]:
     handlers, refusals = runner.server, Refusals(lambda: NOW_MS, lambda: CHANCE)
     assert handlers is not None
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(house.limiter, refusals, None, handlers()), "127.0.0.1", 0
+        lambda: Connection(house.limiter, refusals, None, None, handlers()), "127.0.0.1", 0
     )
     house.port = server.sockets[0].getsockname()[1]
     try:
@@ -198,7 +198,7 @@ async def test_callers_who_leave_make_room(house: House) -> None:
 def test_a_caller_who_does_not_read_is_left_to_aiohttp_which_stops_reading_it() -> None:
     house, handler, transport = House(), Mock(asyncio.Protocol), Mock(asyncio.Transport)
     house.fill()
-    connection = Connection(house.limiter, Refusals(lambda: NOW_MS, lambda: CHANCE), None, handler)
+    connection = Connection(house.limiter, Refusals(lambda: NOW_MS, lambda: CHANCE), None, None, handler)
     connection.connection_made(transport)
     connection.data_received(post())
     assert transport.write.call_count == 1
