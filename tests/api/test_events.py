@@ -1,5 +1,6 @@
 from typing import Any
 
+import orjson
 from service import Service
 
 from adserve.domain.time import HOUR_MS
@@ -71,6 +72,31 @@ async def test_each_bad_event_is_refused_in_its_place(service: Service) -> None:
         "$.view_ms",
     ]
     assert {result["event"] for result in results[:8]} == {None}
+
+
+async def test_the_short_way_answers_as_the_ordinary_does_and_leaves_refusals_to_it(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    tickets = [(await placed(service, viewer=viewer))["ticket"] for viewer in ("u-1", "u-2")]
+    (api,) = (one.handle.__self__ for one in service.operations if one.id == "reportEvents")
+
+    async def plainly(body: bytes, key: str = "feed") -> Any:
+        answer = await api.report_plainly(service.auth, service.keys.get(key, key), body, 0)
+        return None if answer is None else orjson.loads(answer)["results"]
+
+    kinds = [("impression", tickets[0]), ("click", tickets[0]), ("view", "forged")]
+    short = await plainly(orjson.dumps({"events": [{"ticket": one, "kind": kind} for kind, one in kinds]}))
+    ordinary = await report(
+        service, *({"ticket": one.replace(tickets[0], tickets[1]), "kind": kind} for kind, one in kinds)
+    )
+    assert [one["outcome"] for one in short] == ["recorded", "unbilled_kind", "refused"]
+    assert [{**one, "event": None} for one in short] == [{**one, "event": None} for one in ordinary]
+    good = orjson.dumps({"events": [{"ticket": tickets[1], "kind": "hide"}]})
+    assert await plainly(good, "adserve_unknown") is None
+    assert await plainly(good, "analyst") is None
+    assert await plainly(b"[]") is None
+    await service.pools.recorder.close()
+    assert await plainly(good) is None
 
 
 async def test_only_an_unreadable_envelope_is_a_bad_request(service: Service) -> None:
