@@ -1,11 +1,28 @@
+import asyncio
+from functools import partial
 from typing import Any
 
 import orjson
 from service import Service
 
 from adserve.domain.time import HOUR_MS
+from adserve.web.lane import Lane
 
+HEAD = b"POST /v1/events HTTP/1.1\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n\r\n"
 FEED = {"viewer": "u-1", "feed_length": 12, "max_ads": 1}
+
+
+class Guest:
+    """A connection that waits for the lane."""
+
+    received_s = 0.0
+    gone = False
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+    def answer(self, request: bytes, response: bytes | None) -> None:
+        self.answered.set_result(response)
 
 
 async def placed(service: Service, **ask: Any) -> dict[str, Any]:
@@ -80,9 +97,20 @@ async def test_the_short_way_answers_as_the_ordinary_does_and_leaves_refusals_to
     tickets = [(await placed(service, viewer=viewer))["ticket"] for viewer in ("u-1", "u-2")]
     (api,) = (one.handle.__self__ for one in service.operations if one.id == "reportEvents")
 
+    lane = Lane(
+        partial(api.report_plainly, service.auth),
+        lambda: 0.0,
+        service.clock,
+        body_max_bytes=10_000,
+        count=lambda: None,
+    )
+
     async def plainly(body: bytes, key: str = "feed") -> Any:
-        answer = await api.report_plainly(service.auth, service.keys.get(key, key), body, 0)
-        return None if answer is None else orjson.loads(answer)["results"]
+        head = HEAD % service.keys.get(key, key).encode()
+        guest = Guest()
+        assert lane.enter(guest, head + body)
+        answer = await guest.answered
+        return None if answer is None else orjson.loads(answer.partition(b"\r\n\r\n")[2])["results"]
 
     kinds = [("impression", tickets[0]), ("click", tickets[0]), ("view", "forged")]
     short = await plainly(orjson.dumps({"events": [{"ticket": one, "kind": kind} for kind, one in kinds]}))
