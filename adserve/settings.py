@@ -43,7 +43,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     candidates_max: Annotated[int, Meta(ge=1, le=128)] = 32
     events_queued_max: Positive = 20_000
     recorder_writers: Annotated[int, Meta(ge=1, le=8)] = 3
-    batch_rows_max: Annotated[int, Meta(ge=1, le=1_000)] = 200
+    batch_rows_max: Annotated[int, Meta(ge=1, le=1_000)] = 500
     checkpoint_interval_s: Positive = 60
     click_hold_factor: Annotated[float, Meta(gt=0)] = 2.0
     model_path: Path | None = None

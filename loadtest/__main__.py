@@ -125,7 +125,7 @@ async def _measure(plan: Plan) -> tuple[dict[str, Any], str]:
         services = Services(small, usual, large, shared, two)
         of_slots = await slots.measure(plan, taken, services, bodies, _say)
         memory = Memory(rss_mb(usual.pid), rss_mb(large.pid))
-        of_events = await events.measure(plan, usual, bodies, usual_url, _say)
+        of_events = await events.measure(plan, taken, usual, bodies, usual_url, _say)
     figures = Figures(plan, taken, usual.rates, of_slots, memory, of_events)
     return as_json(figures), as_table(figures)
 

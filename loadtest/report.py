@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from loadtest.events import EventsFigures
+from loadtest.events import BATCH_EVENTS, EventsFigures
 from loadtest.figures import Plan, Spread, spread_of
 from loadtest.processes import Cores
 from loadtest.slots import Round, Seen, most_refused
@@ -83,6 +83,8 @@ def as_json(figures: Figures) -> dict[str, Any]:
     medians = {name: None if spread is None else round(spread.median, 3) for name, spread in spreads.items()}
     return {
         **figures.ratios,
+        "events_batch_ratio": round(events.spread("batch_ratio").median, 4),
+        "events_single_ratio": round(events.spread("single_ratio").median, 4),
         "rss_mb_10k": round(figures.memory.usual_mb, 1),
         "rss_mb_100k": round(figures.memory.large_mb, 1),
         **medians,
@@ -95,11 +97,11 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "refused_in_closed_loop": most_refused(slots.rounds),
         "generator_per_s": slots.generator_per_s,
         "generator_busy": max(one.bare.load.busy for one in slots.rounds),
-        "events_per_s": round(events.adserve.median, 1),
-        "insert_ceiling_per_s": round(events.insert.median, 1),
-        "events_ratio": round(events.ratio, 4),
-        "settle_ceiling_per_s": round(events.settle.median, 1),
-        "single_events_per_s": round(events.singles.median, 1),
+        "events_per_s": round(events.spread("batched_per_s").median, 1),
+        "same_rows_per_s": round(events.spread("same").median, 1),
+        "narrow_insert_per_s": round(events.spread("narrow").median, 1),
+        "settle_ceiling_per_s": round(events.spread("settle").median, 1),
+        "single_events_per_s": round(events.spread("singles_per_s").median, 1),
         "events_p50_ms": events.p50_ms,
         "events_p99_ms": events.p99_ms,
         "event_outcomes": events.outcomes,
@@ -120,10 +122,11 @@ def as_table(figures: Figures) -> str:
     of_events = [
         f"{name:<26}{spread.median:>10,.0f}   ({spread.least:,.0f} to {spread.most:,.0f})"
         for name, spread in (
-            ("events/s, 100 a call", events.adserve),
-            ("events/s, plain insert", events.insert),
-            ("events/s, settle() alone", events.settle),
-            ("events/s, one a call", events.singles),
+            (f"events/s, {BATCH_EVENTS} a call", events.spread("batched_per_s")),
+            ("events/s, same rows", events.spread("same")),
+            ("events/s, narrow insert", events.spread("narrow")),
+            ("events/s, settling alone", events.spread("settle")),
+            ("events/s, one a call", events.spread("singles_per_s")),
         )
     ]
     notes = (
@@ -133,8 +136,9 @@ def as_table(figures: Figures) -> str:
         f"ad {sum(map(bool, placed)) / len(placed):.1%}, ads a request {sum(placed) / len(placed):.2f}",
         f"alone: p50 {slots.alone.p50_ms:.2f} ms, p99 {slots.alone.p99_ms:.2f} ms; the generator alone does "
         f"{slots.generator_per_s:,.0f}/s",
-        f"a call of 100 events: p50 {events.p50_ms:.1f} ms, p99 {events.p99_ms:.1f} ms; outcomes {events.outcomes}; "
-        f"{events.ratio:.3f} of the insert, {events.adserve.median / events.settle.median:.3f} of settle()",
+        f"a call of {BATCH_EVENTS} events: p50 {events.p50_ms:.1f} ms, p99 {events.p99_ms:.1f} ms; outcomes {events.outcomes}; "
+        f"{events.spread('batch_ratio').median:.3f} of an insert of the same rows; one a call: "
+        f"{events.spread('single_ratio').median:.3f} of the bare handler",
     )
     of_ratios = [f"{name:<26}{_number(ratio):>10}" for name, ratio in ratios.items()]
     return "\n".join((*of_ratios, "", *of_slots, "", *of_events, "", *notes))

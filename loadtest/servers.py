@@ -89,6 +89,7 @@ async def bare(wanted: Wanted) -> AsyncIterator[Ready]:
 
     app = web.Application()
     app.router.add_post("/v1/slots", handle)
+    app.router.add_post("/v1/events", handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()

@@ -14,10 +14,11 @@ from adserve.domain import money
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.time import Clock, to_ms
 from adserve.metering import intake
-from adserve.metering.errors import TicketRefused
+from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.intake import Intake, Report
 from adserve.metering.tickets import Sealer
 from adserve.store.journal import Journal
+from adserve.web.auth import Auth
 from adserve.web.bodies import decode_json, field_error
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import NOT_FOUND, FieldError, Problem
@@ -93,11 +94,10 @@ def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
 
 
 def _report(event: EventReport) -> Report:
-    occurred_at_ms = None
-    if event.occurred_at is not None:
-        check_moment("$.occurred_at", event.occurred_at)
-        occurred_at_ms = to_ms(event.occurred_at)
-    return Report(event.ticket, event.kind, occurred_at_ms, event.view_ms)
+    if event.occurred_at is None:
+        return Report(event.ticket, event.kind, None, event.view_ms)
+    check_moment("$.occurred_at", event.occurred_at)
+    return Report(event.ticket, event.kind, to_ms(event.occurred_at), event.view_ms)
 
 
 def _refused(wrong: FieldError) -> Report:
@@ -112,9 +112,15 @@ class EventsApi:
         self._clock = clock
 
     async def report(self, call: Call[list[Report], NoQuery]) -> web.StreamResponse:
-        answers = await self._intake.take(call.body, self._clock())
-        results = [_encode_answer(answer) for answer in answers]
-        return web.Response(body=orjson.dumps({"results": results}), content_type=JSON)
+        return web.Response(body=await self._report(call.body), content_type=JSON)
+
+    async def report_plainly(self, auth: Auth, secret: str, raw: bytes, _waited_ms: int) -> bytes | None:
+        """The same without aiohttp: the body of an answer, or None where `report` refuses."""
+        try:
+            auth.authorise(secret, FEED)
+            return await self._report(decode_reports(raw))
+        except (Problem, RecorderUnavailable):
+            return None
 
     async def of_ticket(self, call: Call[None, NoQuery]) -> web.StreamResponse:
         try:
@@ -124,6 +130,10 @@ class EventsApi:
         kept = await self._journal.of_ticket(ticket)
         events = [KnownEvent(str(of.event), of.kind, of.outcome, _money(of.billed)) for of in kept]
         return json_response(TicketEvents(events))
+
+    async def _report(self, reports: list[Report]) -> bytes:
+        answers = await self._intake.take(reports, self._clock())
+        return orjson.dumps({"results": [_encode_answer(answer) for answer in answers]})
 
     def operations(self) -> list[Operation]:
         return [

@@ -58,6 +58,10 @@ def slots_api_of(core: Core) -> SlotsApi:
     )
 
 
+def events_api_of(core: Core) -> EventsApi:
+    return EventsApi(core.intake, core.journal, core.sealer, core.clock)
+
+
 def operations_of(
     core: Core,
     slots: SlotsApi,
@@ -75,7 +79,7 @@ def operations_of(
     resources: Sequence[Resource] = (
         slots,
         *_feeds(core, session, witness),
-        EventsApi(core.intake, core.journal, core.sealer, clock),
+        events_api_of(core),
         Beacons(core.intake, core.sealer, core.landings, clock),
         Advertisers(staff, clock),
         Campaigns(staff),

@@ -25,7 +25,7 @@ from adserve.bootstrap.core import (
     system_clock,
     tasks_of,
 )
-from adserve.bootstrap.edge import Witness, operations_of, slots_api_of
+from adserve.bootstrap.edge import Witness, events_api_of, operations_of, slots_api_of
 from adserve.bootstrap.peers import PERIOD_S, Peers
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
@@ -38,7 +38,7 @@ from adserve.store.notify import Listener
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
 from adserve.web.gate import Connection
-from adserve.web.lane import Lane
+from adserve.web.lane import Decide, Lane
 from adserve.web.operations import REQUESTS
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,8 @@ class Service:
         self.url = f"http://{core.settings.host}:{core.settings.port}"
         self.finished = asyncio.Event()
         self._session = session
-        self._lane = Lane(
-            partial(slots.answer_plainly, core.slots, core.auth),
-            core.limiter.seconds,
-            core.clock,
-            body_max_bytes=core.settings.body_max_bytes,
-            count=REQUESTS.labels("slots", "200").inc,
-        )
+        self._slots = _lane(core, partial(slots.answer_plainly, core.slots, core.auth), "slots")
+        self._events = _lane(core, partial(events_api_of(core).report_plainly, core.auth), "reportEvents")
         self._wakes = {name: asyncio.Event() for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL)}
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
@@ -132,7 +127,7 @@ class Service:
         await self._http.setup()
         handlers = self._http.server
         assert handlers is not None  # noqa: S101 - for the type checker: it is set up
-        gate = partial(Connection, self.core.limiter, self.core.refusals, self._lane)
+        gate = partial(Connection, self.core.limiter, self.core.refusals, self._slots, self._events)
         self._server = await asyncio.get_running_loop().create_server(
             lambda: gate(handlers()), sock=listener, backlog=BACKLOG
         )
@@ -144,7 +139,7 @@ class Service:
         """
         if self._server is not None:
             self._server.close()
-        await self._lane.close(IN_FLIGHT_S)
+        await asyncio.gather(self._slots.close(IN_FLIGHT_S), self._events.close(IN_FLIGHT_S))
         if self._http is not None:
             await self._http.cleanup()
         handing_over = asyncio.create_task(self._hand_over())
@@ -245,6 +240,16 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         await service.open(app, listener, background=background)
         undo.pop_all()
     return service
+
+
+def _lane(core: Core, decide: Decide, operation: str) -> Lane:
+    return Lane(
+        decide,
+        core.limiter.seconds,
+        core.clock,
+        body_max_bytes=core.settings.body_max_bytes,
+        count=REQUESTS.labels(operation, "200").inc,
+    )
 
 
 def bound(settings: Settings, *, shared: bool = False) -> socket.socket:

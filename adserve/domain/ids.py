@@ -20,6 +20,7 @@ _RANDOM_BITS = 74
 _VERSION = 7 << 76
 _VARIANT = 0b10 << 62
 _LOW_62 = (1 << 62) - 1
+_LOW_80 = (1 << 80) - 1
 _ID_BYTES = 10
 _IDS_A_HASH = 6
 
@@ -33,6 +34,11 @@ def uuid7(at_ms: int, randomness: int) -> UUID:
 def moment_of(id_: UUID) -> int:
     """The time of a uuid7."""
     return id_.int >> 80
+
+
+def at_moment(id_: UUID, at_ms: int) -> UUID:
+    """The same uuid7, of another time."""
+    return id_ if moment_of(id_) == at_ms else UUID(int=at_ms << 80 | id_.int & _LOW_80)
 
 
 def derived_uuid7(at_ms: int, seed: int, index: int) -> UUID:

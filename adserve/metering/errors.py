@@ -37,5 +37,9 @@ class JournalRejected(MeteringError):
     """Something in the batch cannot be stored, and it left nothing behind: trying again will not help."""
 
 
+class DayMissing(JournalRejected):
+    """The day on which a ticket of the batch was issued has no partition: not yet, or not any more."""
+
+
 class JournalAway(MeteringError):
     """Whether the batch was stored is not known, or it was not for a reason that is not in the batch."""

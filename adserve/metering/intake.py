@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
-from adserve.domain.ids import EventId, derived_uuid7, moment_of
+from adserve.domain.ids import EventId, at_moment, derived_uuid7s, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import CountersAway
@@ -15,6 +16,7 @@ from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
 
+KINDS = {str(kind): kind for kind in EventKind}
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
 UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
@@ -89,8 +91,11 @@ class Intake:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
         if not self._may_serve():
             raise RecorderUnavailable("another process may be serving")
-        seed = self._draw()
-        judged = [await self._judge(report, received_at_ms, seed, nth) for nth, report in enumerate(reports)]
+        ids = derived_uuid7s(received_at_ms, self._draw(), len(reports))
+        judged = [
+            await self._judge(report, event, received_at_ms)
+            for report, event in zip(reports, ids, strict=True)
+        ]
         events = [event for event in judged if isinstance(event, Event)]
         try:
             settled = iter(await self._recorder.record(events))
@@ -108,13 +113,12 @@ class Intake:
                 answers.append(await self._conclude(taken, next(settled)))
         return answers
 
-    async def _judge(self, report: Report, received_at_ms: int, seed: int, nth: int) -> Event | Answer:
+    async def _judge(self, report: Report, event: UUID, received_at_ms: int) -> Event | Answer:
         """The event with what is known of it before the ledger has seen it; or its refusal."""
         if report.problems:
             return _refused(*report.problems)
-        try:
-            kind = EventKind(report.kind)
-        except ValueError:
+        kind = KINDS.get(report.kind)
+        if kind is None:
             return _refused(Problem("$.kind", f"must be one of {', '.join(EventKind)}"))
         try:
             ticket = self._sealer.open(report.token, received_at_ms)
@@ -122,9 +126,16 @@ class Intake:
             return _refused(Problem("$.ticket", str(error)))
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
-        event = EventId(derived_uuid7(at_ms, seed, nth))
         return await self._counted(
-            Event(event, kind, ticket, Outcome.ACCEPTED, at_ms, report.occurred_at_ms, report.view_ms)
+            Event(
+                EventId(at_moment(event, at_ms)),
+                kind,
+                ticket,
+                Outcome.ACCEPTED,
+                at_ms,
+                report.occurred_at_ms,
+                report.view_ms,
+            )
         )
 
     async def _counted(self, event: Event) -> Event:

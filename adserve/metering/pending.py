@@ -6,7 +6,7 @@ from typing import Protocol
 
 from adserve.domain.events import Event, Settled
 from adserve.limits.counters import CountersAway
-from adserve.metering.errors import JournalOutdated, JournalRejected
+from adserve.metering.errors import DayMissing, JournalAway, JournalOutdated, JournalRejected
 from adserve.metering.intake import Counters, rated
 
 AT_ONCE = 200
@@ -55,6 +55,8 @@ class Pending:
                 moved = await self._journal.settle_pending(judge, most)
             except JournalOutdated as error:
                 raise CountersAway(str(error)) from error
+            except DayMissing as error:
+                raise JournalAway(f"partitions are not made ahead: {error}") from error
             except JournalRejected as error:
                 if most == 1:
                     await self._journal.quarantine_pending(str(error))

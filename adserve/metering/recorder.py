@@ -51,7 +51,7 @@ class Recorder:
         journal: Journal,
         *,
         writers: int = 3,
-        batch_rows_max: int = 200,
+        batch_rows_max: int = 500,
         events_queued_max: int = 20_000,
     ) -> None:
         self._journal = journal
@@ -81,16 +81,18 @@ class Recorder:
             raise RecorderUnavailable("shutting down")
         if len(self._queue) + len(events) > self._events_queued_max:
             raise RecorderFull
-        call = _Call(len(events), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        call = _Call(len(events), loop.create_future())
         self._queue.extend(_Waiting(event, call, place) for place, event in enumerate(events))
         self._some.set()
         if len(self._queue) >= self._batch_rows_max:
             self._linger_no_more.set()
+        # A timer, as a plain request is not in a task of its own when it comes here.
+        patience = loop.call_later(ANSWER_S, call.fail, RecorderUnavailable("the ledger takes too long"))
         try:
-            async with asyncio.timeout(ANSWER_S):
-                await call.done
-        except TimeoutError:
-            raise RecorderUnavailable("the ledger takes too long") from None
+            await call.done
+        finally:
+            patience.cancel()
         return [settled for settled in call.settled if settled is not None]
 
     async def run(self) -> None:

@@ -1,7 +1,8 @@
 """Gets one batch into the ledger, whatever is wrong with one of its events.
 
 A batch that lost against another is tried again. One that the ledger rejects is halved until the bad event
-stands alone; that one is put in quarantine, where it is durable, and answered `accepted`.
+stands alone; that one is put in quarantine, where it is durable, and answered `accepted`. For a day without a partition
+it waits, as if the ledger were away, unless it is late: then nothing is stored.
 """
 
 import asyncio
@@ -11,7 +12,13 @@ from typing import Protocol
 
 from adserve.domain.events import Event, Outcome, Settled
 from adserve.domain.ids import EventId
-from adserve.metering.errors import JournalAway, JournalContended, JournalRejected, RecorderUnavailable
+from adserve.metering.errors import (
+    DayMissing,
+    JournalAway,
+    JournalContended,
+    JournalRejected,
+    RecorderUnavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +56,7 @@ async def _settle(journal: Journal, events: Sequence[Event]) -> list[Settled]:
         return await _with_patience(journal, events)
     except JournalRejected as error:
         if len(events) == 1:
-            return [await _put_aside(journal, events[0], str(error))]
+            return [await _alone(journal, events[0], error)]
     half = len(events) // 2
     return await _settle(journal, events[:half]) + await _settle(journal, events[half:])
 
@@ -61,6 +68,15 @@ async def _with_patience(journal: Journal, events: Sequence[Event]) -> list[Sett
         except JournalContended:
             await asyncio.sleep(BACKOFF_MS * 2**attempt / 1_000)
     return await journal.settle(events)
+
+
+async def _alone(journal: Journal, event: Event, error: JournalRejected) -> Settled:
+    """What becomes of the event for which the ledger rejects a batch."""
+    if not isinstance(error, DayMissing):
+        return await _put_aside(journal, event, str(error))
+    if event.outcome is Outcome.LATE:  # its day was retired, or came before the ledger
+        return Settled(event.event, Outcome.LATE, None)
+    raise JournalAway(f"partitions are not made ahead: {error}") from error
 
 
 async def _put_aside(journal: Journal, event: Event, reason: str) -> Settled:

@@ -13,7 +13,13 @@ from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import day_of, from_ms, to_ms
-from adserve.metering.errors import JournalAway, JournalContended, JournalOutdated, JournalRejected
+from adserve.metering.errors import (
+    DayMissing,
+    JournalAway,
+    JournalContended,
+    JournalOutdated,
+    JournalRejected,
+)
 from adserve.store.errors import AWAY
 from adserve.store.statements import load
 
@@ -162,13 +168,17 @@ class Journal:
 
 
 async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:
-    rows = await connection.fetch(SQL.settle, *columns_of(events), _oldest_epoch(events))
-    settled: list[Settled | None] = [None] * len(events)
-    for ordinal, first, outcome, billed_micros in rows:
-        event = events[ordinal - 1]
-        billed = Money(billed_micros, event.ticket.currency) if outcome == Outcome.RECORDED else None
-        settled[ordinal - 1] = Settled(first or event.event, Outcome(outcome), billed)
-    return [one for one in settled if one is not None]
+    changed = await connection.fetch(SQL.settle, rows_of(events), _oldest_epoch(events))
+    settled = [Settled(event.event, event.outcome, _charge(event)) for event in events]
+    for ordinal, first, outcome in changed:
+        settled[ordinal - 1] = Settled(first or events[ordinal - 1].event, Outcome(outcome), None)
+    return settled
+
+
+def _charge(event: Event) -> Money | None:
+    if event.outcome is not Outcome.RECORDED:
+        return None
+    return Money(event.ticket.price_micros, event.ticket.currency)
 
 
 def _oldest_epoch(events: Iterable[Event]) -> int | None:
@@ -214,9 +224,9 @@ async def _quarantine(connection: Connection, event: Event, reason: str) -> UUID
     return kept
 
 
-def columns_of(events: Iterable[Event]) -> list[list[object]]:
-    """The parameters of settle()."""
-    return [list(column) for column in zip(*map(_row, events), strict=True)]
+def rows_of(events: Iterable[Event]) -> list[tuple[object, ...]]:
+    """The parameter of settle_batch()."""
+    return [_row(event) for event in events]
 
 
 def _row(event: Event) -> tuple[object, ...]:
@@ -283,6 +293,9 @@ def _translated_errors() -> Iterator[None]:
         raise JournalContended(str(error)) from error
     except asyncpg.ObjectNotInPrerequisiteStateError as error:
         raise JournalOutdated(str(error)) from error
+    except asyncpg.CheckViolationError as error:
+        # The only check without a name is that for a row's partition.
+        raise (JournalRejected if error.constraint_name else DayMissing)(str(error)) from error
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError) as error:
         # ValueError is the driver's own, for a value that does not fit its column's type.
         raise JournalRejected(str(error)) from error

@@ -3,7 +3,8 @@
 To read a request and to write an answer that is ready is a small part of what aiohttp spends on either. A request is
 refused here only when all that came before it on its connection has been answered, and when its head came whole and
 says plainly where it ends, with nothing behind it yet; every other request goes to aiohttp, where `Admission` refuses it.
-What is admitted and plain is answered by the lane (`web/lane.py`), without aiohttp.
+What is admitted and plain is answered by the lane (`web/lane.py`), without aiohttp; so are plain reports of events, which are never
+refused here.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from adserve.web.lane import Lane
 from adserve.web.limiter import Limiter
 
 SLOTS = b"POST /v1/slots HTTP/1.1\r\n"
+EVENTS = b"POST /v1/events HTTP/1.1\r\n"
 HANDLED_EVERY_S = 20.0
 """So often at least aiohttp gets a request of a connection that goes on."""
 
@@ -68,7 +70,12 @@ class Connection(asyncio.Protocol):
     """One connection's protocol, around aiohttp's own."""
 
     def __init__(
-        self, limiter: Limiter, refusals: Refusals, lane: Lane | None, handler: asyncio.Protocol
+        self,
+        limiter: Limiter,
+        refusals: Refusals,
+        slots: Lane | None,
+        events: Lane | None,
+        handler: asyncio.Protocol,
     ) -> None:
         self.received_s = 0.0
         """When the request that is being answered began to arrive."""
@@ -76,7 +83,8 @@ class Connection(asyncio.Protocol):
         self.gone = False
         self._limiter = limiter
         self._refusals = refusals
-        self._lane = lane
+        self._slots = slots
+        self._events = events
         self._handler = handler
         self._handled_s = -HANDLED_EVERY_S  # when aiohttp got something last
         self._inside = False  # the lane has a request of this connection
@@ -148,17 +156,21 @@ class Connection(asyncio.Protocol):
         if self._left >= len(data) and not self._full and data.startswith(SLOTS):
             self.admitted = self._limiter.admit()
             self._refusing = not self.admitted
-            if self.admitted and self._left == len(data) and self._enters(data):
-                self._inside, self._left = True, 0
+            if self.admitted and self._enters(self._slots, data):
                 return True
+        elif not self._full and data.startswith(EVENTS) and self._enters(self._events, data):
+            return True
         self._handled = not self._refusing
         return False
 
-    def _enters(self, request: bytes) -> bool:
-        """Not always: aiohttp closes connections on which it hears nothing."""
-        if self._lane is None or self.received_s - self._handled_s > HANDLED_EVERY_S:
+    def _enters(self, lane: Lane | None, request: bytes) -> bool:
+        """A whole request, and not always: aiohttp closes connections on which it hears nothing."""
+        if lane is None or self._left != len(request) or self.received_s - self._handled_s > HANDLED_EVERY_S:
             return False
-        return self._lane.enter(self, request)
+        self._inside = lane.enter(self, request)
+        if self._inside:
+            self._left = 0
+        return self._inside
 
     def _handle(self, data: bytes) -> None:
         if self._left >= 0:

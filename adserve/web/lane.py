@@ -1,6 +1,6 @@
-"""The short way of a plain slot request: from the gate to the decision and back, past aiohttp.
+"""The short way of a plain request that comes often: from the gate to the decision or the ledger and back, past aiohttp.
 
-By way of aiohttp, reading a request and writing its answer cost as much as a decision. A request that came whole, with a
+By way of aiohttp, reading a request and writing its answer cost as much as a decision, or more than an event. A request that came whole, with a
 bearer key and nothing unusual in its head, is answered here; whatever else comes, and all that is to be refused with a
 problem, goes the ordinary way from its first byte.
 """
@@ -92,7 +92,7 @@ class Lane:
             except StopIteration as done:
                 guest.answer(request, self._response(done.value))
             except Exception:
-                log.exception("a slot request failed on the short way")
+                log.exception("a request failed on the short way")
                 guest.answer(request, None)
             else:
                 task = asyncio.get_running_loop().create_task(_go_on(deciding, waits_for))
@@ -105,7 +105,7 @@ class Lane:
             return
         error = task.exception()
         if error is not None:
-            log.error("a slot request failed on the short way", exc_info=error)
+            log.error("a request failed on the short way", exc_info=error)
         guest.answer(request, None if error is not None else self._response(task.result()))
 
     def _response(self, body: bytes | None) -> bytes | None:

@@ -1,10 +1,28 @@
+import asyncio
+from functools import partial
 from typing import Any
 
+import orjson
 from service import Service
 
 from adserve.domain.time import HOUR_MS
+from adserve.web.lane import Lane
 
+HEAD = b"POST /v1/events HTTP/1.1\r\nAuthorization: Bearer %b\r\nContent-Type: application/json\r\n\r\n"
 FEED = {"viewer": "u-1", "feed_length": 12, "max_ads": 1}
+
+
+class Guest:
+    """A connection that waits for the lane."""
+
+    received_s = 0.0
+    gone = False
+
+    def __init__(self) -> None:
+        self.answered: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+
+    def answer(self, request: bytes, response: bytes | None) -> None:
+        self.answered.set_result(response)
 
 
 async def placed(service: Service, **ask: Any) -> dict[str, Any]:
@@ -71,6 +89,42 @@ async def test_each_bad_event_is_refused_in_its_place(service: Service) -> None:
         "$.view_ms",
     ]
     assert {result["event"] for result in results[:8]} == {None}
+
+
+async def test_the_short_way_answers_as_the_ordinary_does_and_leaves_refusals_to_it(service: Service) -> None:
+    await service.plant()
+    await service.go_live()
+    tickets = [(await placed(service, viewer=viewer))["ticket"] for viewer in ("u-1", "u-2")]
+    (api,) = (one.handle.__self__ for one in service.operations if one.id == "reportEvents")
+
+    lane = Lane(
+        partial(api.report_plainly, service.auth),
+        lambda: 0.0,
+        service.clock,
+        body_max_bytes=10_000,
+        count=lambda: None,
+    )
+
+    async def plainly(body: bytes, key: str = "feed") -> Any:
+        head = HEAD % service.keys.get(key, key).encode()
+        guest = Guest()
+        assert lane.enter(guest, head + body)
+        answer = await guest.answered
+        return None if answer is None else orjson.loads(answer.partition(b"\r\n\r\n")[2])["results"]
+
+    kinds = [("impression", tickets[0]), ("click", tickets[0]), ("view", "forged")]
+    short = await plainly(orjson.dumps({"events": [{"ticket": one, "kind": kind} for kind, one in kinds]}))
+    ordinary = await report(
+        service, *({"ticket": one.replace(tickets[0], tickets[1]), "kind": kind} for kind, one in kinds)
+    )
+    assert [one["outcome"] for one in short] == ["recorded", "unbilled_kind", "refused"]
+    assert [{**one, "event": None} for one in short] == [{**one, "event": None} for one in ordinary]
+    good = orjson.dumps({"events": [{"ticket": tickets[1], "kind": "hide"}]})
+    assert await plainly(good, "adserve_unknown") is None
+    assert await plainly(good, "analyst") is None
+    assert await plainly(b"[]") is None
+    await service.pools.recorder.close()
+    assert await plainly(good) is None
 
 
 async def test_only_an_unreadable_envelope_is_a_bad_request(service: Service) -> None:

@@ -72,7 +72,7 @@ async def functions(url: str) -> set[str]:
 async def test_functions_are_put_in_place_by_the_first_run_and_by_a_later_one(empty_url: str) -> None:
     for _ in range(2):
         migrate.migrate(empty_url, lambda _: None)
-        assert {"ensure_partitions", "deposit", "settle"} <= await functions(empty_url)
+        assert {"ensure_partitions", "deposit", "settle_batch"} <= await functions(empty_url)
         connection = await asyncpg.connect(empty_url)
         await connection.execute("DROP FUNCTION adserve.deposit")
         await connection.close()

@@ -40,11 +40,13 @@ def test_the_figures_are_written_and_fit_each_other(server_url: str, tmp_path: P
     assert done.returncode == 0, done.stderr
     figures = json.loads(results.read_text())
     assert figures["slots_ratio"] == pytest.approx(figures["slots_per_s"] / figures["bare_per_s"], abs=1e-3)
-    assert figures["events_ratio"] == pytest.approx(
-        figures["events_per_s"] / figures["insert_ceiling_per_s"], abs=1e-3
+    assert figures["events_batch_ratio"] == pytest.approx(
+        figures["events_per_s"] / figures["same_rows_per_s"], abs=1e-3
     )
+    assert figures["events_single_ratio"] > 0
+    assert figures["narrow_insert_per_s"] > 0
     assert figures["filled"] > 0.3
-    assert sum(figures["event_outcomes"].values()) == 300
+    assert sum(figures["event_outcomes"].values()) == 360
     assert set(figures["event_outcomes"]) <= {"recorded", "unbilled_kind"}
     wanted = {
         "growth_100_to_100k",

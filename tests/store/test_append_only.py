@@ -66,6 +66,37 @@ async def test_a_lopsided_or_foreign_posting_is_refused(
     await owner.close()
 
 
+NOWHERE = """
+INSERT INTO postings (transaction_id, account_id, micros, currency)
+SELECT $1, $2, micros, 'USD' FROM unnest(ARRAY[1, -1]::bigint[]) AS micros"""
+
+
+@pytest.mark.parametrize("missing", ["account", "transaction"])
+async def test_a_posting_without_its_account_or_transaction_is_refused(
+    world: World, database_url: str, missing: str
+) -> None:
+    owner = await superuser(database_url)
+    transaction = await owner.fetchval(TRANSACTION, from_ms(NOW_MS))
+    account = await owner.fetchval("SELECT id FROM accounts WHERE kind = 'cash'")
+    values = (transaction, -1) if missing == "account" else (-1, account)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=missing):
+        await owner.execute(NOWHERE, *values)
+    await owner.execute("ALTER TABLE postings DISABLE TRIGGER balanced")  # the control
+    assert await owner.execute(NOWHERE, *values) == "INSERT 0 2"
+    await owner.close()
+
+
+async def test_the_accounts_of_postings_stay(world: World, database_url: str) -> None:
+    await settled(world)
+    owner = await superuser(database_url)
+    for change in ("DELETE FROM accounts", "UPDATE accounts SET id = DEFAULT", "TRUNCATE accounts CASCADE"):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+            await owner.execute(change)
+    await owner.execute("ALTER TABLE accounts DISABLE TRIGGER stays")  # the control
+    assert await owner.execute("DELETE FROM accounts") != "DELETE 0"
+    await owner.close()
+
+
 async def seen(world: World, advertiser: int, table: str) -> int:
     async with world.pools.tenant.acquire() as connection, connection.transaction():
         await connection.execute("SELECT set_config('adserve.tenant', $1, true)", str(advertiser))

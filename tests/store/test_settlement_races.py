@@ -81,7 +81,7 @@ async def test_sixteen_clients_with_the_same_tickets_bill_each_once(world: World
 
 async def _replace_settle(database_url: str, *changes: tuple[str, str]) -> asyncpg.Connection:
     owner = await superuser(database_url)
-    source: str = await owner.fetchval("SELECT pg_get_functiondef('settle'::regproc)")
+    source: str = await owner.fetchval("SELECT pg_get_functiondef('settle_batch'::regproc)")
     for old, new in changes:
         assert old in source
         source = source.replace(old, new)
@@ -101,7 +101,10 @@ async def test_events_without_a_lease_do_not_deadlock(world: World, database_url
 
 
 async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, database_url: str) -> None:
-    unsorted = ("FROM rated ORDER BY issued_day, ticket_id, kind", "FROM rated ORDER BY ordinal")
+    unsorted = (
+        "USING (ordinality) ORDER BY issued_day, ticket_id, kind",
+        "USING (ordinality) ORDER BY ordinality",
+    )
     owner = await _replace_settle(database_url, unsorted)
     await owner.execute(QUICK_DEADLOCKS)
     await owner.close()

@@ -14,6 +14,7 @@ from aiohttp import web
 from adserve.api.slots import SlotsAnswer
 from adserve.domain.slots import NoFill
 from adserve.web.gate import Connection, Refusals, answered, length_of
+from adserve.web.lane import Lane
 from adserve.web.limiter import Limiter
 
 NOW_MS = 1_790_000_000_123
@@ -63,7 +64,7 @@ async def house() -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[House]:
+async def serving(events: Lane | None = None) -> AsyncIterator[House]:
     house, app = House(), web.Application()
     app.router.add_route("*", "/{path:.*}", house.echo)
     runner = web.AppRunner(app, access_log=None)
@@ -71,7 +72,7 @@ async def serving() -> AsyncIterator[House]:
     handlers, refusals = runner.server, Refusals(lambda: NOW_MS, lambda: CHANCE)
     assert handlers is not None
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(house.limiter, refusals, None, handlers()), "127.0.0.1", 0
+        lambda: Connection(house.limiter, refusals, None, events, handlers()), "127.0.0.1", 0
     )
     house.port = server.sockets[0].getsockname()[1]
     try:
@@ -110,6 +111,27 @@ async def test_what_is_refused_is_answered_as_the_contract_says(house: House) ->
     assert len(set(ids)) == 3
     assert {(id_.version, id_.variant, id_.int >> 80) for id_ in ids} == {(7, ids[0].variant, NOW_MS)}
     assert ids[0].variant == "specified in RFC 4122"
+
+
+async def test_reports_of_events_take_the_short_way_also_in_an_overload() -> None:
+    async def record(_key: str, body: bytes, _waited_ms: int) -> bytes | None:
+        return b"recorded " + body if body != b"bad" else None
+
+    lane = Lane(record, lambda: 0.0, lambda: NOW_MS, body_max_bytes=100, count=lambda: None)
+    plain = ("Authorization: Bearer k", "Content-Type: application/json")
+    async with serving(lane) as house:
+        house.fill()
+        reader, writer = await house.connect()
+        for path, body, answer in (
+            ("/v1/events", b"e", b"recorded e"),
+            ("/v1/events", b"bad", b"/v1/events bad"),
+            ("/v1/events?x", b"e", b"/v1/events e"),
+            ("/v1/events", b"f", b"recorded f"),
+        ):
+            writer.write(post(path, body, *plain))
+            assert await read(reader) == answer
+        writer.write(post())
+        assert refused(await read(reader))
 
 
 async def test_a_connection_goes_on_after_a_refusal_and_is_refused_again_after_an_answer(
@@ -198,7 +220,7 @@ async def test_callers_who_leave_make_room(house: House) -> None:
 def test_a_caller_who_does_not_read_is_left_to_aiohttp_which_stops_reading_it() -> None:
     house, handler, transport = House(), Mock(asyncio.Protocol), Mock(asyncio.Transport)
     house.fill()
-    connection = Connection(house.limiter, Refusals(lambda: NOW_MS, lambda: CHANCE), None, handler)
+    connection = Connection(house.limiter, Refusals(lambda: NOW_MS, lambda: CHANCE), None, None, handler)
     connection.connection_made(transport)
     connection.data_received(post())
     assert transport.write.call_count == 1

@@ -1,6 +1,6 @@
--- Settles one batch of events in the transaction of the call: each key is stored once, and what is new and
--- billable captures from its lease, is posted and counted. Answers one row for each event given, in any order; `event_id` is null where it is the one given.
--- Moments are milliseconds since the epoch, `p_budget_day` counts days from 0001-01-01, `p_labels` are joined by commas.
+-- Settles one batch of events in the transaction of the call: each key is stored once, and what is new and billable captures
+-- from its lease, is posted and counted. Answers a row for each event that became something else than it was given as, in
+-- any order: what did not fit its lease, and duplicates with the id of the first. No row says that it was stored as given.
 --
 -- No two batches can deadlock: leases are locked first and in id order, then keys are written in key order, then the
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
@@ -9,17 +9,9 @@
 -- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
 --
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
--- OFFSET 0 have it look up each key in the index all the same.
-CREATE OR REPLACE FUNCTION settle(
-  p_ticket_id uuid[], p_kind text[], p_event_id uuid[], p_outcome text[],
-  p_price_micros bigint[], p_currency text[], p_billable text[], p_bid_model text[], p_decision_id uuid[],
-  p_advertiser_id bigint[], p_campaign_id bigint[], p_ad_id bigint[], p_creative_id bigint[], p_revision integer[],
-  p_lease_id bigint[], p_budget_day integer[], p_epoch bigint[], p_surface text[], p_country text[], p_platform text[],
-  p_position integer[], p_propensity double precision[], p_model text[], p_catalogue_version bigint[],
-  p_rules_version integer[], p_arm text[], p_labels text[], p_issued_at_ms bigint[], p_expires_at_ms bigint[],
-  p_received_at_ms bigint[], p_occurred_at_ms bigint[], p_view_ms integer[],
-  p_viewer_cap bytea[], p_viewer_log bytea[]
-) RETURNS TABLE (ordinal bigint, event_id uuid, outcome text, billed_micros bigint)
+-- OFFSET 0 have it look up each key in the index all the same. An event is wide: what is sorted and summed is cut out of it.
+CREATE OR REPLACE FUNCTION settle_batch(p_events reported_event[])
+RETURNS TABLE (ordinal bigint, event_id uuid, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
 AS $$
@@ -27,54 +19,37 @@ AS $$
 DECLARE
   v_first_day date;
   v_last_day date;
-  v_leases leases[];
-  v_ordinals bigint[];
-  v_outcomes text[];
-  v_billed bigint[];
-  v_days date[];
-  v_tickets uuid[];
-  v_caps bytea[];
-  v_logs bytea[];
+  v_stored bigint[];
+  v_beyond bigint[];
+  v_told integer;
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
-  SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer
-  INTO v_first_day, v_last_day FROM unnest(p_issued_at_ms) AS given (m);
+  SELECT date '1970-01-01' + (min(issued_at_ms) / 86400000)::integer, date '1970-01-01' + (max(issued_at_ms) / 86400000)::integer
+  INTO v_first_day, v_last_day FROM unnest(p_events);
 
-  SELECT array_agg(locked) INTO v_leases FROM (
-    SELECT * FROM leases
-    WHERE id = ANY (ARRAY(SELECT l FROM unnest(p_lease_id, p_outcome) AS given (l, o) WHERE o = 'recorded'))
-    ORDER BY id FOR NO KEY UPDATE
-  ) AS locked;
+  PERFORM FROM leases WHERE id = ANY (ARRAY(SELECT lease_id FROM unnest(p_events) WHERE outcome = 'recorded'))
+  ORDER BY id FOR NO KEY UPDATE;
 
-  WITH given AS (
+  WITH given AS MATERIALIZED (
     SELECT *, date '1970-01-01' + (issued_at_ms / 86400000)::integer AS issued_day
-    FROM unnest(
-      p_ticket_id, p_kind, p_event_id, p_outcome, p_price_micros, p_currency, p_billable, p_bid_model,
-      p_decision_id, p_advertiser_id, p_campaign_id, p_ad_id, p_creative_id, p_revision, p_lease_id, p_budget_day,
-      p_epoch, p_surface, p_country, p_platform, p_position, p_propensity, p_model, p_catalogue_version,
-      p_rules_version, p_arm, p_labels, p_issued_at_ms, p_expires_at_ms, p_received_at_ms, p_occurred_at_ms, p_view_ms,
-      p_viewer_cap, p_viewer_log
-    ) WITH ORDINALITY AS g (
-      ticket_id, kind, event_id, outcome, price_micros, currency, billable, bid_model,
-      decision_id, advertiser_id, campaign_id, ad_id, creative_id, revision, lease_id, budget_day,
-      epoch, surface, country, platform, position, propensity, model, catalogue_version,
-      rules_version, arm, labels, issued_at_ms, expires_at_ms, received_at_ms, occurred_at_ms, view_ms,
-      viewer_cap, viewer_log, ordinal)
+    FROM unnest(p_events) WITH ORDINALITY
   ), fresh AS (
-    SELECT DISTINCT ON (issued_day, ticket_id, kind) *
+    SELECT DISTINCT ON (issued_day, ticket_id, kind)
+           ordinality, event_id, outcome, price_micros, currency, advertiser_id, campaign_id, lease_id, viewer_cap, viewer_log
     FROM given
     WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
                       AND e.kind = given.kind AND e.issued_day BETWEEN v_first_day AND v_last_day OFFSET 0)
       AND NOT EXISTS (SELECT FROM pending_events p WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id
                       AND p.kind = given.kind OFFSET 0)
-    ORDER BY issued_day, ticket_id, kind, ordinal
+    ORDER BY issued_day, ticket_id, kind, ordinality
   ), drawn AS (
-    SELECT *, sum(price_micros) OVER (PARTITION BY lease_id, outcome ORDER BY ordinal) AS drawn_micros FROM fresh
-  ), rated AS (
-    SELECT d.*, CASE WHEN d.outcome <> 'recorded' THEN d.outcome
-                     WHEN d.drawn_micros <= l.granted_micros - l.captured_micros THEN 'recorded'
-                     ELSE 'over_budget' END AS rating
-    FROM drawn d LEFT JOIN unnest(v_leases) AS l ON l.id = d.lease_id AND l.closed_at IS NULL AND l.campaign_id = d.campaign_id
+    SELECT *, sum(price_micros) OVER (PARTITION BY lease_id, outcome ORDER BY ordinality) AS drawn_micros FROM fresh
+  ), rated AS MATERIALIZED (
+    SELECT d.ordinality, d.event_id, d.viewer_cap, d.viewer_log,
+           CASE WHEN d.outcome <> 'recorded' THEN d.outcome
+                WHEN d.drawn_micros <= l.granted_micros - l.captured_micros THEN 'recorded'
+                ELSE 'over_budget' END AS rating
+    FROM drawn d LEFT JOIN leases l ON l.id = d.lease_id AND l.closed_at IS NULL AND l.campaign_id = d.campaign_id
      AND l.advertiser_id = d.advertiser_id AND l.currency = d.currency
   ), stored AS (
     INSERT INTO events (
@@ -87,16 +62,21 @@ BEGIN
       price_micros, currency, billable, bid_model, decision_id, advertiser_id, campaign_id, ad_id, creative_id,
       revision, lease_id, date '0001-01-01' + (budget_day - 1), epoch, surface, country, platform, position,
       propensity, model, catalogue_version, rules_version, arm, string_to_array(labels, ','),
-      timestamptz 'epoch' + issued_at_ms * interval '1 ms', timestamptz 'epoch' + expires_at_ms * interval '1 ms',
-      timestamptz 'epoch' + received_at_ms * interval '1 ms', timestamptz 'epoch' + occurred_at_ms * interval '1 ms',
-      view_ms
-    FROM rated ORDER BY issued_day, ticket_id, kind
+      to_timestamp(issued_at_ms / 1000::float8), to_timestamp(expires_at_ms / 1000::float8),
+      to_timestamp(received_at_ms / 1000::float8), to_timestamp(occurred_at_ms / 1000::float8), view_ms
+    FROM given JOIN (SELECT ordinality, rating FROM rated) AS r USING (ordinality) ORDER BY issued_day, ticket_id, kind
     ON CONFLICT DO NOTHING
-    RETURNING issued_day, ticket_id, kind, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
+    RETURNING issued_day, ticket_id, event_id, kind, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
               lease_id, received_at
+  ), news AS MATERIALIZED (
+    SELECT r.ordinality, s.issued_day, s.ticket_id, s.outcome, r.viewer_cap, r.viewer_log FROM stored s JOIN rated r USING (event_id)
+  ), known_to_caps AS (
+    INSERT INTO viewer_caps SELECT issued_day, ticket_id, viewer_cap FROM news ORDER BY 1, 2 ON CONFLICT DO NOTHING
+  ), known_to_log AS (
+    INSERT INTO viewer_log SELECT issued_day, ticket_id, viewer_log FROM news ORDER BY 1, 2 ON CONFLICT DO NOTHING
   ), counted AS (
     INSERT INTO rollup_deltas
-    SELECT date_trunc('hour', received_at, 'UTC'), advertiser_id, campaign_id, ad_id, currency, kind, outcome,
+    SELECT date_bin('1 hour', received_at, timestamptz 'epoch'), advertiser_id, campaign_id, ad_id, currency, kind, outcome,
            count(*), sum(billed_micros)
     FROM stored GROUP BY 1, 2, 3, 4, 5, 6, 7
   ), charged AS (
@@ -118,25 +98,16 @@ BEGIN
     FROM entry, charged c
     JOIN accounts a ON a.kind = 'revenue' AND a.advertiser_id IS NULL AND a.currency = c.currency
   )
-  SELECT array_agg(f.ordinal), array_agg(s.outcome), array_agg(s.billed_micros),
-         array_agg(s.issued_day), array_agg(s.ticket_id), array_agg(f.viewer_cap), array_agg(f.viewer_log)
-  INTO v_ordinals, v_outcomes, v_billed, v_days, v_tickets, v_caps, v_logs
-  FROM stored s JOIN fresh f USING (issued_day, ticket_id, kind);
+  SELECT coalesce(array_agg(ordinality), '{}'), array_agg(ordinality) FILTER (WHERE outcome = 'over_budget')
+  INTO v_stored, v_beyond FROM news;
 
-  INSERT INTO viewer_caps
-  SELECT * FROM unnest(v_days, v_tickets, v_caps) AS m (day, ticket, viewer) ORDER BY day, ticket ON CONFLICT DO NOTHING;
-  INSERT INTO viewer_log
-  SELECT * FROM unnest(v_days, v_tickets, v_logs) AS m (day, ticket, viewer) ORDER BY day, ticket ON CONFLICT DO NOTHING;
-
-  RETURN QUERY
-  SELECT n.ordinal, NULL::uuid, n.outcome, n.billed_micros
-  FROM unnest(v_ordinals, v_outcomes, v_billed) AS n (ordinal, outcome, billed_micros);
+  RETURN QUERY SELECT n, NULL::uuid, 'over_budget' FROM unnest(v_beyond) AS n;
 
   -- A statement of its own sees what a concurrent batch has committed under our keys meanwhile.
-  IF cardinality(v_ordinals) IS DISTINCT FROM cardinality(p_ticket_id) THEN
+  IF cardinality(v_stored) < cardinality(p_events) THEN
     RETURN QUERY
-    SELECT g.ordinal, e.event_id, 'duplicate', 0::bigint
-    FROM unnest(p_issued_at_ms, p_ticket_id, p_kind) WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, ordinal),
+    SELECT g.ordinality, e.event_id, 'duplicate'
+    FROM unnest(p_events) WITH ORDINALITY AS g,
     LATERAL (SELECT event_id FROM events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day
@@ -145,8 +116,12 @@ BEGIN
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind
              LIMIT 1) AS e
-    WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal);
+    WHERE NOT EXISTS (SELECT FROM unnest(v_stored) AS n WHERE n = g.ordinality);
+    GET DIAGNOSTICS v_told = ROW_COUNT;
+    IF cardinality(v_stored) + v_told < cardinality(p_events) THEN
+      RAISE EXCEPTION 'the first event of a key went away' USING ERRCODE = 'serialization_failure';
+    END IF;
   END IF;
 END $$;
-REVOKE ALL ON FUNCTION settle FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION settle TO adserve_recorder;
+REVOKE ALL ON FUNCTION settle_batch FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION settle_batch TO adserve_recorder;

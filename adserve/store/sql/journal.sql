@@ -2,9 +2,7 @@
 -- `quarantined_events`, one that could not be settled.
 
 -- name: settle
-SELECT ordinal, event_id, outcome, billed_micros FROM believe_epoch($35), settle(
-  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-  $26, $27, $28, $29, $30, $31, $32, $33, $34)
+SELECT ordinal, event_id, outcome FROM believe_epoch($2), settle_batch($1)
 
 -- name: quarantine
 WITH kept AS (
