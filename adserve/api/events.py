@@ -9,13 +9,15 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adserve.access.keys import Scope
-from adserve.api.shapes import Moment, Money, check_moment
+from adserve.api.shapes import Moment, Money, check_address, check_moment
 from adserve.domain import money
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.time import Clock, to_ms
+from adserve.domain.traffic import NOBODY, Source
 from adserve.metering import intake
 from adserve.metering.errors import TicketRefused
 from adserve.metering.intake import Intake, Report
+from adserve.metering.origins import AGENT_CHARS_MAX, DEVICE_CHARS_MAX
 from adserve.metering.tickets import Sealer
 from adserve.store.journal import Journal
 from adserve.web.bodies import decode_json, field_error
@@ -29,12 +31,19 @@ VIEW_MS_MAX = 86_400_000
 
 
 class EventReport(Struct, frozen=True, forbid_unknown_fields=True):
-    """`occurred_at` is the client's clock: kept, never billed by. `view_ms` is how long it was seen."""
+    """`occurred_at` is the client's clock: kept, never billed by. `view_ms` is how long it was seen.
+
+    `user_agent`, `address` and `device` (an id of the caller's own) are the client's: traffic is judged by them, and none of
+    them is stored.
+    """
 
     ticket: Annotated[str, Meta(min_length=1, max_length=4_096)]
     kind: EventKind
     occurred_at: Moment | None = None
     view_ms: Annotated[int, Meta(ge=0, le=VIEW_MS_MAX)] | None = None
+    user_agent: Annotated[str, Meta(max_length=AGENT_CHARS_MAX)] | None = None
+    address: Annotated[str, Meta(max_length=64, description="IPv4 or IPv6")] | None = None
+    device: Annotated[str, Meta(min_length=1, max_length=DEVICE_CHARS_MAX)] | None = None
 
 
 class EventReports(Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +106,14 @@ def _report(event: EventReport) -> Report:
     if event.occurred_at is not None:
         check_moment("$.occurred_at", event.occurred_at)
         occurred_at_ms = to_ms(event.occurred_at)
-    return Report(event.ticket, event.kind, occurred_at_ms, event.view_ms)
+    return Report(event.ticket, event.kind, occurred_at_ms, event.view_ms, source=_source(event))
+
+
+def _source(event: EventReport) -> Source | None:
+    if event.address is not None:
+        check_address("$.address", event.address)
+    source = Source(event.user_agent, event.address, event.device)
+    return None if source == NOBODY else source
 
 
 def _refused(wrong: FieldError) -> Report:

@@ -14,6 +14,8 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
+from adserve.bootstrap import traffic
+from adserve.bootstrap.traffic import TrafficKeeper, read_networks
 from adserve.catalogue.refresh import Publish, Refresh
 from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
@@ -32,11 +34,13 @@ from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
 from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
+from adserve.metering.origins import Origins
 from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import Sealer
+from adserve.metering.traffic import Traffic
 from adserve.prediction import quality
 from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
@@ -60,6 +64,7 @@ from adserve.store.ledger import Ledger
 from adserve.store.media import Media
 from adserve.store.secrets import Secrets
 from adserve.store.shared_counters import SharedCounters
+from adserve.store.traffic import TrafficStore
 from adserve.web import limiter
 from adserve.web.auth import Auth
 from adserve.web.gate import Admission, Refusals
@@ -76,6 +81,7 @@ Progress = Callable[[str], None]
 COUNTERS_READY = Gauge(
     "adserve_counters_ready", "1 while the counters know what was shown", multiprocess_mode="livemin"
 )
+INVALID = Counter("adserve_invalid_events", "Events found invalid as they came, by reason.", ["reason"])
 EVENTS_PENDING = Gauge(
     "adserve_events_pending", "Events that wait for the counters", multiprocess_mode="livemax"
 )
@@ -150,6 +156,7 @@ class Core:
     decisions: Decisions
     funnel: Funnel
     funnel_store: FunnelStore
+    traffic: TrafficKeeper
 
     async def ensure_partitions(self, now_ms: int) -> None:
         first = day_of(now_ms - PARTITIONS_BEHIND_DAYS * DAY_MS)
@@ -191,6 +198,11 @@ class Core:
             await partitions.drop(connection, "recorded_decisions", first_kept)
         await self.decisions.forget_versions(first_kept)
 
+    async def forget_origins(self, now_ms: int) -> None:
+        first_kept = day_of(now_ms - self.settings.origins_kept_days * DAY_MS)
+        async with self.pools.owner.acquire() as connection:
+            await partitions.drop(connection, "event_origins", first_kept)
+
     async def refresh_keys(self, _now_ms: int) -> None:
         await self.auth.refresh()
 
@@ -208,6 +220,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
+        Task("traffic rules", core.traffic.step, traffic.PERIOD_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
@@ -218,6 +231,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
         Task("recorded decisions", core.recording.step, 1.0),
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
+        Task("old origins", core.forget_origins, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
@@ -259,6 +273,7 @@ async def build_core(
         Bounds(settings.candidates_max, settings.click_hold_factor),
     )
     admitting = Limiter(time.perf_counter, time.thread_time)
+    judging = Traffic(Origins(pseudonyms), lambda reason: INVALID.labels(reason).inc())
     return Core(
         settings=settings,
         database_url=database_url,
@@ -292,7 +307,12 @@ async def build_core(
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
-        intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
+        intake=Intake(
+            sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=judging
+        ),
+        traffic=TrafficKeeper(
+            judging, TrafficStore(pools.recorder), read_networks(settings), settings.networks_path
+        ),
     )
 
 

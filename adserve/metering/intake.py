@@ -8,12 +8,14 @@ from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId, derived_uuid7, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
+from adserve.domain.traffic import UNJUDGED, Source, Verdict
 from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
+from adserve.metering.traffic import Moments, Traffic
 
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
@@ -28,13 +30,14 @@ class Problem(NamedTuple):
 
 
 class Report(NamedTuple):
-    """An event as it came in. `problems` are what decoding found; any of them refuses it."""
+    """An event as it came in. `problems` are what decoding found; any of them refuses it. `source` goes no further."""
 
     token: str
     kind: str
     occurred_at_ms: int | None = None
     view_ms: int | None = None
     problems: tuple[Problem, ...] = ()
+    source: Source | None = None
 
 
 class Answer(NamedTuple):
@@ -74,6 +77,7 @@ class Intake:
         *,
         hides: Hides,
         may_serve: Callable[[], bool],
+        traffic: Traffic,
     ) -> None:
         self._sealer = sealer
         self._counters = counters
@@ -82,6 +86,7 @@ class Intake:
         self._draw = draw
         self._hides = hides
         self._may_serve = may_serve
+        self._traffic = traffic
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
@@ -121,24 +126,33 @@ class Intake:
             ticket = self._sealer.open(report.token, received_at_ms)
         except TicketRefused as error:
             return _refused(Problem("$.ticket", str(error)))
-        outcome = await self._outcome(ticket, kind, received_at_ms)
-        return Event(event, kind, ticket, outcome, received_at_ms, report.occurred_at_ms, report.view_ms)
+        outcome, verdict = Outcome.LATE, UNJUDGED
+        if received_at_ms <= ticket.expires_at_ms:
+            moments = Moments(received_at_ms, report.occurred_at_ms, report.view_ms)
+            verdict = self._traffic.judge(kind, ticket, moments, report.source)
+            outcome = await self._outcome(ticket, kind, verdict, received_at_ms)
+        return Event(
+            event, kind, ticket, outcome, received_at_ms, report.occurred_at_ms, report.view_ms, verdict
+        )
 
-    async def _outcome(self, ticket: Ticket, kind: EventKind, received_at_ms: int) -> Outcome:
-        if received_at_ms > ticket.expires_at_ms:
-            return Outcome.LATE
+    async def _outcome(
+        self, ticket: Ticket, kind: EventKind, verdict: Verdict, received_at_ms: int
+    ) -> Outcome:
+        """Invalid traffic is confirmed as well: it was shown, and what it says must not make room for more."""
         if kind not in CONFIRMING:
-            return rated(ticket, kind, counts=True)
+            return rated(ticket, kind, verdict, counts=True)
         try:
             counts = await self._counters.confirm(ticket, received_at_ms, received_at_ms)
         except (CountersAway, TimeoutError):
             return Outcome.ACCEPTED
-        return rated(ticket, kind, counts=counts)
+        return rated(ticket, kind, verdict, counts=counts)
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
         will_charge = (
-            settled.outcome is Outcome.ACCEPTED is event.outcome and event.kind == event.ticket.billable
+            settled.outcome is Outcome.ACCEPTED is event.outcome
+            and event.kind == event.ticket.billable
+            and event.verdict.reason is None
         )
         if (
             settled.outcome is Outcome.RECORDED or will_charge
@@ -155,10 +169,12 @@ class Intake:
         return Answer(settled.event, settled.outcome, settled.billed)
 
 
-def rated(ticket: Ticket, kind: EventKind, *, counts: bool) -> Outcome:
+def rated(ticket: Ticket, kind: EventKind, verdict: Verdict, *, counts: bool) -> Outcome:
     """What is known before the ledger speaks of an event that came in time."""
     if not counts:
         return Outcome.OVER_CAP
+    if verdict.reason is not None:
+        return Outcome.INVALID_TRAFFIC
     return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
 
 

@@ -74,4 +74,4 @@ async def _judged(counters: Counters, event: Event, now_ms: int) -> Event:
         counts = await counters.confirm(event.ticket, event.received_at_ms, now_ms)
     except TimeoutError as error:
         raise CountersAway(str(error)) from error
-    return event._replace(outcome=rated(event.ticket, event.kind, counts=counts))
+    return event._replace(outcome=rated(event.ticket, event.kind, event.verdict, counts=counts))

@@ -16,8 +16,11 @@ from adserve.limits.leases import LeaseBook
 from adserve.limits.purses import Lease
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Answer, Intake, Problem, Report
+from adserve.metering.origins import Origins
+from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
+from adserve.metering.traffic import Traffic
 
 BILLED = Money(2_500, "USD")
 SEALER = Sealer([KEY])
@@ -52,6 +55,7 @@ class Setting:
         self.hides = Hides()
         self.recorder = Recorder(self.journal)
         self.alone = True
+        self.traffic = Traffic(Origins(Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))))
         self.intake = Intake(
             SEALER,
             self.counters,
@@ -60,6 +64,7 @@ class Setting:
             lambda: 42,
             hides=self.hides,
             may_serve=lambda: self.alone,
+            traffic=self.traffic,
         )
 
     async def take(self, *reports: Report, at_ms: int = NOW_MS + 1_000) -> list[Answer]:

@@ -18,7 +18,8 @@ CREATE OR REPLACE FUNCTION settle(
   p_position integer[], p_propensity double precision[], p_model text[], p_catalogue_version bigint[],
   p_rules_version integer[], p_arm text[], p_labels text[], p_issued_at_ms bigint[], p_expires_at_ms bigint[],
   p_received_at_ms bigint[], p_occurred_at_ms bigint[], p_view_ms integer[],
-  p_viewer_cap bytea[], p_viewer_log bytea[]
+  p_viewer_cap bytea[], p_viewer_log bytea[],
+  p_invalid_reason text[], p_traffic_rules integer[], p_crawlers text[], p_network text[], p_address bytea[], p_device bytea[]
 ) RETURNS TABLE (ordinal bigint, event_id uuid, outcome text, billed_micros bigint)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
@@ -53,13 +54,13 @@ BEGIN
       p_decision_id, p_advertiser_id, p_campaign_id, p_ad_id, p_creative_id, p_revision, p_lease_id, p_budget_day,
       p_epoch, p_surface, p_country, p_platform, p_position, p_propensity, p_model, p_catalogue_version,
       p_rules_version, p_arm, p_labels, p_issued_at_ms, p_expires_at_ms, p_received_at_ms, p_occurred_at_ms, p_view_ms,
-      p_viewer_cap, p_viewer_log
+      p_viewer_cap, p_viewer_log, p_invalid_reason, p_traffic_rules
     ) WITH ORDINALITY AS g (
       ticket_id, kind, event_id, outcome, price_micros, currency, billable, bid_model,
       decision_id, advertiser_id, campaign_id, ad_id, creative_id, revision, lease_id, budget_day,
       epoch, surface, country, platform, position, propensity, model, catalogue_version,
       rules_version, arm, labels, issued_at_ms, expires_at_ms, received_at_ms, occurred_at_ms, view_ms,
-      viewer_cap, viewer_log, ordinal)
+      viewer_cap, viewer_log, invalid_reason, traffic_rules, ordinal)
   ), fresh AS (
     SELECT DISTINCT ON (issued_day, ticket_id, kind) *
     FROM given
@@ -81,7 +82,7 @@ BEGIN
       issued_day, ticket_id, kind, event_id, outcome, billed_micros, price_micros, currency, billable, bid_model,
       decision_id, advertiser_id, campaign_id, ad_id, creative_id, revision, lease_id, budget_day, epoch, surface,
       country, platform, position, propensity, model, catalogue_version, rules_version, arm, labels, issued_at,
-      expires_at, received_at, occurred_at, view_ms)
+      expires_at, received_at, occurred_at, view_ms, invalid_reason, traffic_rules)
     SELECT
       issued_day, ticket_id, kind, event_id, rating, CASE rating WHEN 'recorded' THEN price_micros ELSE 0 END,
       price_micros, currency, billable, bid_model, decision_id, advertiser_id, campaign_id, ad_id, creative_id,
@@ -89,15 +90,16 @@ BEGIN
       propensity, model, catalogue_version, rules_version, arm, string_to_array(labels, ','),
       timestamptz 'epoch' + issued_at_ms * interval '1 ms', timestamptz 'epoch' + expires_at_ms * interval '1 ms',
       timestamptz 'epoch' + received_at_ms * interval '1 ms', timestamptz 'epoch' + occurred_at_ms * interval '1 ms',
-      view_ms
+      view_ms, CASE rating WHEN 'invalid_traffic' THEN invalid_reason END, traffic_rules
     FROM rated ORDER BY issued_day, ticket_id, kind
     ON CONFLICT DO NOTHING
-    RETURNING issued_day, ticket_id, kind, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
-              lease_id, received_at
+    RETURNING issued_day, ticket_id, kind, outcome, billed_micros, price_micros, billable, currency, advertiser_id,
+              campaign_id, ad_id, lease_id, received_at
   ), counted AS (
     INSERT INTO rollup_deltas
     SELECT date_trunc('hour', received_at, 'UTC'), advertiser_id, campaign_id, ad_id, currency, kind, outcome,
-           count(*), sum(billed_micros)
+           count(*), sum(billed_micros),
+           sum(CASE WHEN outcome = 'invalid_traffic' AND kind = billable THEN price_micros ELSE 0 END)
     FROM stored GROUP BY 1, 2, 3, 4, 5, 6, 7
   ), charged AS (
     SELECT advertiser_id, campaign_id, lease_id, currency, sum(billed_micros) AS micros
@@ -128,6 +130,16 @@ BEGIN
   INSERT INTO viewer_log
   SELECT * FROM unnest(v_days, v_tickets, v_logs) AS m (day, ticket, viewer) ORDER BY day, ticket ON CONFLICT DO NOTHING;
 
+  IF num_nonnulls(VARIADIC p_crawlers) > 0 THEN
+    INSERT INTO event_origins (issued_day, ticket_id, kind, crawlers, network, address, device)
+    SELECT date '1970-01-01' + (g.issued_at_ms / 86400000)::integer, g.ticket_id, g.kind,
+           string_to_array(g.crawlers, E'\t'), g.network::cidr, g.address, g.device
+    FROM unnest(p_issued_at_ms, p_ticket_id, p_kind, p_crawlers, p_network, p_address, p_device)
+      WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, crawlers, network, address, device, ordinal)
+    WHERE g.crawlers IS NOT NULL AND g.ordinal = ANY (v_ordinals)
+    ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING;
+  END IF;
+
   RETURN QUERY
   SELECT n.ordinal, NULL::uuid, n.outcome, n.billed_micros
   FROM unnest(v_ordinals, v_outcomes, v_billed) AS n (ordinal, outcome, billed_micros);
@@ -148,5 +160,13 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal);
   END IF;
 END $$;
-REVOKE ALL ON FUNCTION settle FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION settle TO adserve_recorder;
+-- Of each list of parameters that there is: processes of the release before still call theirs.
+DO $$
+DECLARE
+  form regprocedure;
+BEGIN
+  FOR form IN SELECT oid FROM pg_proc WHERE proname = 'settle' AND pronamespace = 'adserve'::regnamespace LOOP
+    EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', form);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO adserve_recorder', form);
+  END LOOP;
+END $$;
