@@ -51,6 +51,7 @@ from adserve.selection.funnel import Funnel
 from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView
+from adserve.simulation.caller import OUR_CLIENT
 from adserve.store.catalogue import Catalogue
 from adserve.store.decisions import Decisions
 from adserve.store.desk import Desk
@@ -70,7 +71,6 @@ SURFACES = {"status": Surface()}
 BODY_MAX_BYTES = 200_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
-OUR_CLIENT = "WhatsApp/2.26.1 A"
 LOOPBACK = b"127.0.0.0/8"
 """Whoever calls from here is a proxy to be believed."""
 STARTS_AT = "2025-01-01T00:00:00Z"
@@ -243,7 +243,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     refresh = Refresh(catalogue, live.publish)
     writing = asyncio.create_task(recorder.run())
     try:
-        async with TestClient(TestServer(app), headers={"User-Agent": OUR_CLIENT}) as client:
+        async with TestClient(TestServer(app), headers=OUR_CLIENT) as client:
             service = Service(
                 pools,
                 clock,

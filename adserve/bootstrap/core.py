@@ -14,8 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
-from adserve.bootstrap import traffic
-from adserve.bootstrap.traffic import TrafficKeeper, read_networks
+from adserve.bootstrap.traffic import TRAFFIC_S, TrafficKeeper, keeper_of
 from adserve.catalogue.refresh import Publish, Refresh
 from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
@@ -34,13 +33,11 @@ from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
 from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
-from adserve.metering.origins import Origins
 from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import Sealer
-from adserve.metering.traffic import Traffic
 from adserve.prediction import quality
 from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
@@ -64,7 +61,6 @@ from adserve.store.ledger import Ledger
 from adserve.store.media import Media
 from adserve.store.secrets import Secrets
 from adserve.store.shared_counters import SharedCounters
-from adserve.store.traffic import TrafficStore
 from adserve.web import limiter
 from adserve.web.auth import Auth
 from adserve.web.gate import Admission, Refusals
@@ -81,7 +77,6 @@ Progress = Callable[[str], None]
 COUNTERS_READY = Gauge(
     "adserve_counters_ready", "1 while the counters know what was shown", multiprocess_mode="livemin"
 )
-INVALID = Counter("adserve_invalid_events", "Events found invalid as they came, by reason.", ["reason"])
 EVENTS_PENDING = Gauge(
     "adserve_events_pending", "Events that wait for the counters", multiprocess_mode="livemax"
 )
@@ -220,7 +215,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
-        Task("traffic rules", core.traffic.step, traffic.PERIOD_S),
+        Task("traffic rules", core.traffic.step, TRAFFIC_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
@@ -259,13 +254,10 @@ async def build_core(
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     filling = await _filling(settings, pools, checkpoints, journal, clock())
     counters, recorder = filling.counters, _recorder(settings, journal)
-
-    def may_serve() -> bool:
-        return lock.may_serve(system_clock())
-
+    may_serve = _serving(lock)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc)
-    funnel = Funnel(funnel_store, clock())
+    funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
     slots = Slots(
         Parts(live.current, counters, hides, book, sealer, may_serve, (funnel.note, recording.note)),
         clock,
@@ -273,7 +265,6 @@ async def build_core(
         Bounds(settings.candidates_max, settings.click_hold_factor),
     )
     admitting = Limiter(time.perf_counter, time.thread_time)
-    judging = Traffic(Origins(pseudonyms), lambda reason: INVALID.labels(reason).inc())
     return Core(
         settings=settings,
         database_url=database_url,
@@ -308,12 +299,14 @@ async def build_core(
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
         intake=Intake(
-            sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=judging
+            sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
         ),
-        traffic=TrafficKeeper(
-            judging, TrafficStore(pools.recorder), read_networks(settings), settings.networks_path
-        ),
+        traffic=traffic,
     )
+
+
+def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
+    return lambda: lock.may_serve(system_clock())
 
 
 def _publishing(landings: Landings, live: LiveView) -> Publish:

@@ -3,15 +3,21 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
+
+from prometheus_client import Counter
 
 from adserve.metering.networks import NO_NETWORKS, Networks, NetworksDamaged, decode_networks
-from adserve.metering.origins import CRAWLERS_VERSION
+from adserve.metering.origins import CRAWLERS_VERSION, Origins
+from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.traffic import Traffic
 from adserve.settings import Settings, SettingsError
 from adserve.store.traffic import TrafficStore
 
-PERIOD_S = 2.0
+TRAFFIC_S = 2.0
 NETWORKS_BYTES_MAX = 32_000_000
+
+INVALID = Counter("adserve_invalid_events", "Events found invalid as they came, by reason.", ["reason"])
 
 _Stamp = tuple[int, int, int]
 
@@ -20,7 +26,7 @@ class TrafficKeeper:
     """`step` reads what changed. A damaged file fails it, which /readyz shows, and the last good list stays."""
 
     def __init__(self, traffic: Traffic, store: TrafficStore, networks: Networks, path: Path | None) -> None:
-        self._traffic = traffic
+        self.traffic = traffic
         self._store = store
         self._path = path
         self._stamp: _Stamp | None = None
@@ -33,7 +39,7 @@ class TrafficKeeper:
         wanted = revision.number, self.networks.digest
         if wanted != self._in_force:
             version = await self._store.version_of(revision, CRAWLERS_VERSION, self.networks.digest, now_ms)
-            self._traffic.use(version, revision.rules, self.networks)
+            self.traffic.use(version, revision.rules, self.networks)
             self._in_force = wanted
         if damage is not None:
             raise damage
@@ -49,6 +55,12 @@ class TrafficKeeper:
         except NetworksDamaged as damage:
             return damage
         return None
+
+
+def keeper_of(settings: Settings, pool: Any, pseudonyms: Pseudonyms) -> TrafficKeeper:
+    """`pool` is one of adserve_recorder. Raises SettingsError for a damaged list."""
+    traffic = Traffic(Origins(pseudonyms), lambda reason: INVALID.labels(reason).inc())
+    return TrafficKeeper(traffic, TrafficStore(pool), read_networks(settings), settings.networks_path)
 
 
 def read_networks(settings: Settings) -> Networks:

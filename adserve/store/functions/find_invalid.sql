@@ -8,6 +8,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
   v_event record;
+  v_credit bigint;
   v_found bigint;
   v_credited bigint := 0;
   v_micros bigint := 0;
@@ -21,14 +22,14 @@ BEGIN
   GET DIAGNOSTICS v_found = ROW_COUNT;
 
   FOR v_event IN
-    SELECT e.* FROM unnest(p_issued_day, p_ticket_id, p_kind) AS g (issued_day, ticket_id, kind)
+    SELECT issued_day, ticket_id, kind FROM unnest(p_issued_day, p_ticket_id, p_kind) AS g (issued_day, ticket_id, kind)
     JOIN events e USING (issued_day, ticket_id, kind)
     WHERE e.outcome = 'recorded' ORDER BY issued_day, ticket_id, kind
   LOOP
-    IF issue_credit(v_event.issued_day, v_event.ticket_id, v_event.kind, v_event.billed_micros, 'invalid_traffic',
-                    p_rules_version, p_at) IS NOT NULL THEN
+    v_credit := issue_credit(v_event.issued_day, v_event.ticket_id, v_event.kind, 'invalid_traffic', NULL, p_rules_version, p_at);
+    IF v_credit IS NOT NULL THEN
       v_credited := v_credited + 1;
-      v_micros := v_micros + v_event.billed_micros;
+      v_micros := v_micros + (SELECT c.micros FROM credits c WHERE c.id = v_credit);
     END IF;
   END LOOP;
   RETURN QUERY SELECT v_found, v_credited, v_micros;
