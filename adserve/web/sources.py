@@ -23,7 +23,8 @@ class Sources:
     def _address(self, request: web.Request) -> str | None:
         """That of the last one who is no proxy of ours; None where it is not told."""
         address = request.remote
-        forwarded = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+        headers = request.headers.getall("X-Forwarded-For", ())
+        forwarded = [each for header in headers for each in header.split(",")]
         for further in forwarded[: -FORWARDED_MAX - 1 : -1]:
             if not self._is_proxy(address):
                 return address
