@@ -17,7 +17,6 @@ from adserve.domain.traffic import NOBODY, Source
 from adserve.metering import intake
 from adserve.metering.errors import TicketRefused
 from adserve.metering.intake import Intake, Report
-from adserve.metering.origins import AGENT_CHARS_MAX, DEVICE_CHARS_MAX
 from adserve.metering.tickets import Sealer
 from adserve.store.journal import Journal
 from adserve.web.bodies import decode_json, field_error
@@ -28,6 +27,7 @@ from adserve.web.replies import JSON, json_response
 FEED = frozenset({Scope.FEED})
 EVENTS_MAX = 1_000
 VIEW_MS_MAX = 86_400_000
+AGENT_CHARS_MAX = 8_192
 
 
 class EventReport(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ class EventReport(Struct, frozen=True, forbid_unknown_fields=True):
     view_ms: Annotated[int, Meta(ge=0, le=VIEW_MS_MAX)] | None = None
     user_agent: Annotated[str, Meta(max_length=AGENT_CHARS_MAX)] | None = None
     address: Annotated[str, Meta(max_length=64, description="IPv4 or IPv6")] | None = None
-    device: Annotated[str, Meta(min_length=1, max_length=DEVICE_CHARS_MAX)] | None = None
+    device: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
 class EventReports(Struct, frozen=True, forbid_unknown_fields=True):
