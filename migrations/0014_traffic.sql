@@ -47,5 +47,5 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON traffic_findin
 
 GRANT SELECT ON traffic_rules TO adserve_recorder, adserve_operator, adserve_analyst;
 GRANT INSERT ON traffic_rules TO adserve_recorder, adserve_operator;
-GRANT SELECT ON event_origins TO adserve_recorder;
+GRANT SELECT, DELETE ON event_origins TO adserve_recorder;
 GRANT SELECT ON traffic_findings TO adserve_recorder, adserve_operator, adserve_analyst;

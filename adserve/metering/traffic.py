@@ -20,7 +20,7 @@ IMPRESSIONS_MAX = 100_000
 
 
 class Facts(Protocol):
-    """What of a ticket is judged."""
+    """What of a ticket is judged. Where the viewer is not named (any more), `viewer_cap` is empty."""
 
     @property
     def ticket(self) -> UUID: ...
@@ -109,7 +109,8 @@ class Judge:
         return None
 
     def _of_rates(self, kind: EventKind, facts: Facts, moments: Moments, origin: Origin) -> Reason | None:
-        rules, viewer, mark = self._rules, facts.viewer_cap, facts.ticket.bytes[-MARK_BYTES:]
+        rules, mark = self._rules, facts.ticket.bytes[-MARK_BYTES:]
+        viewer = facts.viewer_cap or None
         when = _happened(facts, moments), moments.received_at_ms
         if kind in CONFIRMING and _beyond(rules.impressions_of_viewer, self._impressions, viewer, mark, when):
             return Reason.TOO_MANY_IMPRESSIONS
@@ -118,7 +119,9 @@ class Judge:
                 return Reason.CLICK_FLOOD_OF_VIEWER
             if _beyond(rules.clicks_of_address, self._clicks_of_address, origin.address, mark, when):
                 return Reason.CLICK_FLOOD_OF_ADDRESS
-        if _beyond(rules.viewers_of_device, self._viewers, origin.device, viewer[:MARK_BYTES], when):
+        if viewer is not None and _beyond(
+            rules.viewers_of_device, self._viewers, origin.device, viewer[:MARK_BYTES], when
+        ):
             return Reason.SHARED_DEVICE
         return None
 
@@ -164,4 +167,4 @@ class Traffic:
             return self._valid
         if reason is not None:
             self._note(reason)
-        return Verdict(reason, self._version, origin)
+        return Verdict(reason, self._version, origin if facts.viewer_cap else NOWHERE)

@@ -127,16 +127,15 @@ async def report(
 
 
 def _logged(row: Any) -> Logged:
-    ticket, network = row["ticket_id"], row["network"]
     return Logged(
         row["issued_day"],
-        ticket,
+        row["ticket_id"],
         EventKind(row["kind"]),
         Outcome(row["outcome"]),
-        row["viewer"] or ticket.bytes,  # an erased viewer is nobody else
+        row["viewer"] or b"",
         row["issued_at_ms"],
         Moments(row["received_at_ms"], row["occurred_at_ms"], row["view_ms"], row["impression_at_ms"]),
-        Origin(tuple(row["crawlers"] or ()), _text(network), row["address"], row["device"]),
+        Origin(tuple(row["crawlers"] or ()), _text(row["network"]), row["address"], row["device"]),
     )
 
 

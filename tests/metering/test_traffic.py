@@ -270,6 +270,23 @@ def test_one_device_that_is_many_viewers() -> None:
     assert judged(judge, IMPRESSION, ticket(7, viewer=3), device, at_ms=later) is None
 
 
+def test_viewers_who_are_not_named_are_not_one_viewer() -> None:
+    """Of those who were erased, late events come without a name: they have no rate, and nothing of their source is kept."""
+    nobody = [ticket(nth)._replace(viewer_cap=b"") for nth in range(9)]
+    one = Rate(count=1, window_s=60)
+    judge = Judge(Rules(impressions_of_viewer=one, clicks_of_viewer=one, viewers_of_device=one))
+    device = Origin(device=b"d" * 16)
+    assert {judged(judge, kind, each, device) for each in nobody for kind in (IMPRESSION, CLICK)} == {None}
+    traffic = Traffic(ORIGINS)
+    traffic.use(1, Rules(), NO_NETWORKS)
+    source = Source(GOOGLEBOT, "81.2.69.142", "d")
+    assert traffic.judge(IMPRESSION, nobody[0], Moments(SEEN_AT_MS), source) == (
+        Reason.DECLARED_BOT,
+        1,
+        NOWHERE,
+    )
+
+
 def test_the_first_reason_decides() -> None:
     judge = Judge(Rules(impressions_of_viewer=Rate(count=1, window_s=60), view_slack_ms=0))
     everything = Origin(("Googlebot\\/",), hosted=True)
