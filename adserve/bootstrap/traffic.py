@@ -16,6 +16,7 @@ from adserve.store.traffic import TrafficStore
 
 TRAFFIC_S = 2.0
 NETWORKS_BYTES_MAX = 32_000_000
+ANY_WIDTH = {4: 0, 6: 0}
 
 INVALID = Counter("adserve_invalid_events", "Events found invalid as they came, by reason.", ["reason"])
 
@@ -77,7 +78,7 @@ def trusted_proxies(settings: Settings) -> Networks:
     if not settings.trusted_proxies:
         return NO_NETWORKS
     try:
-        return decode_networks(settings.trusted_proxies.replace(",", "\n").encode())
+        return decode_networks(settings.trusted_proxies.replace(",", "\n").encode(), ANY_WIDTH)
     except NetworksDamaged as damage:
         raise SettingsError(f"trusted_proxies: {damage}") from damage
 

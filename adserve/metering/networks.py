@@ -2,14 +2,14 @@
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from adserve.metering.errors import MeteringError
 
 NETWORKS_MAX = 500_000
 WIDEST = {4: 8, 6: 16}
-"""A shorter prefix would take in a good part of the internet: it is a mistake."""
+"""A data centre with a shorter prefix would be a good part of the internet: it is a mistake."""
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -61,7 +61,7 @@ def _merged(networks: Iterable[Network], version: int) -> tuple[list[int], list[
 NO_NETWORKS = Networks()
 
 
-def decode_networks(raw: bytes) -> Networks:
+def decode_networks(raw: bytes, widest: Mapping[int, int] = WIDEST) -> Networks:
     """Raises NetworksDamaged; a list without any network is taken for a download that failed."""
     try:
         text = raw.decode("utf-8")
@@ -78,7 +78,7 @@ def decode_networks(raw: bytes) -> Networks:
             network = ip_network(written)
         except ValueError as error:
             raise NetworksDamaged(f"line {number}: {str(error)[:200]}") from error
-        if network.prefixlen < WIDEST[network.version]:
+        if network.prefixlen < widest[network.version]:
             raise NetworksDamaged(f"line {number}: {network} is wider than any data centre")
         networks.append(network)
     if not networks:
