@@ -1,6 +1,7 @@
 -- Settles one batch of events in the transaction of the call: each key is stored once, and what is new and
 -- billable captures from its lease, is posted and counted. Answers one row for each event given, in any order; `event_id` is null where it is the one given.
--- Moments are milliseconds since the epoch, `p_budget_day` counts days from 0001-01-01, `p_labels` are joined by commas.
+-- Moments are milliseconds since the epoch, `p_budget_day` counts days from 0001-01-01, `p_labels` are joined by commas,
+-- `p_crawlers` by tabs; they are null where nothing is kept of where the event came from.
 --
 -- No two batches can deadlock: leases are locked first and in id order, then keys are written in key order, then the
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
