@@ -14,6 +14,7 @@ COMMANDS = {
     "replay": "turn a real log into slot requests under a virtual clock, and report what came of it",
     "train": "train the relevance model from a log or from recorded events",
     "reconcile": "derive every balance again from the events; exit 1 on any difference",
+    "rejudge": "judge the traffic of a period again by the newest rules, and credit what was charged wrongly",
     "explain": "show a recorded decision and make it again; exit 1 when it is not the same",
     "keys": "issue, list and revoke API keys",
     "backup": "copy the data home into a folder while it is served, and prove the copy",

@@ -50,6 +50,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     partitions_ahead_days: Positive = 7
     decision_sample_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
     decisions_kept_days: Positive = 30
+    origins_kept_days: Positive = 60
+    networks_path: Path | None = None
+    trusted_proxies: str | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
 

@@ -2,7 +2,7 @@
 
 -- What `settle_batch` takes of one event, as one value: an array of them is encoded, sent and read in half the time that an
 -- array for each column takes. Moments are milliseconds since the epoch, `budget_day` counts days from 0001-01-01, `labels`
--- are joined by commas. A process sends all attributes that it knows, so none is added once a release has this type.
+-- are joined by commas, `crawlers` by tabs; they are null where nothing is kept of where the event came from. A process sends all attributes that it knows, so none is added once a release has this type.
 CREATE TYPE reported_event AS (
   ticket_id          uuid,
   kind               text,
@@ -37,7 +37,13 @@ CREATE TYPE reported_event AS (
   occurred_at_ms     bigint,
   view_ms            integer,
   viewer_cap         bytea,
-  viewer_log         bytea
+  viewer_log         bytea,
+  invalid_reason     text,
+  traffic_rules      integer,
+  crawlers           text,
+  network            text,
+  address            bytea,
+  device             bytea
 );
 
 -- A foreign key looks up and locks a row for each posting, which took a quarter of the time of a batch. One check for each

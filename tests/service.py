@@ -26,6 +26,8 @@ from adserve.api.placements import PlacementEncoder
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import SlotsApi
+from adserve.api.traffic import TrafficApi
+from adserve.bootstrap.traffic import TrafficKeeper
 from adserve.catalogue.refresh import Refresh
 from adserve.database import partitions
 from adserve.database.pools import Pools
@@ -38,14 +40,18 @@ from adserve.limits.hides import Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.metering.intake import Intake
+from adserve.metering.networks import NO_NETWORKS, decode_networks
+from adserve.metering.origins import Origins
 from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
+from adserve.metering.traffic import Traffic
 from adserve.prediction.prior import Prior
 from adserve.selection.funnel import Funnel
 from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView
+from adserve.simulation.caller import OUR_CLIENT
 from adserve.store.catalogue import Catalogue
 from adserve.store.decisions import Decisions
 from adserve.store.desk import Desk
@@ -54,15 +60,19 @@ from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
 from adserve.store.media import Media
+from adserve.store.traffic import TrafficStore
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
 from adserve.web.operations import Operation
+from adserve.web.sources import Sources
 
 REPLICA = UUID(int=1)
 SURFACES = {"status": Surface()}
 BODY_MAX_BYTES = 200_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
+LOOPBACK = b"127.0.0.0/8"
+"""Whoever calls from here is a proxy to be believed."""
 STARTS_AT = "2025-01-01T00:00:00Z"
 
 
@@ -88,6 +98,7 @@ class Service:
     checks: Checks
     recording: Recording
     funnel: Funnel
+    rules: TrafficKeeper
     keys: dict[str, str] = field(default_factory=dict)
 
     async def issue(self, *scopes: str, advertiser: int | None = None, name: str = "test") -> str:
@@ -195,7 +206,20 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
     recorder, landings, hides = Recorder(journal), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
-    intake = Intake(sealer, counters, book, recorder, draw_128_bits, hides=hides, may_serve=lambda: True)
+    pseudonyms = Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))
+    traffic = Traffic(Origins(pseudonyms))
+    rules = TrafficKeeper(traffic, TrafficStore(pools.recorder), NO_NETWORKS, None)
+    await rules.step(clock())
+    intake = Intake(
+        sealer,
+        counters,
+        book,
+        recorder,
+        draw_128_bits,
+        hides=hides,
+        may_serve=lambda: True,
+        traffic=traffic,
+    )
     recording = Recording(Decisions(pools.recorder), 0.0)
     funnel = Funnel(FunnelStore(pools.recorder, REPLICA), clock())
     notes = (funnel.note, recording.note)
@@ -208,9 +232,10 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     apis = [
         Health(checks),
         *setting_up(pools, clock, media),
-        slots_api(slots, sealer, clock),
+        slots_api(slots, sealer, pseudonyms, clock),
+        TrafficApi(*desks(pools), lambda: "", clock),
         EventsApi(intake, journal, sealer, clock),
-        Beacons(intake, sealer, landings, clock),
+        Beacons(intake, sealer, landings, Sources(decode_networks(LOOPBACK)), clock),
     ]
     operations = [operation for api in apis for operation in api.operations()]
     app = build_app(operations, auth, body_max_bytes=BODY_MAX_BYTES, version="1")
@@ -218,7 +243,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     refresh = Refresh(catalogue, live.publish)
     writing = asyncio.create_task(recorder.run())
     try:
-        async with TestClient(TestServer(app)) as client:
+        async with TestClient(TestServer(app), headers=OUR_CLIENT) as client:
             service = Service(
                 pools,
                 clock,
@@ -234,6 +259,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
                 checks,
                 recording,
                 funnel,
+                rules,
             )
             for scope in ("feed", "operator", "analyst", "reviewer"):
                 service.keys[scope] = await service.issue(scope)
@@ -249,8 +275,12 @@ async def ensure_partitions(pools: Pools, now_ms: int) -> None:
         await partitions.ensure(connection, day_of(now_ms - DAY_MS), day_of(now_ms + DAY_MS))
 
 
+def desks(pools: Pools) -> tuple[Desk, Desk]:
+    return Desk(pools.tenant, pools.operator), Desk(pools.tenant, pools.analyst)
+
+
 def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any]:
-    desk, analysts = Desk(pools.tenant, pools.operator), Desk(pools.tenant, pools.analyst)
+    desk, analysts = desks(pools)
     return [
         Advertisers(desk, clock),
         Campaigns(desk),
@@ -264,11 +294,11 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
     ]
 
 
-def slots_api(slots: Slots, sealer: Sealer, clock: Callable[[], int]) -> SlotsApi:
+def slots_api(slots: Slots, sealer: Sealer, pseudonyms: Pseudonyms, clock: Callable[[], int]) -> SlotsApi:
     return SlotsApi(
         slots,
         sealer,
-        Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),))),
+        pseudonyms,
         PlacementEncoder("http://ads.test"),
         clock,
         surfaces={"status": "USD"},

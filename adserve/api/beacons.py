@@ -1,6 +1,7 @@
 """/i.gif, /e.gif and /r: the same events, from clients that can only fire a URL.
 
-They take no key: the sealed ticket is all that they know, and all that they can be wrong about.
+They take no key: the sealed ticket is all that they know, and all that they can be wrong about. Whether they are valid traffic
+is judged by the user agent and address of the request.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from adserve.metering.tickets import Sealer
 from adserve.store.catalogue import Catalogue
 from adserve.web.operations import Call, Operation
 from adserve.web.problems import invalid
+from adserve.web.sources import Sources
 
 GIF = b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 CLICK_RECORD_TIMEOUT_S = 1.0
@@ -71,29 +73,33 @@ class Landings:
 
 
 class Beacons:
-    def __init__(self, intake: Intake, sealer: Sealer, landings: Landings, clock: Clock) -> None:
+    def __init__(
+        self, intake: Intake, sealer: Sealer, landings: Landings, sources: Sources, clock: Clock
+    ) -> None:
         self._intake = intake
+        self._sources = sources
         self._sealer = sealer
         self._landings = landings
         self._clock = clock
 
     async def impression(self, call: Call[None, BeaconQuery]) -> web.StreamResponse:
-        return await self._count(call.query.e, EventKind.IMPRESSION)
+        return await self._count(call, call.query.e, EventKind.IMPRESSION)
 
     async def event(self, call: Call[None, BeaconQuery]) -> web.StreamResponse:
         token, _, kind = call.query.e.partition(".")
-        return await self._count(token, kind)
+        return await self._count(call, token, kind)
 
     async def click(self, call: Call[None, BeaconQuery]) -> web.StreamResponse:
         """Sends the viewer on whatever becomes of the event: the click may be ours to lose, the visit is not."""
         now_ms = self._clock()
+        report = Report(call.query.e, EventKind.CLICK, source=self._sources.of(call.request))
         try:
             ticket = self._sealer.open(call.query.e, now_ms)
         except TicketRefused as error:
             raise invalid("?e", str(error)) from error
         try:
             async with asyncio.timeout(CLICK_RECORD_TIMEOUT_S):
-                await self._intake.take([Report(call.query.e, EventKind.CLICK)], now_ms)
+                await self._intake.take([report], now_ms)
         except Exception as error:
             UNRECORDED.inc()
             log.warning("a click was not recorded: %r", error, extra={"decision": str(ticket.decision)})
@@ -102,8 +108,9 @@ class Beacons:
             raise invalid("?e", "is of a creative that leads nowhere")
         return web.Response(status=302, headers=_HEADERS | {"Location": url})
 
-    async def _count(self, token: str, kind: str) -> web.StreamResponse:
-        (answer,) = await self._intake.take([Report(token, kind)], self._clock())
+    async def _count(self, call: Call[None, BeaconQuery], token: str, kind: str) -> web.StreamResponse:
+        report = Report(token, kind, source=self._sources.of(call.request))
+        (answer,) = await self._intake.take([report], self._clock())
         if answer.outcome is Outcome.REFUSED:
             raise invalid("?e", "; ".join(wrong.reason for wrong in answer.errors))
         return web.Response(body=GIF, content_type="image/gif", headers=_HEADERS)

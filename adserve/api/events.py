@@ -9,10 +9,11 @@ from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adserve.access.keys import Scope
-from adserve.api.shapes import Moment, Money, check_moment
+from adserve.api.shapes import Moment, Money, check_address, check_moment
 from adserve.domain import money
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.time import Clock, to_ms
+from adserve.domain.traffic import Source
 from adserve.metering import intake
 from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.intake import Intake, Report
@@ -27,15 +28,23 @@ from adserve.web.replies import JSON, json_response
 FEED = frozenset({Scope.FEED})
 EVENTS_MAX = 1_000
 VIEW_MS_MAX = 86_400_000
+AGENT_CHARS_MAX = 8_192
 
 
 class EventReport(Struct, frozen=True, forbid_unknown_fields=True):
-    """`occurred_at` is the client's clock: kept, never billed by. `view_ms` is how long it was seen."""
+    """`occurred_at` is the client's clock: kept, never billed by. `view_ms` is how long it was seen.
+
+    `user_agent`, `address` and `device` (an id of the caller's own) are the client's: traffic is judged by them, and none of
+    them is stored.
+    """
 
     ticket: Annotated[str, Meta(min_length=1, max_length=4_096)]
     kind: EventKind
     occurred_at: Moment | None = None
     view_ms: Annotated[int, Meta(ge=0, le=VIEW_MS_MAX)] | None = None
+    user_agent: Annotated[str, Meta(max_length=AGENT_CHARS_MAX)] | None = None
+    address: Annotated[str, Meta(max_length=64, description="IPv4 or IPv6")] | None = None
+    device: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 
 class EventReports(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,10 +103,19 @@ def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
 
 
 def _report(event: EventReport) -> Report:
+    source = _source(event)
     if event.occurred_at is None:
-        return Report(event.ticket, event.kind, None, event.view_ms)
+        return Report(event.ticket, event.kind, None, event.view_ms, source=source)
     check_moment("$.occurred_at", event.occurred_at)
-    return Report(event.ticket, event.kind, to_ms(event.occurred_at), event.view_ms)
+    return Report(event.ticket, event.kind, to_ms(event.occurred_at), event.view_ms, source=source)
+
+
+def _source(event: EventReport) -> Source | None:
+    if event.user_agent is event.address is event.device is None:
+        return None
+    if event.address is not None:
+        check_address("$.address", event.address)
+    return Source(event.user_agent, event.address, event.device)
 
 
 def _refused(wrong: FieldError) -> Report:

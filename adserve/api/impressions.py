@@ -15,6 +15,7 @@ from adserve.access.keys import Scope
 from adserve.api.shapes import Id, Moment, Money, check_moment
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.targeting import Country
+from adserve.domain.traffic import Reason
 from adserve.store.desk import Desk
 from adserve.store.impressions import Filters, Place, page
 from adserve.store.setup import Row
@@ -46,6 +47,7 @@ class ImpressionsQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={
     platform: Text | None = None
     surface: Text | None = None
     outcome: Outcome | None = None
+    invalid_reason: Reason | None = None
     limit: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 100
     after: Cursor | None = None
 
@@ -79,6 +81,8 @@ class LoggedEvent(Struct, frozen=True, kw_only=True):
     catalogue_version: int
     rules_version: int
     arm: str
+    invalid_reason: Reason | None
+    traffic_rules: int | None
 
 
 _MONEY = ("price", "billed")
@@ -123,6 +127,7 @@ class Impressions:
             query.platform,
             query.surface,
             query.outcome,
+            query.invalid_reason,
         )
         async with self._desk.transaction(call.caller.advertiser) as connection:
             return await page(connection, filters, after, query.limit + 1)

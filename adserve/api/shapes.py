@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from functools import cache
+from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
@@ -66,6 +67,13 @@ def check_time_zone(field: str, name: str) -> None:
 def check_moment(field: str, moment: datetime) -> None:
     if not _EARLIEST <= moment < _LATEST:
         raise invalid(field, f"is not between the years {_EARLIEST.year} and {_LATEST.year}")
+
+
+def check_address(field: str, address: str) -> None:
+    try:
+        ip_address(address)
+    except ValueError as error:
+        raise invalid(field, "is not an IPv4 or IPv6 address") from error
 
 
 def check_landing_url(field: str, url: str) -> None:

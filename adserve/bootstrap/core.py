@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
+from adserve.bootstrap.traffic import TRAFFIC_S, TrafficKeeper, keeper_of
 from adserve.catalogue.refresh import Publish, Refresh
 from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
@@ -150,6 +151,7 @@ class Core:
     decisions: Decisions
     funnel: Funnel
     funnel_store: FunnelStore
+    traffic: TrafficKeeper
 
     async def ensure_partitions(self, now_ms: int) -> None:
         first = day_of(now_ms - PARTITIONS_BEHIND_DAYS * DAY_MS)
@@ -191,6 +193,11 @@ class Core:
             await partitions.drop(connection, "recorded_decisions", first_kept)
         await self.decisions.forget_versions(first_kept)
 
+    async def forget_origins(self, now_ms: int) -> None:
+        first_kept = day_of(now_ms - self.settings.origins_kept_days * DAY_MS)
+        async with self.pools.owner.acquire() as connection:
+            await partitions.drop(connection, "event_origins", first_kept)
+
     async def refresh_keys(self, _now_ms: int) -> None:
         await self.auth.refresh()
 
@@ -208,6 +215,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
+        Task("traffic rules", core.traffic.step, TRAFFIC_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
@@ -218,6 +226,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
         Task("recorded decisions", core.recording.step, 1.0),
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
+        Task("old origins", core.forget_origins, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
@@ -245,13 +254,10 @@ async def build_core(
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     filling = await _filling(settings, pools, checkpoints, journal, clock())
     counters, recorder = filling.counters, _recorder(settings, journal)
-
-    def may_serve() -> bool:
-        return lock.may_serve(system_clock())
-
+    may_serve = _serving(lock)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc)
-    funnel = Funnel(funnel_store, clock())
+    funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
     slots = Slots(
         Parts(live.current, counters, hides, book, sealer, may_serve, (funnel.note, recording.note)),
         clock,
@@ -292,8 +298,15 @@ async def build_core(
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
-        intake=Intake(sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve),
+        intake=Intake(
+            sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
+        ),
+        traffic=traffic,
     )
+
+
+def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
+    return lambda: lock.may_serve(system_clock())
 
 
 def _publishing(landings: Landings, live: LiveView) -> Publish:

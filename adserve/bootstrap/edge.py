@@ -21,9 +21,11 @@ from adserve.api.placements import PlacementEncoder
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
+from adserve.api.traffic import TrafficApi
 from adserve.api.upstream import Upstream
 from adserve.bootstrap.core import Core, system_clock
 from adserve.bootstrap.peers import Peers
+from adserve.bootstrap.traffic import trusted_proxies
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.database.replica_lock import Serving
 from adserve.domain.time import SECOND_MS
@@ -31,6 +33,7 @@ from adserve.limits.counters import MemoryCounters
 from adserve.store.desk import Desk
 from adserve.web.gate import Admission
 from adserve.web.operations import Operation
+from adserve.web.sources import Sources
 
 
 class Resource(Protocol):
@@ -80,7 +83,7 @@ def operations_of(
         slots,
         *_feeds(core, session, witness),
         events_api_of(core),
-        Beacons(core.intake, core.sealer, core.landings, clock),
+        Beacons(core.intake, core.sealer, core.landings, Sources(trusted_proxies(settings)), clock),
         Advertisers(staff, clock),
         Campaigns(staff),
         Creatives(staff),
@@ -89,6 +92,7 @@ def operations_of(
         RolloutApi(staff, settings.surfaces),
         Impressions(analysts),
         Reports(analysts, clock),
+        TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),
         Decisions(analysts),
         _health(core, failures, peers),
     )

@@ -26,7 +26,7 @@ from adserve.pages.demo import handlers
 from adserve.pages.demo.handlers import SURFACE, DemoPages
 from adserve.pages.demo.witness import Witness
 from adserve.settings import Settings
-from adserve.simulation.caller import Caller, CallRefused
+from adserve.simulation.caller import OUR_CLIENT, Caller, CallRefused
 from adserve.simulation.clock import SkippingClock
 from adserve.simulation.crowd import Crowd, viewers
 from adserve.simulation.report import Tally
@@ -76,7 +76,7 @@ async def _show(settings: Settings) -> int:
     async with (
         database_server(settings, _say) as server_url,
         _sample_upstream() as upstream_url,
-        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(headers=OUR_CLIENT) as session,
     ):
         database_url = await fresh.ensure(server_url, DATABASE)
         await schema.update(database_url, _say)
@@ -100,7 +100,7 @@ async def _once(arguments: argparse.Namespace, settings: Settings) -> Summary:
     async with (
         scratch(settings, "demo", _say, keep=arguments.keep) as (own, database_url),
         _sample_upstream() as upstream_url,
-        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(headers=OUR_CLIENT) as session,
     ):
         service = await start(_wrapping(own, upstream_url), database_url, clock=clock)
         try:

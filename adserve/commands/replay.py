@@ -24,7 +24,7 @@ from adserve.domain.ads import Cap
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS
 from adserve.settings import Settings
-from adserve.simulation.caller import Caller, CallRefused
+from adserve.simulation.caller import OUR_CLIENT, Caller, CallRefused
 from adserve.simulation.clock import VirtualClock
 from adserve.simulation.log_catalogue import campaigns_of, set_up
 from adserve.simulation.logs import LogMapping, LogRefused, Malformed, Row, load_mapping, read
@@ -124,7 +124,7 @@ async def _run(
     tally = Tally()
     tally.malformed += log.malformed
     key = await issue_key(service.core, "replay", Scope.FEED, Scope.OPERATOR)
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=OUR_CLIENT) as session:
         caller = Caller(session, service.url, key)
         campaigns = await set_up(
             Api(session, service.url, key),

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
+from adserve.domain.traffic import UNJUDGED, Verdict
 
 
 class EventKind(StrEnum):
@@ -38,8 +39,8 @@ class Outcome(StrEnum):
 class Event(NamedTuple):
     """An event as the recorder takes it: opened, confirmed, not yet settled.
 
-    `outcome` is what is known before the ledger speaks: `late`, `over_cap`, `unbilled_kind`, or `recorded`
-    when it is to be billed. The ledger may turn it into `duplicate` or `over_budget`. It is `accepted` while the counters
+    `outcome` is what is known before the ledger speaks: `late`, `over_cap`, `invalid_traffic`, `unbilled_kind`, or
+    `recorded` when it is to be billed. The ledger may turn it into `duplicate` or `over_budget`. It is `accepted` while the counters
     cannot say whether it counts. `counted_in` is the epoch of the counters that it counts in, if it does: the ledger
     stores it as counted while that is the newest, and has it judged again by those of a newer one.
     """
@@ -51,6 +52,7 @@ class Event(NamedTuple):
     received_at_ms: int
     occurred_at_ms: int | None
     view_ms: int | None
+    verdict: Verdict = UNJUDGED
     counted_in: int | None = None
 
 

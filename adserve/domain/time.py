@@ -9,7 +9,8 @@ Clock = Callable[[], int]
 """Answers the present moment in milliseconds since the epoch; virtual in replays and tests."""
 
 SECOND_MS = 1_000
-HOUR_MS = 3_600 * SECOND_MS
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 
 SECONDS_CACHED_MAX = 1_024

@@ -9,12 +9,14 @@ from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId, at_moment, derived_uuid7s, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
+from adserve.domain.traffic import Source
 from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
+from adserve.metering.traffic import Moments, Traffic
 
 KINDS = {str(kind): kind for kind in EventKind}
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
@@ -30,13 +32,14 @@ class Problem(NamedTuple):
 
 
 class Report(NamedTuple):
-    """An event as it came in. `problems` are what decoding found; any of them refuses it."""
+    """An event as it came in. `problems` are what decoding found; any of them refuses it. `source` goes no further."""
 
     token: str
     kind: str
     occurred_at_ms: int | None = None
     view_ms: int | None = None
     problems: tuple[Problem, ...] = ()
+    source: Source | None = None
 
 
 class Answer(NamedTuple):
@@ -78,6 +81,7 @@ class Intake:
         *,
         hides: Hides,
         may_serve: Callable[[], bool],
+        traffic: Traffic,
     ) -> None:
         self._sealer = sealer
         self._counters = counters
@@ -86,6 +90,7 @@ class Intake:
         self._draw = draw
         self._hides = hides
         self._may_serve = may_serve
+        self._traffic = traffic
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
@@ -113,7 +118,7 @@ class Intake:
                 answers.append(await self._conclude(taken, next(settled)))
         return answers
 
-    async def _judge(self, report: Report, event: UUID, received_at_ms: int) -> Event | Answer:
+    async def _judge(self, report: Report, event_id: UUID, received_at_ms: int) -> Event | Answer:
         """The event with what is known of it before the ledger has seen it; or its refusal."""
         if report.problems:
             return _refused(*report.problems)
@@ -126,23 +131,21 @@ class Intake:
             return _refused(Problem("$.ticket", str(error)))
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
+        event = EventId(at_moment(event_id, at_ms))
+        if at_ms > ticket.expires_at_ms:
+            return Event(event, kind, ticket, Outcome.LATE, at_ms, report.occurred_at_ms, report.view_ms)
+        moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
+        verdict = self._traffic.judge(kind, ticket, moments, report.source)
         return await self._counted(
             Event(
-                EventId(at_moment(event, at_ms)),
-                kind,
-                ticket,
-                Outcome.ACCEPTED,
-                at_ms,
-                report.occurred_at_ms,
-                report.view_ms,
+                event, kind, ticket, Outcome.ACCEPTED, at_ms, report.occurred_at_ms, report.view_ms, verdict
             )
         )
 
     async def _counted(self, event: Event) -> Event:
-        """With what the counters say of it, if they can."""
+        """With what the counters say of it, if they can. Invalid traffic is confirmed as well: it was shown, and what it
+        says must not make room for more."""
         ticket, at_ms = event.ticket, event.received_at_ms
-        if at_ms > ticket.expires_at_ms:
-            return event._replace(outcome=Outcome.LATE)
         if event.kind not in CONFIRMING:
             return rated(event, counts=True, epoch=None)
         epoch = self._counters.epoch
@@ -154,7 +157,11 @@ class Intake:
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        will_charge = settled.outcome is Outcome.ACCEPTED and event.kind == event.ticket.billable
+        will_charge = (
+            settled.outcome is Outcome.ACCEPTED
+            and event.kind == event.ticket.billable
+            and event.verdict.reason is None
+        )
         if (
             settled.outcome is Outcome.RECORDED or will_charge
         ):  # what waits for the counters is to be charged as well
@@ -175,6 +182,8 @@ def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
     """With what is known before the ledger speaks of an event that came in time, and was counted in that epoch."""
     if not counts:
         return event._replace(outcome=Outcome.OVER_CAP)
+    if event.verdict.reason is not None:
+        return event._replace(outcome=Outcome.INVALID_TRAFFIC, counted_in=epoch)
     billable = event.kind == event.ticket.billable
     return event._replace(outcome=Outcome.RECORDED if billable else Outcome.UNBILLED_KIND, counted_in=epoch)
 

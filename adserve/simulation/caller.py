@@ -10,6 +10,8 @@ from msgspec import Struct
 from adserve.domain.slots import NoFill
 
 EVENTS_PER_CALL_MAX = 1_000
+OUR_CLIENT = {"User-Agent": "WhatsApp/2.26.1 A"}
+"""The HTTP library's own name is that of a bot."""
 
 
 class CallRefused(RuntimeError):

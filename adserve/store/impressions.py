@@ -24,6 +24,7 @@ class Filters(NamedTuple):
     platform: str | None
     surface: str | None
     outcome: str | None
+    invalid_reason: str | None
 
 
 class Place(NamedTuple):

@@ -13,6 +13,7 @@ from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import day_of, from_ms, to_ms
+from adserve.domain.traffic import NOWHERE
 from adserve.metering.errors import (
     DayMissing,
     JournalAway,
@@ -230,7 +231,7 @@ def rows_of(events: Iterable[Event]) -> list[tuple[object, ...]]:
 
 
 def _row(event: Event) -> tuple[object, ...]:
-    ticket = event.ticket
+    ticket, (reason, judged_by, origin) = event.ticket, event.verdict
     return (
         ticket.ticket,
         event.kind,
@@ -266,6 +267,12 @@ def _row(event: Event) -> tuple[object, ...]:
         event.view_ms,
         ticket.viewer_cap,
         ticket.viewer_log,
+        reason,
+        judged_by,
+        None if origin == NOWHERE else "\t".join(origin.crawlers),
+        origin.network,
+        origin.address,
+        origin.device,
     )
 
 

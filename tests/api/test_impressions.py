@@ -128,7 +128,7 @@ async def test_a_page_of_the_log_is_read_from_its_index(pools: Pools, service: S
         await connection.execute("SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         after = [from_ms(clock()), None]
-        plan = await connection.fetch("EXPLAIN " + SQL.page, 100, *after, *[None] * 10)
+        plan = await connection.fetch("EXPLAIN " + SQL.page, 100, *after, *[None] * 11)
     text = "\n".join(row[0] for row in plan)
     assert "Index Cond: ((received_at >=" in text
     assert "->  Sort" not in text

@@ -12,6 +12,10 @@ from browser_serving import serve_demo, serve_twin, show_ads_to_everybody
 from browser_twin import Twin
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
+PERSONS_BROWSER = (
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+)
+"""Its own says that nobody sits before it."""
 ARGUMENTS = ("--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage")
 
 
@@ -31,7 +35,9 @@ async def browser() -> AsyncIterator[Browser]:
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """Fails the test when the page throws or its policy blocks something."""
     faults: list[str] = []
-    context = await browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
+    context = await browser.new_context(
+        viewport={"width": 1440, "height": 900}, reduced_motion="reduce", user_agent=PERSONS_BROWSER
+    )
     opened = await context.new_page()
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on("console", lambda message: faults.append(message.text) if _is_fault(message) else None)

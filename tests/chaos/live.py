@@ -23,6 +23,7 @@ from adserve.access.keys import SECRET_BYTES, Scope, new_key
 from adserve.database import installation
 from adserve.database.pools import open_pool
 from adserve.domain.time import from_ms
+from adserve.simulation.caller import OUR_CLIENT
 from adserve.store.keys import Keys
 from adserve.store.media import Media
 
@@ -192,7 +193,7 @@ class Caller:
 
 @asynccontextmanager
 async def calling(live: Live, keys: dict[str, str]) -> AsyncIterator[Caller]:
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
+    async with aiohttp.ClientSession(auto_decompress=False, headers=OUR_CLIENT) as session:
         yield Caller(live.url, session, keys)
 
 

@@ -13,6 +13,7 @@ from aiohttp.test_utils import unused_port
 from commands_run import Adserve, environment, run, words
 
 from adserve.database.pools import Pools
+from adserve.simulation.caller import OUR_CLIENT
 from adserve.store.media import Media
 
 STARTS_WITHIN_S = 60
@@ -61,7 +62,7 @@ async def world(database_url: str, pools: Pools, tmp_path: Path) -> AsyncIterato
     surroundings, url = environment(database_url, home, port=port), f"http://127.0.0.1:{port}"
     media = await Media(home / "media", pools.operator).put(b"not looked into", "image/png", 1080, 1920)
     process = await asyncio.create_subprocess_exec(*words("serve"), env=surroundings)
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=OUR_CLIENT) as session:
         it = World(url, session, partial(run, surroundings), process, media)
         await until(lambda: is_ready(it), STARTS_WITHIN_S)
         yield it

@@ -1,23 +1,29 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from journals import MemoryJournal
 from test_tickets import KEY, make_ticket
 from world import NOW_MS
 
-from adserve.domain.events import EventKind, Outcome
+from adserve.domain.events import Event, EventKind, Outcome
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
+from adserve.domain.traffic import UNJUDGED, Rules, Source
 from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.limits.purses import Lease
 from adserve.metering.errors import JournalAway, RecorderUnavailable
-from adserve.metering.intake import Answer, Intake, Problem, Report
+from adserve.metering.intake import Answer, Intake, Problem, Report, rated
+from adserve.metering.networks import NO_NETWORKS
+from adserve.metering.origins import Origins
+from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
+from adserve.metering.traffic import Traffic
 
 BILLED = Money(2_500, "USD")
 SEALER = Sealer([KEY])
@@ -53,6 +59,7 @@ class Setting:
         self.hides = Hides()
         self.recorder = Recorder(self.journal)
         self.alone = True
+        self.traffic = Traffic(Origins(Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))))
         self.intake = Intake(
             SEALER,
             self.counters,
@@ -61,6 +68,7 @@ class Setting:
             lambda: 42,
             hides=self.hides,
             may_serve=lambda: self.alone,
+            traffic=self.traffic,
         )
 
     async def take(self, *reports: Report, at_ms: int = NOW_MS + 1_000) -> list[Answer]:
@@ -95,6 +103,45 @@ async def test_the_first_outcome_that_holds_decides(setting: Setting) -> None:
     over, unbilled = await setting.take(report("view", chance=200), report("click", chance=200))
     assert over.outcome is Outcome.OVER_CAP
     assert unbilled.outcome is Outcome.UNBILLED_KIND
+
+
+async def test_invalid_traffic_has_its_place_among_the_outcomes(setting: Setting) -> None:
+    """Behind `over_cap`, before `unbilled_kind`; it is confirmed and hides like any other, and draws on no lease."""
+    setting.traffic.use(1, Rules(), NO_NETWORKS)
+    late_ms, bot = NOW_MS + HOUR_MS + 1, Source("Googlebot/2.1")
+    outcomes = [
+        one.outcome
+        for one in await setting.take(
+            *(
+                report(kind)._replace(source=bot)
+                for kind in ("impression", "impression", "view", "click", "hide")
+            )
+        )
+    ]
+    assert outcomes == [Outcome.INVALID_TRAFFIC, Outcome.DUPLICATE, *[Outcome.INVALID_TRAFFIC] * 3]
+    assert (len(setting.counters.confirmed), len(setting.counters.hidden)) == (3, 1)
+    setting.counters.fits = False
+    (over,) = await setting.take(report(chance=100)._replace(source=bot))
+    (late,) = await setting.take(report(chance=200)._replace(source=bot), at_ms=late_ms)
+    assert (over.outcome, late.outcome) == (Outcome.OVER_CAP, Outcome.LATE)
+    verdicts = [event.verdict for event in setting.journal.stored.values()]
+    assert [verdict.rules for verdict in verdicts] == [1] * 5 + [None]
+
+
+async def test_the_verdict_waits_with_an_event_that_the_counters_cannot_judge(setting: Setting) -> None:
+    setting.traffic.use(1, Rules(), NO_NETWORKS)
+    setting.counters.away = CountersAway("down")
+    (answer,) = await setting.take(report()._replace(source=Source("Googlebot/2.1")))
+    assert answer.outcome is Outcome.ACCEPTED
+    (waiting,) = setting.journal.stored.values()
+    kept = msgspec.msgpack.decode(msgspec.msgpack.encode(waiting), type=Event)
+    assert kept == waiting
+    assert rated(kept.ticket, kept.kind, kept.verdict, counts=True) is Outcome.INVALID_TRAFFIC
+    assert rated(kept.ticket, kept.kind, kept.verdict, counts=False) is Outcome.OVER_CAP
+    before = msgspec.msgpack.decode(
+        msgspec.msgpack.encode(waiting[:-1]), type=Event
+    )  # as a release before kept it
+    assert before == waiting._replace(verdict=UNJUDGED)
 
 
 async def test_an_event_at_the_very_expiry_is_in_time(setting: Setting) -> None:

@@ -21,8 +21,11 @@ from adserve.limits.leases import LeaseBook
 from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Intake, Report
+from adserve.metering.origins import Origins
+from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
+from adserve.metering.traffic import Traffic
 
 WINDOW_MS = 60 * SECOND_MS
 TICKET_TTL_MS = 300 * SECOND_MS
@@ -82,6 +85,7 @@ class Viewer:
             lambda: self._chance.getrandbits(128),
             hides=Hides(),
             may_serve=lambda: True,
+            traffic=Traffic(Origins(Pseudonyms())),
         )
         self._to_report: list[Ticket] = []
         self._now_ms = NOW_MS

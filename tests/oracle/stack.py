@@ -17,8 +17,11 @@ from adserve.domain.time import DAY_MS
 from adserve.limits.hides import Hides
 from adserve.limits.leases import Lease, LeaseBook
 from adserve.metering.intake import Intake
+from adserve.metering.origins import Origins
+from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
+from adserve.metering.traffic import Traffic
 from adserve.prediction.prior import Prior
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, View
@@ -108,7 +111,10 @@ async def serving(
         return chance.getrandbits(128)
 
     parts = Parts(view, turning, hides, book, SEALER, lambda: True)
-    intake = Intake(SEALER, turning, book, recorder, draw, hides=hides, may_serve=lambda: True)
+    traffic = Traffic(Origins(Pseudonyms()))  # without rules: here a viewer sees more than a person could
+    intake = Intake(
+        SEALER, turning, book, recorder, draw, hides=hides, may_serve=lambda: True, traffic=traffic
+    )
     writing = asyncio.create_task(recorder.run())
     try:
         yield Stack(Slots(parts, clock, draw, Bounds()), intake, book)

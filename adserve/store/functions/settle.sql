@@ -6,6 +6,9 @@
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
 -- second reads of the lease and of the first one's events is committed.
 --
+-- Of a viewer who was erased after the ticket was issued, or who is not named, no keys are stored. Where the books of a
+-- ticket's day are closed, the trigger of its partition passes the event over: it is `late`.
+--
 -- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
 --
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
@@ -19,6 +22,7 @@ AS $$
 DECLARE
   v_first_day date;
   v_last_day date;
+  v_transaction bigint;
   v_stored bigint[];
   v_beyond bigint[];
   v_told integer;
@@ -26,6 +30,10 @@ BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
   SELECT date '1970-01-01' + (min(issued_at_ms) / 86400000)::integer, date '1970-01-01' + (max(issued_at_ms) / 86400000)::integer
   INTO v_first_day, v_last_day FROM unnest(p_events);
+
+  IF EXISTS (SELECT FROM unnest(p_events) WHERE outcome = 'recorded') THEN
+    v_transaction := nextval('transactions_id_seq');
+  END IF;
 
   PERFORM FROM leases WHERE id = ANY (ARRAY(SELECT lease_id FROM unnest(p_events) WHERE outcome = 'recorded'))
   ORDER BY id FOR NO KEY UPDATE;
@@ -56,28 +64,38 @@ BEGIN
       issued_day, ticket_id, kind, event_id, outcome, billed_micros, price_micros, currency, billable, bid_model,
       decision_id, advertiser_id, campaign_id, ad_id, creative_id, revision, lease_id, budget_day, epoch, surface,
       country, platform, position, propensity, model, catalogue_version, rules_version, arm, labels, issued_at,
-      expires_at, received_at, occurred_at, view_ms)
+      expires_at, received_at, occurred_at, view_ms, invalid_reason, traffic_rules, transaction_id)
     SELECT
       issued_day, ticket_id, kind, event_id, rating, CASE rating WHEN 'recorded' THEN price_micros ELSE 0 END,
       price_micros, currency, billable, bid_model, decision_id, advertiser_id, campaign_id, ad_id, creative_id,
       revision, lease_id, date '0001-01-01' + (budget_day - 1), epoch, surface, country, platform, position,
       propensity, model, catalogue_version, rules_version, arm, string_to_array(labels, ','),
       to_timestamp(issued_at_ms / 1000::float8), to_timestamp(expires_at_ms / 1000::float8),
-      to_timestamp(received_at_ms / 1000::float8), to_timestamp(occurred_at_ms / 1000::float8), view_ms
+      to_timestamp(received_at_ms / 1000::float8), to_timestamp(occurred_at_ms / 1000::float8), view_ms,
+      CASE rating WHEN 'invalid_traffic' THEN invalid_reason END, traffic_rules, CASE rating WHEN 'recorded' THEN v_transaction END
     FROM given JOIN (SELECT ordinality, rating FROM rated) AS r USING (ordinality) ORDER BY issued_day, ticket_id, kind
     ON CONFLICT DO NOTHING
-    RETURNING issued_day, ticket_id, event_id, kind, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
-              lease_id, received_at
+    RETURNING issued_day, ticket_id, event_id, kind, outcome, billed_micros, price_micros, billable, currency, advertiser_id,
+              campaign_id, ad_id, lease_id, issued_at, received_at
   ), news AS MATERIALIZED (
-    SELECT r.ordinality, s.issued_day, s.ticket_id, s.outcome, r.viewer_cap, r.viewer_log FROM stored s JOIN rated r USING (event_id)
+    SELECT r.ordinality, s.issued_day, s.ticket_id, s.kind, s.outcome, r.viewer_cap, r.viewer_log,
+           r.viewer_cap <> '' AND ((SELECT NOT EXISTS (SELECT FROM erasures)) OR NOT EXISTS (
+             SELECT FROM erasures e WHERE e.tombstone = sha256(r.viewer_cap) AND (e.cut_at IS NULL OR s.issued_at < e.cut_at))) AS known
+    FROM stored s JOIN rated r USING (event_id)
   ), known_to_caps AS (
-    INSERT INTO viewer_caps SELECT issued_day, ticket_id, viewer_cap FROM news ORDER BY 1, 2 ON CONFLICT DO NOTHING
+    INSERT INTO viewer_caps SELECT issued_day, ticket_id, viewer_cap FROM news WHERE known ORDER BY 1, 2 ON CONFLICT DO NOTHING
   ), known_to_log AS (
-    INSERT INTO viewer_log SELECT issued_day, ticket_id, viewer_log FROM news ORDER BY 1, 2 ON CONFLICT DO NOTHING
+    INSERT INTO viewer_log SELECT issued_day, ticket_id, viewer_log FROM news WHERE known ORDER BY 1, 2 ON CONFLICT DO NOTHING
+  ), known_origins AS (
+    INSERT INTO event_origins (issued_day, ticket_id, kind, crawlers, network, address, device)
+    SELECT n.issued_day, n.ticket_id, n.kind, string_to_array(g.crawlers, E'\t'), g.network::cidr, g.address, g.device
+    FROM given g JOIN news n USING (ordinality)
+    WHERE g.crawlers IS NOT NULL AND n.known ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING
   ), counted AS (
     INSERT INTO rollup_deltas
     SELECT date_bin('1 hour', received_at, timestamptz 'epoch'), advertiser_id, campaign_id, ad_id, currency, kind, outcome,
-           count(*), sum(billed_micros)
+           count(*), sum(billed_micros),
+           sum(CASE WHEN outcome = 'invalid_traffic' AND kind = billable THEN price_micros ELSE 0 END)
     FROM stored GROUP BY 1, 2, 3, 4, 5, 6, 7
   ), charged AS (
     SELECT advertiser_id, campaign_id, lease_id, currency, sum(billed_micros) AS micros
@@ -85,8 +103,8 @@ BEGIN
   ), captured AS (
     UPDATE leases SET captured_micros = captured_micros + c.micros FROM charged c WHERE leases.id = c.lease_id
   ), entry AS (
-    INSERT INTO transactions (kind, reference, at)
-    SELECT 'settle', 'events', max(received_at) FROM stored HAVING EXISTS (SELECT FROM charged)
+    INSERT INTO transactions (id, kind, reference, at) OVERRIDING SYSTEM VALUE
+    SELECT v_transaction, 'settle', 'events', max(received_at) FROM stored HAVING EXISTS (SELECT FROM charged)
     RETURNING id
   ), posted AS (
     INSERT INTO postings (transaction_id, account_id, campaign_id, lease_id, micros, currency)
@@ -106,17 +124,18 @@ BEGIN
   -- A statement of its own sees what a concurrent batch has committed under our keys meanwhile.
   IF cardinality(v_stored) < cardinality(p_events) THEN
     RETURN QUERY
-    SELECT g.ordinality, e.event_id, 'duplicate'
-    FROM unnest(p_events) WITH ORDINALITY AS g,
-    LATERAL (SELECT event_id FROM events
+    SELECT g.ordinality, e.event_id, CASE WHEN e.event_id IS NULL THEN 'late' ELSE 'duplicate' END
+    FROM unnest(p_events) WITH ORDINALITY AS g
+    LEFT JOIN LATERAL (SELECT event_id FROM events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day
              UNION ALL
              SELECT event_id FROM pending_events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind
-             LIMIT 1) AS e
-    WHERE NOT EXISTS (SELECT FROM unnest(v_stored) AS n WHERE n = g.ordinality);
+             LIMIT 1) AS e ON true
+    WHERE NOT EXISTS (SELECT FROM unnest(v_stored) AS n WHERE n = g.ordinality)
+      AND (e.event_id IS NOT NULL OR date '1970-01-01' + (g.issued_at_ms / 86400000)::integer IN (SELECT day FROM closed_days));
     GET DIAGNOSTICS v_told = ROW_COUNT;
     IF cardinality(v_stored) + v_told < cardinality(p_events) THEN
       RAISE EXCEPTION 'the first event of a key went away' USING ERRCODE = 'serialization_failure';

@@ -48,8 +48,8 @@ DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
 
 -- name: click_counts
 SELECT ad_id,
-       sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap')) AS impressions,
-       sum(events) FILTER (WHERE kind = 'click' AND outcome <> 'late') AS clicks
+       sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')) AS impressions,
+       sum(events) FILTER (WHERE kind = 'click' AND outcome NOT IN ('late', 'invalid_traffic')) AS clicks
 FROM rollup_deltas WHERE hour >= $1 GROUP BY ad_id;
 
 -- name: hide_counts

@@ -4,7 +4,7 @@
 SELECT event_id AS event, ticket_id AS ticket, decision_id AS decision, kind, outcome, received_at, occurred_at,
        issued_at, advertiser_id AS advertiser, campaign_id AS campaign, ad_id AS ad, creative_id AS creative, revision,
        surface, country, platform, position, view_ms, price_micros, billed_micros, currency, billable, bid_model,
-       budget_day, model, propensity, catalogue_version, rules_version, arm
+       budget_day, model, propensity, catalogue_version, rules_version, arm, invalid_reason, traffic_rules
 FROM events
 WHERE received_at >= coalesce($5, '-infinity'::timestamptz)
   AND received_at < coalesce($6, 'infinity'::timestamptz)
@@ -17,5 +17,6 @@ WHERE received_at >= coalesce($5, '-infinity'::timestamptz)
   AND ($11::text IS NULL OR platform = $11)
   AND ($12::text IS NULL OR surface = $12)
   AND ($13::text IS NULL OR outcome = $13)
+  AND ($14::text IS NULL OR invalid_reason = $14)
 ORDER BY received_at, event_id
 LIMIT $1
