@@ -8,6 +8,8 @@
 --
 -- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
 --
+-- An event of a day whose books are closed is not stored: it is `late`.
+--
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
 -- OFFSET 0 have it look up each key in the index all the same.
 CREATE OR REPLACE FUNCTION settle(
@@ -27,6 +29,8 @@ AS $$
 DECLARE
   v_first_day date;
   v_last_day date;
+  v_closed_day date;
+  v_transaction bigint := CASE WHEN 'recorded' = ANY (p_outcome) THEN nextval('transactions_id_seq') END;
   v_leases leases[];
   v_ordinals bigint[];
   v_outcomes text[];
@@ -37,8 +41,9 @@ DECLARE
   v_logs bytea[];
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
-  SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer
-  INTO v_first_day, v_last_day FROM unnest(p_issued_at_ms) AS given (m);
+  SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer,
+         coalesce((SELECT max(day) FROM closed_days), '-infinity')
+  INTO v_first_day, v_last_day, v_closed_day FROM unnest(p_issued_at_ms) AS given (m);
 
   SELECT array_agg(locked) INTO v_leases FROM (
     SELECT * FROM leases
@@ -63,7 +68,8 @@ BEGIN
   ), fresh AS (
     SELECT DISTINCT ON (issued_day, ticket_id, kind) *
     FROM given
-    WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
+    WHERE issued_day > v_closed_day
+      AND NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
                       AND e.kind = given.kind AND e.issued_day BETWEEN v_first_day AND v_last_day OFFSET 0)
       AND NOT EXISTS (SELECT FROM pending_events p WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id
                       AND p.kind = given.kind OFFSET 0)
@@ -81,7 +87,7 @@ BEGIN
       issued_day, ticket_id, kind, event_id, outcome, billed_micros, price_micros, currency, billable, bid_model,
       decision_id, advertiser_id, campaign_id, ad_id, creative_id, revision, lease_id, budget_day, epoch, surface,
       country, platform, position, propensity, model, catalogue_version, rules_version, arm, labels, issued_at,
-      expires_at, received_at, occurred_at, view_ms)
+      expires_at, received_at, occurred_at, view_ms, transaction_id)
     SELECT
       issued_day, ticket_id, kind, event_id, rating, CASE rating WHEN 'recorded' THEN price_micros ELSE 0 END,
       price_micros, currency, billable, bid_model, decision_id, advertiser_id, campaign_id, ad_id, creative_id,
@@ -89,7 +95,7 @@ BEGIN
       propensity, model, catalogue_version, rules_version, arm, string_to_array(labels, ','),
       timestamptz 'epoch' + issued_at_ms * interval '1 ms', timestamptz 'epoch' + expires_at_ms * interval '1 ms',
       timestamptz 'epoch' + received_at_ms * interval '1 ms', timestamptz 'epoch' + occurred_at_ms * interval '1 ms',
-      view_ms
+      view_ms, CASE rating WHEN 'recorded' THEN v_transaction END
     FROM rated ORDER BY issued_day, ticket_id, kind
     ON CONFLICT DO NOTHING
     RETURNING issued_day, ticket_id, kind, outcome, billed_micros, currency, advertiser_id, campaign_id, ad_id,
@@ -105,8 +111,8 @@ BEGIN
   ), captured AS (
     UPDATE leases SET captured_micros = captured_micros + c.micros FROM charged c WHERE leases.id = c.lease_id
   ), entry AS (
-    INSERT INTO transactions (kind, reference, at)
-    SELECT 'settle', 'events', max(received_at) FROM stored HAVING EXISTS (SELECT FROM charged)
+    INSERT INTO transactions (id, kind, reference, at) OVERRIDING SYSTEM VALUE
+    SELECT v_transaction, 'settle', 'events', max(received_at) FROM stored HAVING EXISTS (SELECT FROM charged)
     RETURNING id
   ), posted AS (
     INSERT INTO postings (transaction_id, account_id, campaign_id, lease_id, micros, currency)
@@ -135,17 +141,18 @@ BEGIN
   -- A statement of its own sees what a concurrent batch has committed under our keys meanwhile.
   IF cardinality(v_ordinals) IS DISTINCT FROM cardinality(p_ticket_id) THEN
     RETURN QUERY
-    SELECT g.ordinal, e.event_id, 'duplicate', 0::bigint
-    FROM unnest(p_issued_at_ms, p_ticket_id, p_kind) WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, ordinal),
-    LATERAL (SELECT event_id FROM events
+    SELECT g.ordinal, e.event_id, CASE WHEN e.event_id IS NULL THEN 'late' ELSE 'duplicate' END, 0::bigint
+    FROM unnest(p_issued_at_ms, p_ticket_id, p_kind) WITH ORDINALITY AS g (issued_at_ms, ticket_id, kind, ordinal)
+    LEFT JOIN LATERAL (SELECT event_id FROM events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day
              UNION ALL
              SELECT event_id FROM pending_events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind
-             LIMIT 1) AS e
-    WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal);
+             LIMIT 1) AS e ON true
+    WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal)
+      AND (e.event_id IS NOT NULL OR date '1970-01-01' + (g.issued_at_ms / 86400000)::integer <= (SELECT max(day) FROM closed_days));
   END IF;
 END $$;
 REVOKE ALL ON FUNCTION settle FROM PUBLIC;
