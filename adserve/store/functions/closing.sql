@@ -81,3 +81,26 @@ BEGIN
   RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION close_day FROM PUBLIC;
+
+-- Drops the events of a closed day, when they are no partition any more and still what their closing entries say: after this
+-- nothing else can prove them.
+CREATE OR REPLACE FUNCTION drop_closed_day(p_day date) RETURNS void
+LANGUAGE plpgsql SET search_path = adserve, pg_temp AS $$
+DECLARE
+  v_table text := to_char(p_day, '"events_"YYYYMMDD');
+BEGIN
+  IF NOT EXISTS (SELECT FROM closed_days WHERE day = p_day AND hash = closing_hash(p_day)) OR EXISTS (
+    (SELECT * FROM closing_entries_of(p_day) EXCEPT
+     SELECT advertiser_id, campaign_id, currency, events, billed_micros, hash FROM closing_entries WHERE day = p_day)
+    UNION ALL
+    (SELECT advertiser_id, campaign_id, currency, events, billed_micros, hash FROM closing_entries WHERE day = p_day
+     EXCEPT SELECT * FROM closing_entries_of(p_day))
+  ) THEN
+    RAISE EXCEPTION 'the closing entries of % do not stand for its events', p_day USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  IF EXISTS (SELECT FROM pg_inherits WHERE inhrelid = v_table::regclass) THEN
+    RAISE EXCEPTION '% is still a partition', v_table USING ERRCODE = 'integrity_constraint_violation';
+  END IF;
+  EXECUTE format('DROP TABLE %I', v_table);
+END $$;
+REVOKE ALL ON FUNCTION drop_closed_day FROM PUBLIC;

@@ -1,0 +1,97 @@
+"""Closes the books of old days, and takes their events out of the log: an entry stands for them before they go."""
+
+import asyncio
+import gzip
+import os
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+
+import asyncpg
+
+from adserve.store.errors import StoreError
+from adserve.store.statements import load
+
+SQL = load("closing")
+
+DAYS_AT_ONCE = 10
+TIMEOUT_S = 3_600.0
+
+
+class NotExported(StoreError):
+    """A day's file has not all of its events."""
+
+
+class Closing:
+    """Needs a pool of adserve_owner. Every step is safe to repeat, and beside other processes."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def close_before(self, first_kept: date, at: datetime) -> str | None:
+        """Closes the oldest open days, some at a time and in order. Answers what the first that stays open waits for."""
+        for (day,) in await self._pool.fetch(SQL.open_before, first_kept, DAYS_AT_ONCE):
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(SQL.be_patient)
+                waits_for = await connection.fetchval(SQL.close, day, at, timeout=TIMEOUT_S)
+            if waits_for is not None:
+                return f"{day}: {waits_for}"
+        return None
+
+    async def detach(self) -> None:
+        """Makes the closed days' partitions tables of their own. Whoever reads or writes events goes on meanwhile."""
+        for (statement,) in await self._pool.fetch(SQL.to_detach):
+            async with self._pool.acquire() as connection:
+                await connection.execute(SQL.wait_briefly)
+                await connection.execute(statement)  # outside of a transaction, as it takes two
+
+    async def drop_detached(self) -> None:
+        for day, _, _ in await self._pool.fetch(SQL.detached):
+            await self._drop(day)
+
+    async def export_detached(self, folder: Path) -> None:
+        """Writes each detached day into a file, and drops it when that is on disk."""
+        for day, name, events in await self._pool.fetch(SQL.detached):
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            await self._export(name, events, folder / f"{name}.csv.gz")
+            await self._drop(day)
+
+    async def _drop(self, day: date) -> None:
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(SQL.be_patient)
+            await connection.execute(SQL.drop, day, timeout=TIMEOUT_S)
+
+    async def _export(self, name: str, events: int, path: Path) -> None:
+        part = path.with_suffix(".part")
+        with gzip.open(part, "wb") as file:
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(SQL.be_patient)
+                status = await connection.copy_from_table(
+                    name,
+                    schema_name="adserve",
+                    output=_in_a_thread(file.write),
+                    format="csv",
+                    header=True,
+                    timeout=TIMEOUT_S,
+                )
+        if status != f"COPY {events}":
+            raise NotExported(f"{name} has {events} events, and its file another number: {status}")
+        await asyncio.to_thread(_put_in_place, part, path)
+
+
+def _in_a_thread(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    async def compress(chunk: bytes) -> None:
+        await asyncio.to_thread(write, chunk)
+
+    return compress
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
