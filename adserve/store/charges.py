@@ -34,4 +34,4 @@ async def charged(connection: Connection, event: UUID) -> Charged:
     postings = await connection.fetch(
         SQL.postings, stored["transaction_id"], stored["lease_id"], stored["campaign_id"]
     )
-    return Charged(stored, lease, postings)
+    return Charged(dict(stored), lease, postings)
