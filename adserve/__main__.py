@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train the relevance model from a log or from recorded events",
     "reconcile": "derive every balance again from the events; exit 1 on any difference",
     "explain": "show a recorded decision and make it again; exit 1 when it is not the same",
+    "charge": "show what an event was charged and rate it again; exit 1 when it is not the same",
     "keys": "issue, list and revoke API keys",
     "migrate": "bring the database to the newest schema",
 }

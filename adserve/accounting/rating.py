@@ -36,4 +36,6 @@ def rate_again(event: RatedEvent) -> Rating:
         return Rating(Outcome.UNBILLED_KIND, 0, f"its ticket bills the {event.billable}")
     if event.outcome is Outcome.OVER_BUDGET:
         return Rating(Outcome.OVER_BUDGET, 0, "its lease had not enough left")
-    return Rating(Outcome.RECORDED, event.price_micros, "it is what its ticket bills, at the price sealed in it")
+    return Rating(
+        Outcome.RECORDED, event.price_micros, "it is what its ticket bills, at the price sealed in it"
+    )

@@ -2,7 +2,6 @@
 are closed and retired."""
 
 import logging
-from typing import TYPE_CHECKING
 
 from prometheus_client import Gauge
 

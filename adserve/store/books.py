@@ -8,7 +8,6 @@ import asyncpg
 
 from adserve.accounting.reconciliation import DIFFERENCES_KEPT_MAX, Difference, Reconciliation
 from adserve.domain.time import from_ms, to_ms
-from adserve.store.errors import Missing
 from adserve.store.statements import load
 
 SQL = load("books")
@@ -84,9 +83,7 @@ async def newest(connection: Any) -> Night | None:
     if row is None:
         return None
     started_at, finished_at, *figures, differences = row
-    found = tuple(
-        Difference(**difference | {"key": tuple(difference["key"])}) for difference in differences
-    )
+    found = tuple(Difference(**difference | {"key": tuple(difference["key"])}) for difference in differences)
     return Night(to_ms(started_at), to_ms(finished_at), Reconciliation(*figures, found))
 
 

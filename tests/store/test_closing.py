@@ -54,7 +54,9 @@ async def live(world: World) -> int:
     lease = await world.lease(50_000)
     both = [world.event(old(world, lease)), world.event(young(world, lease))]
     await world.journal.settle(both)
-    await world.journal.settle([world.event(old(world, lease)), world.event(old(world, lease), "click", Outcome.UNBILLED_KIND)])
+    await world.journal.settle(
+        [world.event(old(world, lease)), world.event(old(world, lease), "click", Outcome.UNBILLED_KIND)]
+    )
     await world.journal.settle([world.event(young(world, lease))])
     await Rollups(world.pools.recorder).compact()
     return lease
@@ -133,7 +135,9 @@ async def test_a_falsified_closing_is_found_when_the_events_are_gone(
     await vandal.execute(FALSIFIED[falsified])
     await vandal.close()
     differences = (await books(world)).differences
-    assert "2026-01-01" in {str(difference.key[0]) for difference in differences if "clos" in difference.check}
+    assert "2026-01-01" in {
+        str(difference.key[0]) for difference in differences if "clos" in difference.check
+    }
 
 
 async def test_events_that_change_behind_their_closing_entry_are_found_and_not_dropped(
