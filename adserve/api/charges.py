@@ -1,5 +1,6 @@
 """GET /v1/charges/{event}: what an event was charged, why, and where the money went."""
 
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -133,19 +134,22 @@ def shown(charge: Charged, pricing: Pricing | None) -> ChargeShown:
         Versions(row["rules_version"], row["catalogue_version"], row["model"]),
         RatingShown(again.outcome, money(again.billed_micros), again.reason, same and priced_alike),
         pricing,
-        charge.lease
-        and LeaseShown(
-            charge.lease["id"],
-            charge.lease["budget_day"],
-            money(charge.lease["granted_micros"]),
-            money(charge.lease["captured_micros"]),
-            charge.lease["opened_at"],
-            charge.lease["closed_at"],
-        ),
+        None if charge.lease is None else _lease(charge.lease, money),
         [
             PostingShown(each["transaction_id"], each["account"], Signed(each["micros"], each["currency"]))
             for each in charge.postings
         ],
+    )
+
+
+def _lease(lease: Row, money: Callable[[int], Signed]) -> LeaseShown:
+    return LeaseShown(
+        lease["id"],
+        lease["budget_day"],
+        money(lease["granted_micros"]),
+        money(lease["captured_micros"]),
+        lease["opened_at"],
+        lease["closed_at"],
     )
 
 

@@ -100,7 +100,8 @@ async def _reconciled(connection: Any, progress: Progress, found: Found) -> Reco
         progress(done, len(steps))
     volume = await connection.fetch(SQL.volume, timeout=TIMEOUT_S)
     compared = await connection.fetchval(SQL.compared, timeout=TIMEOUT_S)
-    differing, kept = 0, []
+    differing = 0
+    kept: list[Difference] = []
     async for name, key, derived, booked in connection.cursor(
         SQL.differences, prefetch=DIFFERENCES_A_FETCH, timeout=TIMEOUT_S
     ):
