@@ -8,7 +8,7 @@ from prometheus_client import Gauge
 from adserve.accounting.reconciliation import night_of
 from adserve.background import Task
 from adserve.bootstrap.core import Core
-from adserve.domain.time import DAY_MS, SECOND_MS, day_of, from_ms
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, day_of, from_ms
 from adserve.store.books import Nights
 from adserve.store.closing import Closing
 from adserve.store.rollups import Rollups
@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 COMPACTED_S = 20.0
 RECONCILED_S = 300.0
 RETIRED_S = 3_600.0
+CLOSED_DAYS_S = 60.0
+KNOWN_AFTER_MS = HOUR_MS
+"""After so long every process knows that a day is closed, and its partition may go."""
 DIFFERENCES_LOGGED_MAX = 20
 
 DIFFERENCES = Gauge(
@@ -37,6 +40,7 @@ class Maintenance:
 
     def __init__(self, core: Core) -> None:
         self._settings, self._clock = core.settings, core.clock
+        self._journal = core.journal
         self._rollups = Rollups(core.pools.recorder)
         self._nights = Nights(core.pools.analyst, core.pools.recorder)
         self._closing = Closing(core.pools.owner)
@@ -46,6 +50,7 @@ class Maintenance:
         return (
             Task("roll-ups", self.compact, COMPACTED_S),
             Task("nightly reconciliation", self.reconcile, RECONCILED_S),
+            Task("closed days", self.learn_closed_days, CLOSED_DAYS_S),
             Task("old events", self.retire, RETIRED_S),
         )
 
@@ -72,6 +77,9 @@ class Maintenance:
             DIFFERENCES.set(night.result.differing)
             RECONCILED_AT.set(night.started_at_ms / SECOND_MS)
 
+    async def learn_closed_days(self, _now_ms: int) -> None:
+        await self._journal.learn_closed_days()
+
     async def retire(self, now_ms: int) -> None:
         settings = self._settings
         first_kept = day_of(now_ms - settings.events_kept_days * DAY_MS)
@@ -79,7 +87,7 @@ class Maintenance:
         if waits_for != self._waits_for and waits_for is not None:
             log.warning("an old day stays open", extra={"waits_for": waits_for})
         self._waits_for = waits_for
-        await self._closing.detach()
+        await self._closing.detach(from_ms(now_ms - KNOWN_AFTER_MS))
         match settings.retired_events:
             case "export":
                 await self._closing.export_detached(settings.data_home / "retired")

@@ -82,9 +82,10 @@ async def newest(connection: Any) -> Night | None:
     row = await connection.fetchrow(SQL.newest)
     if row is None:
         return None
-    started_at, finished_at, *figures, differences = row
-    found = tuple(Difference(**difference | {"key": tuple(difference["key"])}) for difference in differences)
-    return Night(to_ms(started_at), to_ms(finished_at), Reconciliation(*figures, found))
+    started_at, finished_at, first_raw_day, events, billed_micros, compared, differing, differences = row
+    found = tuple(Difference(**each | {"key": tuple(each["key"])}) for each in differences)
+    result = Reconciliation(first_raw_day, events, billed_micros, compared, differing, found)
+    return Night(to_ms(started_at), to_ms(finished_at), result)
 
 
 async def _reconciled(connection: Any, progress: Progress, found: Found) -> Reconciliation:

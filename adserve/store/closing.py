@@ -38,9 +38,10 @@ class Closing:
                 return f"{day}: {waits_for}"
         return None
 
-    async def detach(self) -> None:
-        """Makes the closed days' partitions tables of their own. Whoever reads or writes events goes on meanwhile."""
-        for (statement,) in await self._pool.fetch(SQL.to_detach):
+    async def detach(self, closed_until: datetime) -> None:
+        """Makes the partitions of days that were closed by then tables of their own. Whoever reads or writes events goes on
+        meanwhile."""
+        for (statement,) in await self._pool.fetch(SQL.to_detach, closed_until):
             async with self._pool.acquire() as connection:
                 await connection.execute(SQL.wait_briefly)
                 await connection.execute(statement)  # outside of a transaction, as it takes two

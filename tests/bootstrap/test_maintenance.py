@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from world import PRICE_MICROS, World, make_world, superuser
 
 from adserve import settings
-from adserve.bootstrap.maintenance import Maintenance
+from adserve.bootstrap.maintenance import KNOWN_AFTER_MS, Maintenance
 from adserve.bootstrap.service import Service, start
 from adserve.database.pools import Pools
 from adserve.domain.time import DAY_MS
@@ -63,7 +63,12 @@ async def test_old_days_are_exported_and_young_ones_stay(
     assert await world.fetchval("SELECT sum(billed_micros) FROM rollups") == PRICE_MICROS
     await maintenance.retire(core.clock())
     assert await world.fetchval("SELECT count(*) FROM events") == 1
-    await maintenance.retire(core.clock() + core.settings.events_kept_days * DAY_MS)
+    then_ms = core.clock() + core.settings.events_kept_days * DAY_MS
+    await maintenance.retire(then_ms)
+    assert (
+        await world.fetchval("SELECT count(*) FROM events") == 1
+    )  # closed, and known to be so by nobody yet
+    await maintenance.retire(then_ms + KNOWN_AFTER_MS)
     assert await world.fetchval("SELECT count(*) FROM events") == 0
     assert (tmp_path / "retired" / "events_20260101.csv.gz").exists()
 

@@ -8,7 +8,7 @@
 --
 -- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
 --
--- An event of a day whose books are closed is not stored: it is `late`.
+-- Where the books of a ticket's day are closed, the trigger of its partition passes the event over: it is `late`.
 --
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
 -- OFFSET 0 have it look up each key in the index all the same.
@@ -29,7 +29,6 @@ AS $$
 DECLARE
   v_first_day date;
   v_last_day date;
-  v_closed_day date;
   v_transaction bigint := CASE WHEN 'recorded' = ANY (p_outcome) THEN nextval('transactions_id_seq') END;
   v_leases leases[];
   v_ordinals bigint[];
@@ -41,9 +40,8 @@ DECLARE
   v_logs bytea[];
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
-  SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer,
-         coalesce((SELECT max(day) FROM closed_days), '-infinity')
-  INTO v_first_day, v_last_day, v_closed_day FROM unnest(p_issued_at_ms) AS given (m);
+  SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer
+  INTO v_first_day, v_last_day FROM unnest(p_issued_at_ms) AS given (m);
 
   SELECT array_agg(locked) INTO v_leases FROM (
     SELECT * FROM leases
@@ -68,8 +66,7 @@ BEGIN
   ), fresh AS (
     SELECT DISTINCT ON (issued_day, ticket_id, kind) *
     FROM given
-    WHERE issued_day > v_closed_day
-      AND NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
+    WHERE NOT EXISTS (SELECT FROM events e WHERE e.issued_day = given.issued_day AND e.ticket_id = given.ticket_id
                       AND e.kind = given.kind AND e.issued_day BETWEEN v_first_day AND v_last_day OFFSET 0)
       AND NOT EXISTS (SELECT FROM pending_events p WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id
                       AND p.kind = given.kind OFFSET 0)
@@ -152,7 +149,7 @@ BEGIN
                AND kind = g.kind
              LIMIT 1) AS e ON true
     WHERE NOT EXISTS (SELECT FROM unnest(v_ordinals) AS n (ordinal) WHERE n.ordinal = g.ordinal)
-      AND (e.event_id IS NOT NULL OR date '1970-01-01' + (g.issued_at_ms / 86400000)::integer <= (SELECT max(day) FROM closed_days));
+      AND (e.event_id IS NOT NULL OR date '1970-01-01' + (g.issued_at_ms / 86400000)::integer IN (SELECT day FROM closed_days));
   END IF;
 END $$;
 REVOKE ALL ON FUNCTION settle FROM PUBLIC;

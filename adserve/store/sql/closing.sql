@@ -20,7 +20,7 @@ SELECT format('ALTER TABLE adserve.events DETACH PARTITION adserve.%I %s', c.rel
               CASE WHEN i.inhdetachpending THEN 'FINALIZE' ELSE 'CONCURRENTLY' END) AS statement
 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
 JOIN closed_days d ON c.relname = to_char(d.day, '"events_"YYYYMMDD')
-WHERE i.inhparent = 'events'::regclass ORDER BY i.inhdetachpending DESC, d.day
+WHERE i.inhparent = 'events'::regclass AND d.closed_at <= $1 ORDER BY i.inhdetachpending DESC, d.day
 
 -- name: wait_briefly
 SELECT set_config('statement_timeout', '30s', false), set_config('lock_timeout', '10s', false)

@@ -6,6 +6,9 @@ SELECT ordinal, event_id, outcome, billed_micros FROM settle(
   $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
   $26, $27, $28, $29, $30, $31, $32, $33, $34)
 
+-- name: closed_day
+SELECT max(day) FROM closed_days
+
 -- name: quarantine
 WITH kept AS (
   INSERT INTO quarantined_events (ticket_id, kind, event_id, event, error, at) VALUES ($1, $2, $3, $4, $5, $6)
