@@ -43,7 +43,7 @@ class Maintenance:
         self._journal = core.journal
         self._rollups = Rollups(core.pools.recorder)
         self._nights = Nights(core.pools.analyst, core.pools.recorder)
-        self._closing = Closing(core.pools.owner)
+        self._owner = core.pools.owner
         self._waits_for: str | None = None
 
     def tasks(self) -> tuple[Task, ...]:
@@ -83,15 +83,19 @@ class Maintenance:
     async def retire(self, now_ms: int) -> None:
         settings = self._settings
         first_kept = day_of(now_ms - settings.events_kept_days * DAY_MS)
-        waits_for = await self._closing.close_before(first_kept, from_ms(now_ms))
-        if waits_for != self._waits_for and waits_for is not None:
-            log.warning("an old day stays open", extra={"waits_for": waits_for})
-        self._waits_for = waits_for
-        await self._closing.detach(from_ms(now_ms - KNOWN_AFTER_MS))
-        match settings.retired_events:
-            case "export":
-                await self._closing.export_detached(settings.data_home / "retired")
-            case "drop":
-                await self._closing.drop_detached()
-            case "keep":
-                pass
+        async with self._owner.acquire() as connection:
+            closing = Closing(connection)
+            if not await closing.take_turn():
+                return
+            waits_for = await closing.close_before(first_kept, from_ms(now_ms))
+            if waits_for != self._waits_for and waits_for is not None:
+                log.warning("an old day stays open", extra={"waits_for": waits_for})
+            self._waits_for = waits_for
+            await closing.detach(from_ms(now_ms - KNOWN_AFTER_MS))
+            match settings.retired_events:
+                case "export":
+                    await closing.export_detached(settings.data_home / "retired")
+                case "drop":
+                    await closing.drop_detached()
+                case "keep":
+                    pass

@@ -1,5 +1,7 @@
 """GET /v1/reconciliation: what the newest night found, for staff."""
 
+import asyncio
+
 from service import Service
 from world import superuser
 
@@ -14,7 +16,8 @@ async def test_it_tells_the_newest_night_with_its_differences(service: Service, 
     assert (await service.call("GET", path, key="analyst")).status == 404
     nights = Nights(service.pools.analyst, service.pools.recorder)
     service.clock.advance(4 * HOUR_MS)
-    await nights.run(night_of(service.clock(), 3), service.clock)
+    due_ms = night_of(service.clock(), 3)
+    await asyncio.gather(*(nights.run(due_ms, service.clock) for _ in range(3)))  # one of them reconciles
     told = (await service.call("GET", path, key="analyst")).body
     assert (told["exact"], told["differing"], told["differences"]) == (True, 0, [])
     assert told["started_at"] == told["finished_at"] == "2026-01-01T04:00:00Z"

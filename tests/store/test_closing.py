@@ -12,7 +12,6 @@ from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.accounting.reconciliation import Reconciliation
 from adserve.database import partitions
-from adserve.database.pools import Pools, Sizes, open_pools
 from adserve.domain.events import Outcome
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of, from_ms
@@ -29,15 +28,9 @@ AT = from_ms(NOW_MS + 400 * DAY_MS)
 
 
 @pytest.fixture
-async def pools(database_url: str) -> AsyncIterator[Pools]:
-    opened = await open_pools(database_url, sizes=Sizes(owner=2))
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def closing(world: World) -> Closing:
-    return Closing(world.pools.owner)
+async def closing(world: World) -> AsyncIterator[Closing]:
+    async with world.pools.owner.acquire() as connection:
+        yield Closing(connection)
 
 
 def old(world: World, lease: int) -> Ticket:
@@ -270,6 +263,12 @@ async def test_a_detaching_that_was_given_up_is_finished(world: World, closing: 
     await closing.detach(AT)
     assert TABLE not in await attached(world)
     assert (await books(world)).exact
+
+
+async def test_one_process_retires_at_a_time(world: World, closing: Closing) -> None:
+    assert await closing.take_turn()
+    async with world.pools.owner.acquire() as other:
+        assert not await Closing(other).take_turn()
 
 
 async def test_the_price_of_a_closed_day_is_in_its_entry(world: World, closing: Closing) -> None:

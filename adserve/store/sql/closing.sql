@@ -1,6 +1,9 @@
 -- A row of `closed_days` closes the books of the tickets of one UTC day; its events are in `events`, or in a table of their
 -- own that was a partition of it, or gone.
 
+-- name: take_turn
+SELECT pg_try_advisory_lock(hashtextextended('adserve.retirement', 0))
+
 -- name: open_before
 SELECT day FROM (
   SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
