@@ -20,6 +20,10 @@ _PREFIX = "ADSERVE_"
 Positive = Annotated[int, Meta(ge=1)]
 
 
+EVENTS_KEPT_DAYS_MIN = 210
+"""Longer than a hide or a count is held (200 days), and than the longest ticket and the spool last together."""
+
+
 class SettingsError(ValueError):
     """A setting is unknown or has a value that it cannot have; the message names it."""
 
@@ -53,6 +57,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     origins_kept_days: Positive = 60
     networks_path: Path | None = None
     trusted_proxies: str | None = None
+    events_kept_days: Annotated[int, Meta(ge=EVENTS_KEPT_DAYS_MIN)] = 400
+    retired_events: Literal["keep", "export", "drop"] = "keep"
+    reconcile_hour: Annotated[int, Meta(ge=0, le=23)] = 3
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
 

@@ -18,9 +18,6 @@ ALTER TABLE events
   ADD COLUMN traffic_rules integer,
   ADD CHECK ((outcome = 'invalid_traffic') = (invalid_reason IS NOT NULL)) NOT VALID;
 
--- What invalid traffic would have been charged: gross is the sum of it and of `billed_micros`.
-ALTER TABLE rollup_deltas ADD COLUMN invalid_micros bigint NOT NULL DEFAULT 0;
-
 -- Deletable, like the maps to viewers. A row is what is kept of where an event came from: no address, no user agent.
 CREATE TABLE event_origins (
   issued_day  date NOT NULL,

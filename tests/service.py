@@ -17,12 +17,14 @@ from adserve.api.ads import Ads
 from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons, Landings
 from adserve.api.campaigns import Campaigns
+from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.placements import PlacementEncoder
+from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import SlotsApi
@@ -291,6 +293,8 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Impressions(analysts),
         Reports(analysts, clock),
         DecisionsApi(analysts),
+        Charges(analysts),
+        ReconciliationApi(analysts),
     ]
 
 

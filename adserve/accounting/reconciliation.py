@@ -1,53 +1,47 @@
-"""Compares the books with what the events say they must be."""
+"""What comes out when the books are held against what the events say they must be."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from datetime import date
 from typing import NamedTuple
 
-Key = tuple[str | int | None, ...]
-Sums = Mapping[Key, int]
+from adserve.domain.time import DAY_MS, HOUR_MS
 
-
-class Check(NamedTuple):
-    """Something that stands in the books and can be derived a second way. A key that one side lacks is 0 there."""
-
-    name: str
-    derived: Sums
-    booked: Sums
+DIFFERENCES_KEPT_MAX = 1_000
 
 
 class Difference(NamedTuple):
+    """A figure that stands in the books (`booked`) and comes out otherwise when it is derived again."""
+
     check: str
-    key: Key
+    key: tuple[str | None, ...]
     derived: int
     booked: int
 
     def __str__(self) -> str:
-        subject = " ".join("-" if part is None else str(part) for part in self.key)
+        subject = " ".join("-" if part is None else part for part in self.key)
         return f"{self.check} [{subject}]: derived {self.derived}, booked {self.booked}, off by {self.booked - self.derived}"
 
 
 class Reconciliation(NamedTuple):
-    """`compared` counts the figures; `exact` is true when no two differ."""
+    """`compared` counts the figures, `differing` those that differ; `differences` has the first DIFFERENCES_KEPT_MAX.
 
-    compared: int
+    `events` and `billed_micros` (by currency) say how much was looked at: events one by one from `first_raw_day` on,
+    by their closing entries before it.
+    """
+
+    first_raw_day: date | None
     events: int
     billed_micros: Mapping[str, int]
+    compared: int
+    differing: int
     differences: tuple[Difference, ...]
 
     @property
     def exact(self) -> bool:
-        return not self.differences
+        return self.differing == 0
 
 
-def reconcile(checks: list[Check], events: int, billed_micros: Mapping[str, int]) -> Reconciliation:
-    """`events` and `billed_micros` (by currency) say how much was looked at."""
-    compared = sum(len(check.derived.keys() | check.booked.keys()) for check in checks)
-    differences = tuple(difference for check in checks for difference in _differences(check))
-    return Reconciliation(compared, events, billed_micros, differences)
-
-
-def _differences(check: Check) -> Iterator[Difference]:
-    for key in sorted(check.derived.keys() | check.booked.keys(), key=str):
-        derived, booked = check.derived.get(key, 0), check.booked.get(key, 0)
-        if derived != booked:
-            yield Difference(check.name, key, derived, booked)
+def night_of(now_ms: int, hour: int) -> int:
+    """The last moment at which a nightly run was due: `hour` o'clock, UTC."""
+    offset_ms = hour * HOUR_MS
+    return (now_ms - offset_ms) // DAY_MS * DAY_MS + offset_ms

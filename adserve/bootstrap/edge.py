@@ -9,6 +9,7 @@ from adserve.api.ads import Ads
 from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons
 from adserve.api.campaigns import Campaigns
+from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions
 from adserve.api.events import EventsApi
@@ -18,6 +19,7 @@ from adserve.api.feed import Slots as AnySlots
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.placements import PlacementEncoder
+from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
@@ -94,6 +96,8 @@ def operations_of(
         Reports(analysts, clock),
         TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),
         Decisions(analysts),
+        Charges(analysts),
+        ReconciliationApi(analysts),
         _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]

@@ -26,6 +26,7 @@ from adserve.bootstrap.core import (
     tasks_of,
 )
 from adserve.bootstrap.edge import Witness, events_api_of, operations_of, slots_api_of
+from adserve.bootstrap.maintenance import Maintenance
 from adserve.bootstrap.peers import PERIOD_S, Peers
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
@@ -83,7 +84,8 @@ class Service:
         )
         told = () if peers is None else (Task("peers", peers.step, PERIOD_S),)
         self._periodic = Background(
-            (Task("listener", self._listener.step, 1.0), *told, *self._tasks), core.clock
+            (Task("listener", self._listener.step, 1.0), *told, *self._tasks, *Maintenance(core).tasks()),
+            core.clock,
         )
         self._peers = peers
         self._due_ms: dict[str, int] = {}

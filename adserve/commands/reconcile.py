@@ -4,12 +4,15 @@ import argparse
 import asyncio
 import json
 import sys
+from typing import Any
 
-from adserve.accounting.reconciliation import Reconciliation
+from tqdm import tqdm
+
+from adserve.accounting.reconciliation import Difference, Reconciliation
 from adserve.bootstrap.server import database_server
 from adserve.database.pools import open_pool
 from adserve.settings import Settings
-from adserve.store.books import reconciled
+from adserve.store.books import Found, reconciled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,39 +20,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
-    result = asyncio.run(_reconcile(settings))
-    print(_as_json(result) if arguments.json else _as_text(result))  # noqa: T201 - what the command is for
+    if arguments.json:
+        found: list[dict[str, Any]] = []
+        result = asyncio.run(_reconcile(settings, lambda difference: found.append(difference._asdict())))
+        print(json.dumps(_told(result) | {"differences": found}))  # noqa: T201 - what the command is for
+    else:
+        result = asyncio.run(_reconcile(settings, _print_difference))
+        print("\n".join(_lines(result)))  # noqa: T201
     return 0 if result.exact else 1
 
 
-async def _reconcile(settings: Settings) -> Reconciliation:
+async def _reconcile(settings: Settings, found: Found) -> Reconciliation:
     async with database_server(settings, _say) as url:
         pool = await open_pool(url, "adserve_analyst", size=1)
         async with pool:
-            return await reconciled(pool)
+            with tqdm(desc="reconciling", unit="step", disable=None, leave=False) as bar:
+
+                def progress(done: int, steps: int) -> None:
+                    bar.total = steps
+                    bar.update(done - bar.n)
+
+                return await reconciled(pool, progress, found)
 
 
-def _as_text(result: Reconciliation) -> str:
+def _lines(result: Reconciliation) -> list[str]:
     billed = ", ".join(f"{micros:,} {currency}" for currency, micros in result.billed_micros.items())
-    lines = [f"{result.events:,} events, billed micros: {billed or 'none'}"]
-    lines += [str(difference) for difference in result.differences]
-    lines.append(
-        f"{result.compared:,} figures compared, "
-        + ("all exact" if result.exact else f"{len(result.differences)} differ")
-    )
-    return "\n".join(lines)
+    verdict = "all exact" if result.exact else f"{result.differing:,} differ"
+    return [
+        f"{result.events:,} events, billed micros: {billed or 'none'}",
+        f"raw events from {result.first_raw_day or 'no day'} on, closing entries before",
+        f"{result.compared:,} figures compared, {verdict}",
+    ]
 
 
-def _as_json(result: Reconciliation) -> str:
-    return json.dumps(
-        {
-            "exact": result.exact,
-            "events": result.events,
-            "billed_micros": dict(result.billed_micros),
-            "compared": result.compared,
-            "differences": [difference._asdict() for difference in result.differences],
-        }
-    )
+def _told(result: Reconciliation) -> dict[str, Any]:
+    return {
+        "exact": result.exact,
+        "first_raw_day": None if result.first_raw_day is None else result.first_raw_day.isoformat(),
+        "events": result.events,
+        "billed_micros": dict(result.billed_micros),
+        "compared": result.compared,
+        "differing": result.differing,
+    }
+
+
+def _print_difference(difference: Difference) -> None:
+    tqdm.write(str(difference))
 
 
 def _say(message: str) -> None:

@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
     tenant: int = 4
     operator: int = 4
     analyst: int = 4
-    owner: int = 1
+    owner: int = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -64,13 +65,32 @@ class Journal:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._open_from_ms = 0
+
+    async def learn_closed_days(self) -> None:
+        """The database knows of them by itself, as long as their partitions are there."""
+        closed = await self._pool.fetchval(SQL.closed_day)
+        if closed is not None:
+            self._open_from_ms = to_ms(datetime.combine(closed + timedelta(days=1), time(), UTC))
 
     async def settle(self, events: Sequence[Event]) -> list[Settled]:
         """Commits all or none, and answers in order. Raises the journal errors of metering, and no others.
 
         What is only `accepted` is kept among the pending events, and so is all that was counted when some of it was
-        counted by counters that have lost something since.
+        counted by counters that have lost something since. What is of a closed day is `late`, and not stored.
         """
+        if any(event.ticket.issued_at_ms < self._open_from_ms for event in events):
+            timely = [event for event in events if event.ticket.issued_at_ms >= self._open_from_ms]
+            answers = iter(await self._settle_open(timely) if timely else [])
+            return [
+                next(answers)
+                if event.ticket.issued_at_ms >= self._open_from_ms
+                else Settled(event.event, Outcome.LATE, None)
+                for event in events
+            ]
+        return await self._settle_open(events)
+
+    async def _settle_open(self, events: Sequence[Event]) -> list[Settled]:
         try:
             return await self._settle(events)
         except JournalOutdated:

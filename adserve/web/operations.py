@@ -36,6 +36,11 @@ PATH_PARAMETERS = {
         {"type": "string", "format": "uuid"},
         "The decision's id",
     ),
+    "event": PathParameter(
+        "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+        {"type": "string", "format": "uuid"},
+        "The event's id",
+    ),
     "ticket": PathParameter("[^/]+", {"type": "string"}, "A sealed ticket"),
     "sha256": PathParameter("[0-9a-f]{64}", {"type": "string"}, "The SHA-256 of the bytes"),
     "path": PathParameter(".*", {"type": "string"}, "The upstream's own path"),

@@ -17,6 +17,7 @@ PATHS = {
     "{id}": "1",
     "{ticket}": "t",
     "{decision}": DECISION,
+    "{event}": DECISION,
     "{sha256}": "0" * 64,
     "{asset}": "none.js",
     "{path}": "x",

@@ -5,6 +5,19 @@ import pytest
 from world import NOW_MS, World, superuser
 
 from adserve.domain.time import from_ms
+from adserve.store.rollups import Rollups
+
+TABLES = (
+    "events",
+    "postings",
+    "transactions",
+    "leases",
+    "accounts",
+    "budget_uses",
+    "rollup_deltas",
+    "rollups",
+)
+CLOSINGS = ("closed_days", "closing_entries", "closing_figures")
 
 TRANSACTION = "INSERT INTO transactions (kind, reference, at) VALUES ('deposit', 'planted', $1) RETURNING id"
 POSTINGS = "INSERT INTO postings (transaction_id, account_id, micros, currency) SELECT $1, id, $2, $3 FROM accounts WHERE kind = 'cash'"
@@ -13,6 +26,8 @@ POSTINGS = "INSERT INTO postings (transaction_id, account_id, micros, currency) 
 async def settled(world: World) -> None:
     lease = await world.lease(10_000)
     await world.journal.settle([world.event(world.ticket(lease)) for _ in range(2)])
+    await Rollups(world.pools.recorder).compact()
+    await world.journal.settle([world.event(world.ticket(lease))])
 
 
 @pytest.mark.parametrize("table", ["events", "postings", "transactions"])
@@ -37,7 +52,7 @@ async def test_what_happened_is_not_changed_by_its_owner(world: World, database_
 async def test_no_role_of_the_service_writes_money_or_events_itself(world: World, role: str) -> None:
     await settled(world)
     pool = getattr(world.pools, role)
-    for table in ("events", "postings", "transactions", "leases", "accounts", "budget_uses", "rollup_deltas"):
+    for table in TABLES + CLOSINGS:
         column = await world.pools.owner.fetchval(
             "SELECT attname FROM pg_attribute WHERE attrelid = $1::regclass AND attnum = 2", table
         )
@@ -104,7 +119,7 @@ async def seen(world: World, advertiser: int, table: str) -> int:
 
 
 @pytest.mark.parametrize(
-    "table", ["events", "rollup_deltas", "accounts", "leases", "budget_uses", "postings"]
+    "table", ["events", "rollup_deltas", "rollups", "accounts", "leases", "budget_uses", "postings"]
 )
 async def test_a_tenant_sees_its_own_rows_only(world: World, database_url: str, table: str) -> None:
     await settled(world)

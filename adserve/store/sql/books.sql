@@ -1,67 +1,181 @@
--- A row is one figure: a check's name, whether it stands in the books or was derived, what it is of, and how much.
+-- A row of `figures` is one figure: a check's name, whether it stands in the books or was derived, what it is of, and how
+-- much. A figure that is there once is 0 on the other side. The tables that only a reconciliation has go with its transaction.
 
--- name: figures
-WITH billed AS MATERIALIZED (
-  SELECT lease_id, advertiser_id, campaign_id, ad_id, currency, kind, outcome,
-         date_trunc('hour', received_at, 'UTC') AS hour, count(*) AS events, sum(billed_micros) AS micros
-  FROM events GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
-), charged AS (
-  SELECT lease_id, advertiser_id, campaign_id, currency, sum(micros) AS micros
-  FROM billed WHERE outcome = 'recorded' GROUP BY 1, 2, 3, 4
-), lent AS (
-  SELECT advertiser_id, campaign_id, currency, id, budget_day, granted_micros,
-         CASE WHEN closed_at IS NULL THEN granted_micros ELSE coalesce(c.micros, 0) END AS leased_micros,
-         coalesce(c.micros, 0) AS micros
-  FROM leases LEFT JOIN (SELECT lease_id, sum(micros) AS micros FROM charged GROUP BY 1) AS c ON c.lease_id = leases.id
-), posted AS (
-  SELECT a.kind, a.advertiser_id, a.currency, p.campaign_id, p.lease_id, t.kind AS cause, sum(p.micros) AS micros
+-- name: take_snapshot
+-- The lock comes before the snapshot: a day that is retired meanwhile keeps its partition until we are through.
+LOCK TABLE ONLY events IN ACCESS SHARE MODE;
+SET LOCAL statement_timeout = '1h';
+CREATE TEMPORARY TABLE figures (name text, booked boolean, key text[], amount bigint) ON COMMIT DROP;
+CREATE TEMPORARY TABLE billed (
+  hour timestamptz, advertiser_id bigint, campaign_id bigint, ad_id bigint, lease_id bigint, currency text, kind text,
+  outcome text, events bigint, micros bigint, invalid_micros bigint
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE charges (
+  transaction_id bigint, campaign_id bigint, lease_id bigint, currency text, micros bigint
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE charged (
+  lease_id bigint, advertiser_id bigint, campaign_id bigint, currency text, micros bigint
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE lent (
+  lease_id bigint, advertiser_id bigint, campaign_id bigint, currency text, budget_day date, granted_micros bigint,
+  leased_micros bigint, micros bigint
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE posted (
+  account text, advertiser_id bigint, currency text, campaign_id bigint, lease_id bigint, cause text, micros bigint
+) ON COMMIT DROP
+
+-- name: open_days
+SELECT day FROM (
+  SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass
+) AS partitions
+WHERE day > coalesce((SELECT max(day) FROM closed_days), '-infinity') ORDER BY day
+
+-- name: closed_days
+SELECT day FROM closed_days ORDER BY day
+
+-- name: sum_day
+INSERT INTO billed
+SELECT date_trunc('hour', received_at, 'UTC'), advertiser_id, campaign_id, ad_id, lease_id, currency, kind, outcome,
+       count(*), sum(billed_micros), sum(CASE WHEN outcome = 'invalid_traffic' AND kind = billable THEN price_micros ELSE 0 END)
+FROM events WHERE issued_day = $1 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+
+-- name: sum_charges
+INSERT INTO charges
+SELECT transaction_id, campaign_id, lease_id, currency, sum(billed_micros)
+FROM events
+WHERE issued_day = $1 AND outcome = 'recorded'
+  AND transaction_id > coalesce((SELECT max(last_transaction) FROM closed_days), 0)
+GROUP BY 1, 2, 3, 4
+
+-- name: rate_day
+INSERT INTO figures
+SELECT 'tickets billed again', true, ARRAY[ticket_id::text], count(*) - 1 FROM events
+WHERE issued_day = $1 AND outcome = 'recorded' GROUP BY ticket_id HAVING count(*) > 1
+UNION ALL SELECT 'charges not at the sealed price', true, ARRAY[event_id::text], billed_micros - price_micros FROM events
+WHERE issued_day = $1 AND outcome = 'recorded' AND billed_micros <> price_micros
+
+-- name: sum_closed_day
+INSERT INTO billed
+SELECT hour, advertiser_id, campaign_id, ad_id, lease_id, currency, kind, outcome, events, billed_micros, invalid_micros
+FROM closing_figures WHERE day = $1
+
+-- name: check_closed_day
+WITH entries AS (
+  SELECT * FROM closing_entries WHERE day = $1
+), summed AS (
+  SELECT advertiser_id, campaign_id, currency, sum(events) AS events, sum(billed_micros) AS billed_micros
+  FROM closing_figures WHERE day = $1 GROUP BY 1, 2, 3
+), raw AS MATERIALIZED (
+  SELECT * FROM closing_entries_of($1)
+), held_against AS (
+  SELECT advertiser_id, campaign_id, currency, r.hash AS derived, e.hash AS booked
+  FROM raw r FULL JOIN entries e USING (advertiser_id, campaign_id, currency)
+  WHERE to_regclass('adserve.' || to_char($1::date, '"events_"YYYYMMDD')) IS NOT NULL
+)
+INSERT INTO figures
+SELECT 'closing entries: events', false, ARRAY[$1::text, advertiser_id::text, campaign_id::text, currency], events FROM summed
+UNION ALL SELECT 'closing entries: events', true, ARRAY[$1::text, advertiser_id::text, campaign_id::text, currency], events FROM entries
+UNION ALL SELECT 'closing entries: micros', false, ARRAY[$1::text, advertiser_id::text, campaign_id::text, currency], billed_micros FROM summed
+UNION ALL SELECT 'closing entries: micros', true, ARRAY[$1::text, advertiser_id::text, campaign_id::text, currency], billed_micros FROM entries
+UNION ALL SELECT 'closed days: events', false, ARRAY[$1::text], coalesce(sum(events), 0) FROM entries
+UNION ALL SELECT 'closed days: events', true, ARRAY[$1::text], events FROM closed_days WHERE day = $1
+UNION ALL SELECT 'closed days: hash is another', true, ARRAY[$1::text], 1 FROM closed_days WHERE day = $1 AND hash <> closing_hash($1)
+UNION ALL SELECT 'closing entries: hash of the events is another', true, ARRAY[$1::text, advertiser_id::text, campaign_id::text, currency], 1
+  FROM held_against WHERE derived IS DISTINCT FROM booked
+
+-- name: sum_books
+WITH summed AS (
+  INSERT INTO charged SELECT lease_id, advertiser_id, campaign_id, currency, sum(micros) FROM billed
+  WHERE outcome = 'recorded' GROUP BY 1, 2, 3, 4 RETURNING lease_id, micros
+), sums AS (
+  INSERT INTO posted
+  SELECT a.kind, a.advertiser_id, a.currency, p.campaign_id, p.lease_id, t.kind, sum(p.micros)
   FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
   GROUP BY 1, 2, 3, 4, 5, 6
-), money_in AS (
-  SELECT advertiser_id, currency, sum(micros) AS micros FROM posted WHERE cause = 'deposit' AND kind = 'available' GROUP BY 1, 2
 )
-SELECT 'lease captures' AS name, false AS booked, ARRAY[lease_id::text] AS key, sum(micros)::bigint AS amount FROM charged GROUP BY 3
+INSERT INTO lent
+SELECT id, advertiser_id, campaign_id, currency, budget_day, granted_micros,
+       CASE WHEN closed_at IS NULL THEN granted_micros ELSE coalesce(c.micros, 0) END, coalesce(c.micros, 0)
+FROM leases LEFT JOIN (SELECT lease_id, sum(micros) AS micros FROM summed GROUP BY 1) AS c ON c.lease_id = leases.id
+
+-- name: check_leases
+INSERT INTO figures
+SELECT 'lease captures', false, ARRAY[lease_id::text], sum(micros) FROM charged GROUP BY 3
 UNION ALL SELECT 'lease captures', true, ARRAY[id::text], captured_micros FROM leases WHERE captured_micros <> 0
-UNION ALL SELECT 'charges to held by campaign and lease', false, ARRAY[advertiser_id::text, campaign_id::text, lease_id::text, currency], -micros FROM charged
-UNION ALL SELECT 'charges to held by campaign and lease', true, ARRAY[advertiser_id::text, campaign_id::text, lease_id::text, currency], micros
-  FROM posted WHERE cause = 'settle' AND kind = 'held'
-UNION ALL SELECT 'revenue by campaign and lease', false, ARRAY[campaign_id::text, lease_id::text, currency], micros FROM charged
-UNION ALL SELECT 'revenue by campaign and lease', true, ARRAY[campaign_id::text, lease_id::text, currency], micros FROM posted WHERE kind = 'revenue'
-UNION ALL SELECT 'holds by lease', false, ARRAY[id::text, account], granted_micros * sign
-  FROM leases, (VALUES ('held', 1), ('available', -1)) AS side (account, sign)
-UNION ALL SELECT 'holds by lease', true, ARRAY[lease_id::text, kind], micros FROM posted WHERE cause = 'hold'
-UNION ALL SELECT 'returns by lease', false, ARRAY[id::text, account], (granted_micros - leased_micros) * sign
+UNION ALL SELECT 'holds by lease', false, ARRAY[lease_id::text, account], granted_micros * sign
+  FROM lent, (VALUES ('held', 1), ('available', -1)) AS side (account, sign)
+UNION ALL SELECT 'holds by lease', true, ARRAY[lease_id::text, account], micros FROM posted WHERE cause = 'hold'
+UNION ALL SELECT 'returns by lease', false, ARRAY[lease_id::text, account], (granted_micros - leased_micros) * sign
   FROM lent, (VALUES ('held', -1), ('available', 1)) AS side (account, sign) WHERE granted_micros > leased_micros
-UNION ALL SELECT 'returns by lease', true, ARRAY[lease_id::text, kind], micros FROM posted WHERE cause = 'return'
-UNION ALL SELECT 'account balances', false, ARRAY['available', advertiser_id::text, currency], sum(micros) FROM (
-    SELECT advertiser_id, currency, micros FROM money_in
-    UNION ALL SELECT advertiser_id, currency, -leased_micros FROM lent) AS moves GROUP BY 3
-UNION ALL SELECT 'account balances', false, ARRAY['held', advertiser_id::text, currency], sum(leased_micros - micros) FROM lent GROUP BY 3
-UNION ALL SELECT 'account balances', false, ARRAY['revenue', NULL, currency], sum(micros) FROM charged GROUP BY 3
-UNION ALL SELECT 'account balances', false, ARRAY['cash', NULL, currency], -sum(micros) FROM money_in GROUP BY 3
-UNION ALL SELECT 'account balances', true, ARRAY[kind, advertiser_id::text, currency], sum(micros) FROM posted GROUP BY 3
-UNION ALL SELECT 'balances kept for leasing', false, ARRAY[advertiser_id::text, currency], sum(micros) FROM posted WHERE kind = 'available' GROUP BY 3
-UNION ALL SELECT 'balances kept for leasing', true, ARRAY[advertiser_id::text, currency], balance_micros FROM accounts WHERE kind = 'available'
+UNION ALL SELECT 'returns by lease', true, ARRAY[lease_id::text, account], micros FROM posted WHERE cause = 'return'
+UNION ALL SELECT 'leases exceeded', true, ARRAY[lease_id::text], greatest(micros, captured_micros) - granted_micros
+  FROM lent JOIN leases USING (granted_micros) WHERE id = lease_id AND greatest(micros, captured_micros) > granted_micros
 UNION ALL SELECT 'budget uses', false, ARRAY[campaign_id::text, budget_day::text], sum(leased_micros) FROM lent GROUP BY 3
 UNION ALL SELECT 'budget uses', false, ARRAY[campaign_id::text, NULL], sum(leased_micros) FROM lent GROUP BY 3
 UNION ALL SELECT 'budget uses', true, ARRAY[campaign_id::text, budget_day::text], leased_micros FROM budget_uses
 UNION ALL SELECT 'budgets exceeded', true, ARRAY[campaign_id::text, budget_day::text], leased_micros - allowed_micros
   FROM budget_uses WHERE leased_micros > allowed_micros
-UNION ALL SELECT 'leases exceeded', true, ARRAY[id::text], greatest(micros, captured_micros) - granted_micros
-  FROM lent JOIN leases USING (id, granted_micros) WHERE greatest(micros, captured_micros) > granted_micros
-UNION ALL SELECT 'roll-up events', false, ARRAY[hour::text, advertiser_id::text, campaign_id::text, ad_id::text, currency, kind, outcome], sum(events) FROM billed GROUP BY 3
-UNION ALL SELECT 'roll-up events', true, ARRAY[hour::text, advertiser_id::text, campaign_id::text, ad_id::text, currency, kind, outcome], sum(events) FROM rollup_deltas GROUP BY 3
-UNION ALL SELECT 'roll-up micros', false, ARRAY[hour::text, advertiser_id::text, campaign_id::text, ad_id::text, currency, kind, outcome], sum(micros) FROM billed GROUP BY 3
-UNION ALL SELECT 'roll-up micros', true, ARRAY[hour::text, advertiser_id::text, campaign_id::text, ad_id::text, currency, kind, outcome], sum(billed_micros) FROM rollup_deltas GROUP BY 3
+
+-- name: check_charges
+INSERT INTO figures
+SELECT 'charges to held by campaign and lease', false, ARRAY[advertiser_id::text, campaign_id::text, lease_id::text, currency], -micros FROM charged
+UNION ALL SELECT 'charges to held by campaign and lease', true, ARRAY[advertiser_id::text, campaign_id::text, lease_id::text, currency], micros
+  FROM posted WHERE cause = 'settle' AND account = 'held'
+UNION ALL SELECT 'revenue by campaign and lease', false, ARRAY[campaign_id::text, lease_id::text, currency], micros FROM charged
+UNION ALL SELECT 'revenue by campaign and lease', true, ARRAY[campaign_id::text, lease_id::text, currency], micros
+  FROM posted WHERE cause = 'settle' AND account = 'revenue'
+UNION ALL SELECT 'charges by transaction', false, ARRAY[transaction_id::text, account, campaign_id::text, lease_id::text, currency], sum(micros * sign)
+  FROM charges, (VALUES ('held', -1), ('revenue', 1)) AS side (account, sign) GROUP BY 3
+UNION ALL SELECT 'charges by transaction', true, ARRAY[p.transaction_id::text, a.kind, p.campaign_id::text, p.lease_id::text, p.currency], sum(p.micros)
+  FROM postings p JOIN accounts a ON a.id = p.account_id
+  WHERE p.transaction_id IN (SELECT transaction_id FROM charges) GROUP BY 3
 UNION ALL SELECT 'unbalanced transactions', true, ARRAY[transaction_id::text, currency], sum(micros) FROM postings
   GROUP BY transaction_id, currency HAVING sum(micros) <> 0
-UNION ALL SELECT 'tickets billed again', true, ARRAY[ticket_id::text], count(*) - 1 FROM events WHERE outcome = 'recorded'
-  GROUP BY ticket_id HAVING count(*) > 1
-UNION ALL SELECT 'charges not at the sealed price', true, ARRAY[event_id::text], billed_micros - price_micros FROM events
-  WHERE outcome = 'recorded' AND billed_micros <> price_micros
 
--- name: take_time
-SET LOCAL statement_timeout = '1h'
+-- name: check_balances
+WITH paid_in AS (
+  SELECT advertiser_id, currency, sum(micros) AS micros FROM posted WHERE cause = 'deposit' AND account = 'available' GROUP BY 1, 2
+)
+INSERT INTO figures
+SELECT 'account balances', false, ARRAY['available', advertiser_id::text, currency], sum(micros) FROM (
+    SELECT advertiser_id, currency, micros FROM paid_in
+    UNION ALL SELECT advertiser_id, currency, -leased_micros FROM lent) AS moves GROUP BY 3
+UNION ALL SELECT 'account balances', false, ARRAY['held', advertiser_id::text, currency], sum(leased_micros - micros) FROM lent GROUP BY 3
+UNION ALL SELECT 'account balances', false, ARRAY['revenue', NULL, currency], sum(micros) FROM charged GROUP BY 3
+UNION ALL SELECT 'account balances', false, ARRAY['cash', NULL, currency], -sum(micros) FROM paid_in GROUP BY 3
+UNION ALL SELECT 'account balances', true, ARRAY[account, advertiser_id::text, currency], sum(micros) FROM posted GROUP BY 3
+UNION ALL SELECT 'balances kept for leasing', false, ARRAY[advertiser_id::text, currency], sum(micros) FROM posted WHERE account = 'available' GROUP BY 3
+UNION ALL SELECT 'balances kept for leasing', true, ARRAY[advertiser_id::text, currency], balance_micros FROM accounts WHERE kind = 'available'
+
+-- name: check_rollups
+INSERT INTO figures
+SELECT name, false, ARRAY[hour::text, advertiser_id::text, campaign_id::text, ad_id::text, currency, kind, outcome], sum(amount)
+FROM billed, LATERAL (VALUES ('roll-up events', events), ('roll-up micros', micros), ('roll-up invalid micros', invalid_micros)) AS of (name, amount) GROUP BY 1, 3
+UNION ALL
+SELECT name, true, ARRAY[hour::text, advertiser_id::text, campaign_id::text, ad_id::text, currency, kind, outcome], sum(amount)
+FROM rollup_parts, LATERAL (VALUES ('roll-up events', events), ('roll-up micros', billed_micros), ('roll-up invalid micros', invalid_micros)) AS of (name, amount) GROUP BY 1, 3
 
 -- name: volume
-SELECT currency, count(*) AS events, sum(billed_micros)::bigint AS billed_micros FROM events GROUP BY 1 ORDER BY 1
+SELECT currency, sum(events)::bigint AS events, sum(micros)::bigint AS billed_micros FROM billed GROUP BY 1 ORDER BY 1
+
+-- name: compared
+SELECT count(*) FROM (SELECT DISTINCT name, key FROM figures) AS each
+
+-- name: differences
+SELECT name, key, derived, booked FROM (
+  SELECT name, key, coalesce(sum(amount) FILTER (WHERE NOT booked), 0)::bigint AS derived,
+         coalesce(sum(amount) FILTER (WHERE booked), 0)::bigint AS booked
+  FROM figures GROUP BY name, key
+) AS both_sides WHERE derived <> booked ORDER BY name, key
+
+-- name: night_turn
+SELECT pg_try_advisory_xact_lock(hashtextextended('adserve.reconciliation', 0))
+
+-- name: save
+INSERT INTO reconciliations (started_at, finished_at, first_raw_day, events, billed_micros, compared, differing, differences)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+
+-- name: newest
+SELECT started_at, finished_at, first_raw_day, events, billed_micros, compared, differing, differences
+FROM reconciliations ORDER BY started_at DESC LIMIT 1

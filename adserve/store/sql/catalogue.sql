@@ -50,10 +50,10 @@ DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
 SELECT ad_id,
        sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')) AS impressions,
        sum(events) FILTER (WHERE kind = 'click' AND outcome NOT IN ('late', 'invalid_traffic')) AS clicks
-FROM rollup_deltas WHERE hour >= $1 GROUP BY ad_id;
+FROM rollup_parts WHERE hour >= $1 GROUP BY ad_id;
 
 -- name: hide_counts
 SELECT ad_id,
        coalesce(sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')), 0)::bigint,
        coalesce(sum(events) FILTER (WHERE kind IN ('hide', 'report') AND outcome NOT IN ('late', 'invalid_traffic')), 0)::bigint
-FROM rollup_deltas WHERE hour >= $1 AND hour < $2 GROUP BY ad_id;
+FROM rollup_parts WHERE hour >= $1 AND hour < $2 GROUP BY ad_id;

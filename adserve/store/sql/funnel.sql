@@ -77,7 +77,7 @@ FULL JOIN (
   SELECT hour, campaign_id, advertiser_id,
          (sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')))::bigint AS impressions,
          (sum(events) FILTER (WHERE kind = 'click' AND outcome NOT IN ('late', 'invalid_traffic')))::bigint AS clicks
-  FROM rollup_deltas
+  FROM rollup_parts
   WHERE hour >= $4 AND hour < $5 AND ($6::bigint IS NULL OR campaign_id = $6)
     AND (hour, campaign_id) > ($2, $3)
   GROUP BY 1, 2, 3 ORDER BY 1, 2 LIMIT $1

@@ -4,6 +4,9 @@
 -- name: settle
 SELECT ordinal, event_id, outcome FROM believe_epoch($2), settle_batch($1)
 
+-- name: closed_day
+SELECT max(day) FROM closed_days
+
 -- name: quarantine
 WITH kept AS (
   INSERT INTO quarantined_events (ticket_id, kind, event_id, event, error, at) VALUES ($1, $2, $3, $4, $5, $6)

@@ -1,5 +1,5 @@
--- A row of `traffic_rules` is one version of the rules, of `events` one kind of event of one ticket, of `rollup_deltas` what a
--- batch added to an hour.
+-- A row of `traffic_rules` is one version of the rules, of `events` one kind of event of one ticket, of `rollup_parts` a part of
+-- an hour's figures.
 
 -- name: newest
 SELECT revision, rules::text FROM traffic_rules ORDER BY revision DESC, version LIMIT 1
@@ -40,7 +40,7 @@ SELECT date_trunc('day', hour, 'UTC') AS day, campaign_id AS campaign, advertise
        coalesce(sum(events) FILTER (WHERE outcome = 'invalid_traffic'), 0)::bigint AS invalid_events,
        sum(billed_micros + invalid_micros)::bigint AS gross_micros, sum(invalid_micros)::bigint AS invalid_micros,
        sum(billed_micros)::bigint AS net_micros
-FROM rollup_deltas
+FROM rollup_parts
 WHERE hour >= $1 AND hour < $2 AND ($3::bigint IS NULL OR campaign_id = $3)
 GROUP BY 1, 2, 3, 4
 HAVING (date_trunc('day', hour, 'UTC'), campaign_id) > ($4, $5)

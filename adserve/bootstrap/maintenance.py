@@ -1,0 +1,101 @@
+"""What is done with the books while nobody waits: roll-ups are compacted, everything is derived again at night, old days
+are closed and retired."""
+
+import logging
+
+from prometheus_client import Gauge
+
+from adserve.accounting.reconciliation import night_of
+from adserve.background import Task
+from adserve.bootstrap.core import Core
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, day_of, from_ms
+from adserve.store.books import Nights
+from adserve.store.closing import Closing
+from adserve.store.rollups import Rollups
+
+log = logging.getLogger(__name__)
+
+COMPACTED_S = 20.0
+RECONCILED_S = 300.0
+RETIRED_S = 3_600.0
+CLOSED_DAYS_S = 60.0
+KNOWN_AFTER_MS = HOUR_MS
+"""After so long every process knows that a day is closed, and its partition may go."""
+DIFFERENCES_LOGGED_MAX = 20
+
+DIFFERENCES = Gauge(
+    "adserve_reconciliation_differences",
+    "Figures that differed in the newest nightly reconciliation.",
+    multiprocess_mode="livemax",
+)
+RECONCILED_AT = Gauge(
+    "adserve_reconciliation_timestamp_seconds",
+    "When the newest nightly reconciliation began.",
+    multiprocess_mode="livemax",
+)
+
+
+class Maintenance:
+    """No start waits for these; in every process, of which one works."""
+
+    def __init__(self, core: Core) -> None:
+        self._settings, self._clock = core.settings, core.clock
+        self._journal = core.journal
+        self._rollups = Rollups(core.pools.recorder)
+        self._nights = Nights(core.pools.analyst, core.pools.recorder)
+        self._owner = core.pools.owner
+        self._waits_for: str | None = None
+
+    def tasks(self) -> tuple[Task, ...]:
+        return (
+            Task("roll-ups", self.compact, COMPACTED_S),
+            Task("nightly reconciliation", self.reconcile, RECONCILED_S),
+            Task("closed days", self.learn_closed_days, CLOSED_DAYS_S),
+            Task("old events", self.retire, RETIRED_S),
+        )
+
+    async def compact(self, _now_ms: int) -> None:
+        await self._rollups.compact()
+
+    async def reconcile(self, now_ms: int) -> None:
+        due_ms = night_of(now_ms, self._settings.reconcile_hour)
+        night = await self._nights.newest()
+        if night is None or night.started_at_ms < due_ms:
+            await self._nights.run(due_ms, self._clock)
+            night = await self._nights.newest()
+            if night is not None and not night.result.exact:
+                log.error(
+                    "the books do not add up",
+                    extra={
+                        "differing": night.result.differing,
+                        "differences": [
+                            str(each) for each in night.result.differences[:DIFFERENCES_LOGGED_MAX]
+                        ],
+                    },
+                )
+        if night is not None:
+            DIFFERENCES.set(night.result.differing)
+            RECONCILED_AT.set(night.started_at_ms / SECOND_MS)
+
+    async def learn_closed_days(self, _now_ms: int) -> None:
+        await self._journal.learn_closed_days()
+
+    async def retire(self, now_ms: int) -> None:
+        settings = self._settings
+        first_kept = day_of(now_ms - settings.events_kept_days * DAY_MS)
+        async with self._owner.acquire() as connection:
+            closing = Closing(connection)
+            if not await closing.take_turn():
+                return
+            waits_for = await closing.close_before(first_kept, from_ms(now_ms))
+            if waits_for != self._waits_for and waits_for is not None:
+                log.warning("an old day stays open", extra={"waits_for": waits_for})
+            self._waits_for = waits_for
+            await closing.detach(from_ms(now_ms - KNOWN_AFTER_MS))
+            match settings.retired_events:
+                case "export":
+                    await closing.export_detached(settings.data_home / "retired")
+                case "drop":
+                    await closing.drop_detached()
+                case "keep":
+                    pass
