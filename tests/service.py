@@ -21,7 +21,9 @@ from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
+from adserve.accounting.invoices import Seller
 from adserve.api.impressions import Impressions
+from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
@@ -60,6 +62,7 @@ from adserve.web.operations import Operation
 
 REPLICA = UUID(int=1)
 SURFACES = {"status": Surface()}
+SELLER = Seller("Status Ads Ltd", ("1 Feed Street", "Dublin 2"), "IE1234567X", "IBAN IE29 AIBK 9311 5212 3456 78")
 BODY_MAX_BYTES = 200_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
@@ -253,7 +256,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
     desk, analysts = Desk(pools.tenant, pools.operator), Desk(pools.tenant, pools.analyst)
     return [
         Advertisers(desk, clock),
-        Campaigns(desk),
+        Campaigns(desk, clock),
         Creatives(desk),
         Ads(desk),
         MediaFiles(media),
@@ -261,6 +264,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Impressions(analysts),
         Reports(analysts, clock),
         DecisionsApi(analysts),
+        Invoices(desk, clock, SELLER),
     ]
 
 

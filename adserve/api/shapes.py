@@ -31,6 +31,13 @@ class Money(Struct, frozen=True, forbid_unknown_fields=True):
     currency: Currency
 
 
+class Amount(Struct, frozen=True):
+    """What may be less than nothing."""
+
+    micros: int
+    currency: Currency
+
+
 class Price(Money, frozen=True, forbid_unknown_fields=True):
     """More than nothing."""
 

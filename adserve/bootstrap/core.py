@@ -25,8 +25,8 @@ from adserve.domain.slots import Viewer
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.hides import HideReader, Hides
-from adserve.limits.keeper import LeaseKeeper
-from adserve.limits.leases import LeaseBook
+from adserve.limits.keeper import TICKET_TTL_MAX_MS, LeaseKeeper
+from adserve.limits.leases import GRACE_MS, LeaseBook
 from adserve.limits.memos import Memos
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
@@ -54,6 +54,7 @@ from adserve.store.decisions import Decisions
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.funnel import FunnelStore
+from adserve.store.invoices import Drafts
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
@@ -95,6 +96,7 @@ IDEMPOTENT_FOR_MS = 7 * DAY_MS
 FUNNEL_MERGED_S = 60.0
 DRAW_BYTES = 16
 DRAWS_AT_ONCE = 256
+INVOICES_S = 3_600.0
 PARTITIONS_BEHIND_DAYS = 2
 """A ticket may be a day old when its event comes; its partition is that of the day it was issued."""
 
@@ -150,6 +152,7 @@ class Core:
     decisions: Decisions
     funnel: Funnel
     funnel_store: FunnelStore
+    drafts: Drafts
 
     async def ensure_partitions(self, now_ms: int) -> None:
         first = day_of(now_ms - PARTITIONS_BEHIND_DAYS * DAY_MS)
@@ -220,6 +223,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
+        Task("invoices", core.drafts.step, INVOICES_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
     )
 
@@ -289,6 +293,7 @@ async def build_core(
         decisions=decisions,
         funnel=funnel,
         funnel_store=funnel_store,
+        drafts=Drafts(pools.operator, TICKET_TTL_MAX_MS + GRACE_MS),
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),

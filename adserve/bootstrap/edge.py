@@ -17,6 +17,7 @@ from adserve.api.feed import Feed
 from adserve.api.feed import Slots as AnySlots
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
+from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
@@ -78,7 +79,7 @@ def operations_of(
         EventsApi(core.intake, core.journal, core.sealer, clock),
         Beacons(core.intake, core.sealer, core.landings, clock),
         Advertisers(staff, clock),
-        Campaigns(staff),
+        Campaigns(staff, clock),
         Creatives(staff),
         MediaFiles(core.media),
         Ads(staff),
@@ -86,6 +87,7 @@ def operations_of(
         Impressions(analysts),
         Reports(analysts, clock),
         Decisions(analysts),
+        Invoices(staff, clock, settings.seller),
         _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]

@@ -80,6 +80,9 @@ DECLARE
   v_made bigint[];
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('adserve.invoices', 0));
+  IF EXISTS (SELECT FROM invoice_runs WHERE time_zone = p_time_zone AND month = p_month AND made_at IS NOT NULL) THEN
+    RETURN 0;  -- by another process, while the lock was waited for
+  END IF;
   SELECT array_agg(f) INTO v_figures FROM uninvoiced(p_time_zone, p_month) AS f
   WHERE NOT EXISTS (SELECT FROM invoices i WHERE i.advertiser_id = f.advertiser_id AND i.currency = f.currency
                     AND i.month = f.target AND i.status <> 'void');
