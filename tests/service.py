@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDictProxy
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.accounting.invoices import Seller
 from adserve.api.ads import Ads
 from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons, Landings
@@ -21,7 +22,6 @@ from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
-from adserve.accounting.invoices import Seller
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
@@ -62,7 +62,9 @@ from adserve.web.operations import Operation
 
 REPLICA = UUID(int=1)
 SURFACES = {"status": Surface()}
-SELLER = Seller("Status Ads Ltd", ("1 Feed Street", "Dublin 2"), "IE1234567X", "IBAN IE29 AIBK 9311 5212 3456 78")
+SELLER = Seller(
+    "Status Ads Ltd", ("1 Feed Street", "Dublin 2"), "IE1234567X", "IBAN IE29 AIBK 9311 5212 3456 78"
+)
 BODY_MAX_BYTES = 200_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")

@@ -31,7 +31,6 @@ from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import CONFLICT, FieldError, Problem
 from adserve.web.replies import answer_response, created, json_response
 
-
 Book = Callable[[Connection, AdvertiserId, int, str, str, int], Awaitable[int]]
 """Moves an amount to an advertiser, as `ledger.deposit` does."""
 

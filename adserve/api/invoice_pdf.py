@@ -7,16 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from fpdf import FPDF
-from fpdf.enums import Align, TableBordersLayout, TextMode, XPos, YPos
-from fpdf.fonts import FontFace
+from fpdf.enums import Align, MethodReturnValue, TextMode, XPos, YPos
 
 from adserve.accounting.invoices import Invoice, Line, Seller, Status, amount_text
 
-LINES_DRAWN_MAX = 1_000
+LINES_DRAWN_MAX = 600
 """With more, a row is a whole campaign; the days are in the JSON and the CSV."""
 
 MARGIN = 16
@@ -30,7 +29,9 @@ _SCRIPTS = (
     "Arabic", "Armenian", "Bengali", "Devanagari", "Ethiopic", "Georgian", "Gujarati", "Gurmukhi", "Hebrew", "Kannada", "Khmer",
     "Lao", "Malayalam", "Myanmar", "Oriya", "Sinhala", "Tamil", "Telugu", "Thai",
 )  # fmt: skip
-_CJK = frozenset({"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC"})
+_CJK = frozenset(
+    {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "FULLWIDTH", "HALFWIDTH", "IDEOGRAPHIC"}
+)
 
 _HEADINGS = ("Day", "Campaign", "Quantity", "Gross", "Invalid", "Credits", "Amount")
 
@@ -76,7 +77,14 @@ class Sheet(FPDF):
         with self.local_context(text_mode=TextMode.FILL_STROKE, line_width=width, draw_color=self.text_color):
             yield
 
-    def line_of(self, text: str, size: float, color: tuple[int, int, int] = INK, width: float = 0, align: Align = Align.L) -> None:
+    def line_of(
+        self,
+        text: str,
+        size: float,
+        color: tuple[int, int, int] = INK,
+        width: float = 0,
+        align: Align = Align.L,
+    ) -> None:
         self.set_font_size(size)
         self.set_text_color(*color)
         self.multi_cell(width, size * 0.5, text, align=align, new_x=XPos.LEFT, new_y=YPos.NEXT)
@@ -85,7 +93,17 @@ class Sheet(FPDF):
 def draw(invoice: Invoice, lines: Sequence[Line]) -> bytes:
     seller = invoice.seller or Seller()
     sheet = Sheet(invoice, seller)
-    _add_fonts(sheet, [seller.name, *seller.address, seller.tax_id, seller.payment, invoice.buyer, *(line.campaign for line in lines)])
+    _add_fonts(
+        sheet,
+        [
+            seller.name,
+            *seller.address,
+            seller.tax_id,
+            seller.payment,
+            invoice.buyer,
+            *(line.campaign for line in lines),
+        ],
+    )
     sheet.add_page()
     _head(sheet, invoice, seller)
     _table(sheet, invoice, _rows(invoice, lines))
@@ -99,17 +117,19 @@ def draw(invoice: Invoice, lines: Sequence[Line]) -> bytes:
 
 def _add_fonts(sheet: Sheet, texts: Iterable[str]) -> None:
     """Those of the scripts that the texts are written in."""
-    named = {unicodedata.name(letter, "").split(" ")[0].split("-")[0] for text in texts for letter in set(text)}
+    named = {
+        unicodedata.name(letter, "").split(" ")[0].split("-")[0] for text in texts for letter in set(text)
+    }
     folder = files("manimgx_fonts")
     sheet.add_font("main", fname=str(folder / _FONT))
     others = [script for script in _SCRIPTS if script.upper() in named]
     for script in others:
         sheet.add_font(script, fname=str(folder / f"NotoSans{script}[wght].ttf"))
+    sheet.set_text_shaping(bool(others))
     if not named.isdisjoint(_CJK):
         others.append("CJK")
         sheet.add_font("CJK", fname=str(files("noto_cjk_sans_jp_regular") / "NotoSansCJKjp-Regular.otf"))
     sheet.set_fallback_fonts(others, exact_match=False)
-    sheet.set_text_shaping(True)
     sheet.set_font("main")
 
 
@@ -126,7 +146,9 @@ def _head(sheet: Sheet, invoice: Invoice, seller: Seller) -> None:
         sheet.line_of("INVOICE", 17, width=half, align=Align.R)
     sheet.line_of(invoice.number or "Draft, without a number", 10, width=half, align=Align.R)
     if invoice.status in (Status.PAID, Status.VOID):
-        sheet.line_of(invoice.status.upper(), 9, ALERT if invoice.status is Status.VOID else SOFT, half, Align.R)
+        sheet.line_of(
+            invoice.status.upper(), 9, ALERT if invoice.status is Status.VOID else SOFT, half, Align.R
+        )
     sheet.set_xy(MARGIN, max(left_end, sheet.get_y()) + 7)
     sheet.line(MARGIN, sheet.get_y() - 3, sheet.w - MARGIN, sheet.get_y() - 3)
 
@@ -139,7 +161,7 @@ def _head(sheet: Sheet, invoice: Invoice, seller: Seller) -> None:
     last = calendar.monthrange(invoice.month.year, invoice.month.month)[1]
     facts = (
         ("Issued", f"{invoice.issued_at:%d %B %Y}" if invoice.issued_at else "not yet"),
-        ("Period", f"1 – {last} {invoice.month:%B %Y}"),
+        ("Period", f"1 to {last} {invoice.month:%B %Y}"),
         ("Days of", invoice.time_zone),
         ("Currency", invoice.currency),
     )
@@ -159,7 +181,14 @@ def _rows(invoice: Invoice, lines: Sequence[Line]) -> list[Row]:
         return [Row(line.day.isoformat(), _named(line), _figures(invoice, [line])) for line in lines]
     by_campaign = sorted(lines, key=lambda line: (line.campaign_id, line.day, line.line))
     groups = (list(group) for _, group in groupby(by_campaign, key=lambda line: line.campaign_id))
-    return [Row(f"{len({line.day for line in of_one})} days", _plain(of_one[0].campaign), _figures(invoice, of_one)) for of_one in groups]
+    return [
+        Row(
+            f"{len({line.day for line in of_one})} days",
+            _plain(of_one[0].campaign),
+            _figures(invoice, of_one),
+        )
+        for of_one in groups
+    ]
 
 
 def _named(line: Line) -> str:
@@ -185,25 +214,43 @@ def _table(sheet: Sheet, invoice: Invoice, rows: Sequence[Row]) -> None:
     widths: list[float] = []
     for size in SIZES:
         sheet.set_font_size(size)
-        fitted = [max(map(sheet.get_string_width, column)) + 2 * PADDING + 1.2 for column in zip(_HEADINGS, *cells, strict=True)]
+        fitted = [
+            max(map(sheet.get_string_width, column)) + 2 * PADDING + 1.2
+            for column in zip(_HEADINGS, *cells, strict=True)
+        ]
         campaign = sheet.epw - sum(fitted) + fitted[1]
         widths = [*fitted[:1], max(campaign, CAMPAIGN_WIDTH_MIN), *fitted[2:]]
         if campaign >= CAMPAIGN_WIDTH_MIN:
             break
     sheet.set_text_color(*INK)
-    with sheet.table(
-        borders_layout=TableBordersLayout.HORIZONTAL_LINES,
-        col_widths=widths,
-        headings_style=FontFace(emphasis="", color=SOFT, fill_color=SHADE),
-        line_height=sheet.font_size * 1.35,
-        padding=PADDING,
-        text_align=(Align.L, Align.L, *(Align.R for _ in range(len(_HEADINGS) - 2))),
-        width=sheet.epw,
-    ) as table:
-        for texts in (_HEADINGS, *cells):
-            row = table.row()
-            for text in texts:
-                row.cell(text)
+    _headings(sheet, widths)
+    for texts in cells:
+        _row(sheet, widths, texts)
+
+
+def _headings(sheet: Sheet, widths: Sequence[float]) -> None:
+    with sheet.local_context(text_color=SOFT, fill_color=SHADE):
+        sheet.rect(MARGIN, sheet.get_y(), sheet.epw, sheet.font_size * 1.35 + 2 * PADDING, style="F")
+        _row(sheet, widths, _HEADINGS)
+
+
+def _row(sheet: Sheet, widths: Sequence[float], texts: Sequence[str]) -> None:
+    step = sheet.font_size * 1.35
+    name: Any = [texts[1]]
+    if sheet.get_string_width(texts[1]) > widths[1] - 2 * PADDING:
+        name = sheet.multi_cell(widths[1], step, texts[1], dry_run=True, output=MethodReturnValue.LINES)
+    height = step * len(name) + 2 * PADDING
+    if sheet.will_page_break(height):
+        sheet.add_page()
+        _headings(sheet, widths)
+    top, left = sheet.get_y(), float(MARGIN)
+    for column, (text, width) in enumerate(zip(texts, widths, strict=True)):
+        for nth, part in enumerate(name if column == 1 else [text]):
+            sheet.set_xy(left, top + PADDING + nth * step)
+            sheet.cell(width, step, part, align=Align.L if column < 2 else Align.R)
+        left += width
+    sheet.set_xy(MARGIN, top + height)
+    sheet.line(MARGIN, top + height, MARGIN + sheet.epw, top + height)
 
 
 def _sums(sheet: Sheet, invoice: Invoice) -> None:

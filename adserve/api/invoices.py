@@ -5,7 +5,7 @@ import io
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
 from msgspec import Meta, Struct
@@ -201,10 +201,21 @@ def _month(text: str | None) -> date | None:
 
 
 _AMOUNTS = ("gross", "invalid", "credits", "net", "total")
-_ALIKE = ("id", "number", "status", "buyer", "seller", "time_zone", "drafted_at", "issued_at", "paid_at", "voided_at")
+_ALIKE = (
+    "id",
+    "number",
+    "status",
+    "buyer",
+    "seller",
+    "time_zone",
+    "drafted_at",
+    "issued_at",
+    "paid_at",
+    "voided_at",
+)
 
 
-def _encode(invoice: Invoice) -> dict[str, object]:
+def _encode(invoice: Invoice) -> dict[str, Any]:
     due = invoice.due_micros
     return {
         "advertiser": invoice.advertiser_id,

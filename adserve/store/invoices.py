@@ -47,9 +47,7 @@ async def lines(connection: Connection, id_: int) -> list[Line]:
 async def issue(connection: Connection, id_: int, seller: Seller, at_ms: int) -> Status:
     """Gives a draft its number, and answers what it was: anything but a draft stays as it is."""
     return _status(
-        await connection.fetchval(
-            SQL.issue, id_, msgspec.to_builtins(seller), seller.series, from_ms(at_ms)
-        ),
+        await connection.fetchval(SQL.issue, id_, msgspec.to_builtins(seller), seller.series, from_ms(at_ms)),
         id_,
     )
 
