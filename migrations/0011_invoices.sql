@@ -95,7 +95,7 @@ CREATE TABLE invoice_lines (
 );
 
 -- A row gives back what an event was charged, or a part of it. The event stays as it is. `charged_at` is when the event was
--- received; without an invoice the credit is for the next one.
+-- received; `owed_micros` paid off debt, the rest became prepaid; without an invoice the credit is for the next one.
 CREATE TABLE credits (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   issued_day      date NOT NULL,
@@ -105,6 +105,7 @@ CREATE TABLE credits (
   campaign_id     bigint NOT NULL,
   currency        text NOT NULL,
   micros          bigint NOT NULL CHECK (micros > 0),
+  owed_micros     bigint NOT NULL CHECK (owed_micros BETWEEN 0 AND micros),
   reason          text NOT NULL,
   rules_version   integer,
   at              timestamptz NOT NULL,

@@ -16,6 +16,7 @@ from adserve.store.ledger import Charge, deposit, issue_credit
 
 SELLER = Seller("Status Ads Ltd", ("1 Feed Street",), "IE1234567X")
 SETTLED_AFTER_MS = 25 * HOUR_MS
+LEASE_MICROS = 5_000_000
 ALL = invoices.Filters(None, None, None, None)
 
 
@@ -53,7 +54,9 @@ class Billing:
             await partitions.ensure(connection, day, day)
         lease = self._leases.get((campaign, day))
         if lease is None:
-            lease = self._leases[campaign, day] = await self.world.lease(1_000_000_000 // 200, campaign, day)
+            lease = self._leases[campaign, day] = await self.world.lease(
+                max(LEASE_MICROS, 2 * count * price_micros), campaign, day
+            )
         events = []
         for _ in range(count):
             self._tickets += 1

@@ -49,10 +49,10 @@ BEGIN
   )
   UPDATE accounts SET balance_micros = balance_micros + sides.micros FROM sides WHERE accounts.id = sides.id AND sides.kept;
 
-  INSERT INTO credits (issued_day, ticket_id, kind, advertiser_id, campaign_id, currency, micros, reason, rules_version, at,
-                       charged_at, transaction_id)
-  VALUES (p_issued_day, p_ticket_id, p_kind, v_event.advertiser_id, v_event.campaign_id, v_event.currency, v_micros, p_reason,
-          p_rules_version, p_at, v_event.received_at, v_transaction)
+  INSERT INTO credits (issued_day, ticket_id, kind, advertiser_id, campaign_id, currency, micros, owed_micros, reason,
+                       rules_version, at, charged_at, transaction_id)
+  VALUES (p_issued_day, p_ticket_id, p_kind, v_event.advertiser_id, v_event.campaign_id, v_event.currency, v_micros, v_owed,
+          p_reason, p_rules_version, p_at, v_event.received_at, v_transaction)
   RETURNING id INTO v_credit;
   RETURN v_credit;
 END $$;
