@@ -152,7 +152,6 @@ class Core:
     decisions: Decisions
     funnel: Funnel
     funnel_store: FunnelStore
-    drafts: Drafts
 
     async def ensure_partitions(self, now_ms: int) -> None:
         first = day_of(now_ms - PARTITIONS_BEHIND_DAYS * DAY_MS)
@@ -207,6 +206,7 @@ SWITCH_CHANNEL = "adserve_switch"
 
 def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
     """Every background task. The first run of each, in this order, comes before the first request."""
+    drafts = Drafts(core.pools.operator, TICKET_TTL_MAX_MS + GRACE_MS)
     return (
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
@@ -223,7 +223,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
-        Task("invoices", core.drafts.step, INVOICES_S),
+        Task("invoices", drafts.step, INVOICES_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
     )
 
@@ -293,7 +293,6 @@ async def build_core(
         decisions=decisions,
         funnel=funnel,
         funnel_store=funnel_store,
-        drafts=Drafts(pools.operator, TICKET_TTL_MAX_MS + GRACE_MS),
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
