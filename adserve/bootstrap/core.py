@@ -94,9 +94,9 @@ IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
 FUNNEL_MERGED_S = 60.0
+INVOICES_S = 3_600.0
 DRAW_BYTES = 16
 DRAWS_AT_ONCE = 256
-INVOICES_S = 3_600.0
 PARTITIONS_BEHIND_DAYS = 2
 """A ticket may be a day old when its event comes; its partition is that of the day it was issued."""
 
