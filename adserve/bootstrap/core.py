@@ -25,8 +25,8 @@ from adserve.domain.slots import Viewer
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.hides import HideReader, Hides
-from adserve.limits.keeper import TICKET_TTL_MAX_MS, LeaseKeeper
-from adserve.limits.leases import GRACE_MS, LeaseBook
+from adserve.limits.keeper import LeaseKeeper
+from adserve.limits.leases import LeaseBook
 from adserve.limits.memos import Memos
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation
@@ -54,7 +54,6 @@ from adserve.store.decisions import Decisions
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.funnel import FunnelStore
-from adserve.store.invoices import Drafts
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
@@ -94,7 +93,6 @@ IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
 FUNNEL_MERGED_S = 60.0
-INVOICES_S = 3_600.0
 DRAW_BYTES = 16
 DRAWS_AT_ONCE = 256
 PARTITIONS_BEHIND_DAYS = 2
@@ -206,7 +204,6 @@ SWITCH_CHANNEL = "adserve_switch"
 
 def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
     """Every background task. The first run of each, in this order, comes before the first request."""
-    drafts = Drafts(core.pools.operator, TICKET_TTL_MAX_MS + GRACE_MS)
     return (
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
@@ -223,7 +220,6 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
-        Task("invoices", drafts.step, INVOICES_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
     )
 

@@ -18,7 +18,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
   SELECT r.time_zone, r.month FROM invoice_runs r WHERE r.made_at IS NULL
   UNION
   SELECT z.time_zone, ended.month
-  FROM (SELECT DISTINCT time_zone FROM advertisers WHERE time_zone IN (SELECT name FROM pg_timezone_names)) AS z,
+  FROM (SELECT DISTINCT time_zone FROM advertisers) AS z,
   LATERAL (SELECT (date_trunc('month', (p_at - p_settled_after) AT TIME ZONE z.time_zone) - interval '1 month')::date AS month) AS ended
   WHERE NOT EXISTS (SELECT FROM invoice_runs r WHERE r.time_zone = z.time_zone AND r.month = ended.month)
   ORDER BY 2, 1;
