@@ -129,7 +129,7 @@ CREATE TABLE invoice_series (
 -- What `uninvoiced` finds of a campaign's day.
 CREATE TYPE invoice_figures AS (
   advertiser_id bigint, currency text, target date, campaign_id bigint, day date, corrects bigint, quantity bigint,
-  invalid bigint, gross_micros bigint, invalid_micros bigint, credits_micros bigint
+  invalid bigint, gross_micros bigint, invalid_micros bigint, credits_micros bigint, credits bigint[]
 );
 
 -- A row says when the drafts of a month were made for the advertisers of a time zone; null asks for them (again).

@@ -133,6 +133,31 @@ async def test_a_credit_of_an_invoiced_day_is_a_credit_note(billing: Billing) ->
     assert (await reconciled(billing.world.pools.analyst)).differences == ()
 
 
+async def test_a_credit_that_comes_while_drafts_are_made_is_on_the_next(
+    billing: Billing, database_url: str
+) -> None:
+    slow = "-- Whose days have become others"
+    await billing.replace_in(
+        "draft_invoices", slow, f"PERFORM pg_advisory_xact_lock(42); {slow}", database_url
+    )
+    first, second = await billing.charge(at("2026-01-10T12:00"), 10_000, 2)
+    await billing.credit(first)
+    gate = await superuser(database_url)
+    await gate.execute("SELECT pg_advisory_lock(42)")
+    drafting = asyncio.create_task(billing.drafted(FEBRUARY))
+    while not await gate.fetchval(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    ):
+        await asyncio.sleep(0.01)
+    await billing.credit(second)
+    await gate.close()
+    (january,) = await drafting
+    assert january.credits_micros == 10_000
+    (february,) = await billing.drafted(MARCH)
+    assert february.credits_micros == 10_000
+    assert (await reconciled(billing.world.pools.analyst)).differences == ()
+
+
 async def test_a_void_invoice_keeps_its_number_and_is_drafted_anew(billing: Billing) -> None:
     (event,) = await billing.charge(at("2026-01-10T12:00"), 10_001)
     (draft,) = await billing.drafted(FEBRUARY)

@@ -37,7 +37,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
     SELECT e.advertiser_id, e.currency, e.campaign_id, (e.received_at AT TIME ZONE p_time_zone)::date AS day,
            count(*) AS quantity, count(*) FILTER (WHERE e.outcome = 'invalid_traffic') AS invalid,
            sum(e.price_micros) AS gross_micros,
-           coalesce(sum(e.price_micros) FILTER (WHERE e.outcome = 'invalid_traffic'), 0) AS invalid_micros, 0 AS credits_micros
+           coalesce(sum(e.price_micros) FILTER (WHERE e.outcome = 'invalid_traffic'), 0) AS invalid_micros, 0 AS credits_micros,
+           NULL::bigint[] AS credits
     FROM span, events e JOIN advertisers a ON a.id = e.advertiser_id AND a.time_zone = p_time_zone
     WHERE e.issued_day BETWEEN (SELECT first - 3 FROM span) AND (SELECT next + 1 FROM span)
       AND e.received_at >= span.from_at AND e.received_at < span.to_at
@@ -45,24 +46,25 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
     GROUP BY 1, 2, 3, 4
   ), credited AS (
     SELECT c.advertiser_id, c.currency, c.campaign_id, (c.charged_at AT TIME ZONE p_time_zone)::date AS day,
-           0, 0, 0, 0, sum(c.micros)
+           0, 0, 0, 0, sum(c.micros), array_agg(c.id)
     FROM span, credits c JOIN advertisers a ON a.id = c.advertiser_id AND a.time_zone = p_time_zone
     WHERE c.invoice_id IS NULL AND c.charged_at < span.to_at
     GROUP BY 1, 2, 3, 4
   ), invoiced AS (
-    SELECT i.advertiser_id, i.currency, l.campaign_id, l.day, -l.quantity, -l.invalid, -l.gross_micros, -l.invalid_micros, 0
+    SELECT i.advertiser_id, i.currency, l.campaign_id, l.day, -l.quantity, -l.invalid, -l.gross_micros, -l.invalid_micros, 0, NULL
     FROM span, invoices i JOIN invoice_lines l ON l.invoice_id = i.id
     WHERE i.status <> 'void' AND i.time_zone = p_time_zone AND l.day >= span.first AND l.day < span.next
   ), left_over AS (
     SELECT advertiser_id, currency, campaign_id, day, sum(quantity) AS quantity, sum(invalid) AS invalid,
-           sum(gross_micros) AS gross_micros, sum(invalid_micros) AS invalid_micros, sum(credits_micros) AS credits_micros
+           sum(gross_micros) AS gross_micros, sum(invalid_micros) AS invalid_micros, sum(credits_micros) AS credits_micros,
+           max(credits) AS credits
     FROM (SELECT * FROM charged UNION ALL SELECT * FROM credited UNION ALL SELECT * FROM invoiced) AS parts
     GROUP BY 1, 2, 3, 4
   )
   -- Events are never taken back: where fewer are left than were invoiced, their partition has been retired since.
   SELECT o.advertiser_id, o.currency, CASE WHEN own.id IS NULL AND own_month >= span.first THEN own_month ELSE p_month END,
          o.campaign_id, o.day, own.id, greatest(quantity, 0)::bigint, greatest(invalid, 0)::bigint,
-         greatest(o.gross_micros, 0)::bigint, greatest(o.invalid_micros, 0)::bigint, o.credits_micros::bigint
+         greatest(o.gross_micros, 0)::bigint, greatest(o.invalid_micros, 0)::bigint, o.credits_micros::bigint, o.credits
   FROM span, left_over o
   CROSS JOIN LATERAL (SELECT date_trunc('month', o.day)::date AS own_month) AS m
   LEFT JOIN invoices own ON own.advertiser_id = o.advertiser_id AND own.currency = o.currency AND own.month = m.own_month
@@ -108,10 +110,11 @@ BEGIN
          round_micros(f.gross_micros - f.invalid_micros - f.credits_micros, i.exponent)
   FROM unnest(v_figures) AS f JOIN campaigns c ON c.id = f.campaign_id
   JOIN invoices i ON i.id = ANY (v_made) AND i.advertiser_id = f.advertiser_id AND i.currency = f.currency AND i.month = f.target;
-  UPDATE credits SET invoice_id = l.invoice_id FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-  WHERE l.invoice_id = ANY (v_made) AND credits.invoice_id IS NULL AND credits.advertiser_id = i.advertiser_id
-    AND credits.currency = i.currency AND credits.campaign_id = l.campaign_id
-    AND (credits.charged_at AT TIME ZONE p_time_zone)::date = l.day;
+  -- Those that were counted, not those that have come since.
+  UPDATE credits SET invoice_id = i.id
+  FROM unnest(v_figures) AS f
+  JOIN invoices i ON i.id = ANY (v_made) AND i.advertiser_id = f.advertiser_id AND i.currency = f.currency AND i.month = f.target
+  WHERE credits.id = ANY (f.credits);
   INSERT INTO invoice_runs (time_zone, month, made_at) VALUES (p_time_zone, p_month, p_at)
   ON CONFLICT (time_zone, month) DO UPDATE SET made_at = excluded.made_at;
   RETURN coalesce(cardinality(v_made), 0);
