@@ -157,7 +157,7 @@ class Billing:
         return [invoice.id for invoice in await self.all() if invoice.status is Status.DRAFT]
 
     async def replace_in(
-        self, function: str, part: str, other: str, database_url: str, *, before: str = ""
+        self, function: str, part: str, other: str, database_url: str, *, before: str = "SELECT"
     ) -> None:
         """A broken twin of a function of the database."""
         owner = await superuser(database_url)

@@ -51,7 +51,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
     WHERE c.invoice_id IS NULL AND c.charged_at < span.to_at
     GROUP BY 1, 2, 3, 4
   ), invoiced AS (
-    SELECT i.advertiser_id, i.currency, l.campaign_id, l.day, -l.quantity, -l.invalid, -l.gross_micros, -l.invalid_micros, 0, NULL
+    SELECT i.advertiser_id, i.currency, l.campaign_id, l.day, -l.quantity, -l.invalid, -l.gross_micros, -l.invalid_micros, 0, NULL::bigint[]
     FROM span, invoices i JOIN invoice_lines l ON l.invoice_id = i.id
     WHERE i.status <> 'void' AND i.time_zone = p_time_zone AND l.day >= span.first AND l.day < span.next
   ), left_over AS (
