@@ -1,7 +1,7 @@
 """Every setting, read once: the environment over the file over the default.
 
-`ADSERVE_CONFIG` names a TOML file. A top-level setting `x` is `ADSERVE_X` in the environment; surfaces come from
-the file only, as tables `[surfaces.status]`.
+`ADSERVE_CONFIG` names a TOML file. A top-level setting `x` is `ADSERVE_X` in the environment; surfaces and the seller come
+from the file only, as tables `[surfaces.status]` and `[seller]`.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from adserve.accounting.invoices import Seller
 from adserve.domain.surfaces import Surface
 
 _PREFIX = "ADSERVE_"
@@ -61,6 +62,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     retired_events: Literal["keep", "export", "drop"] = "keep"
     reconcile_hour: Annotated[int, Meta(ge=0, le=23)] = 3
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    seller: Seller = Seller()
     surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
 
     @property
@@ -75,7 +77,7 @@ def load(environment: Mapping[str, str] = os.environ, **overrides: Any) -> Setti
     path = environment.get(f"{_PREFIX}CONFIG")
     if path:
         values |= _read_file(Path(path))
-    names = {name for name in Settings.__struct_fields__ if name != "surfaces"}
+    names = {name for name in Settings.__struct_fields__ if name not in ("seller", "surfaces")}
     values |= {
         name: environment[variable] for name in names if (variable := _PREFIX + name.upper()) in environment
     }

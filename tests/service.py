@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from multidict import CIMultiDictProxy
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.accounting.invoices import Seller
 from adserve.api.ads import Ads
 from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons, Landings
@@ -23,6 +24,7 @@ from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
+from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
@@ -70,6 +72,9 @@ from adserve.web.sources import Sources
 
 REPLICA = UUID(int=1)
 SURFACES = {"status": Surface()}
+SELLER = Seller(
+    "Status Ads Ltd", ("1 Feed Street", "Dublin 2"), "IE1234567X", "IBAN IE29 AIBK 9311 5212 3456 78"
+)
 BODY_MAX_BYTES = 200_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
@@ -285,7 +290,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
     desk, analysts = desks(pools)
     return [
         Advertisers(desk, clock),
-        Campaigns(desk),
+        Campaigns(desk, clock),
         Creatives(desk),
         Ads(desk),
         MediaFiles(media),
@@ -295,6 +300,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         DecisionsApi(analysts),
         Charges(analysts),
         ReconciliationApi(analysts),
+        Invoices(desk, clock, SELLER),
     ]
 
 

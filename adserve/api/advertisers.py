@@ -1,5 +1,6 @@
 """/v1/advertisers: tenants, their deposits and balances."""
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from msgspec import Meta, Struct
 
 from adserve.api.resource import OPERATORS, OWNERS, Resource
 from adserve.api.shapes import (
+    Amount,
     Currency,
     Moment,
     Money,
@@ -20,13 +22,17 @@ from adserve.api.shapes import (
 )
 from adserve.domain.ids import AdvertiserId
 from adserve.domain.time import Clock
-from adserve.store import ledger
+from adserve.store import invoices, ledger
 from adserve.store.desk import Connection, Desk
 from adserve.store.idempotency import Answer
 from adserve.store.setup import ADVERTISERS, Row
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, NoQuery, Operation
+from adserve.web.problems import CONFLICT, FieldError, Problem
 from adserve.web.replies import answer_response, created, json_response
+
+Book = Callable[[Connection, AdvertiserId, int, str, str, int], Awaitable[int]]
+"""Moves an amount to an advertiser, as `ledger.deposit` does."""
 
 
 class NewAdvertiser(Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,24 +49,34 @@ class Advertiser(Struct, frozen=True):
     updated_at: Moment
 
 
-class NewDeposit(Struct, frozen=True, forbid_unknown_fields=True):
-    """Money that has come in. `reference` is the operator's own, such as a bank's."""
+class NewFunds(Struct, frozen=True, forbid_unknown_fields=True):
+    """Money that has come in or is given. `reference` is the operator's own, such as a bank's."""
 
     amount: Price
     reference: Annotated[str, Meta(max_length=200)] = ""
 
 
-class Deposit(Struct, frozen=True):
+class Funds(Struct, frozen=True):
     transaction: int
     amount: Money
     reference: str
 
 
+class CreditLine(Struct, frozen=True, forbid_unknown_fields=True):
+    """The most that an advertiser may owe; nothing beside it, or the answer of the call that set it."""
+
+    amount: Money
+
+
 class Balance(Struct, frozen=True):
-    """`available` may still be leased to campaigns, `held` is leased and not yet spent or given back."""
+    """What may still be leased to campaigns is `promotional` (first), `available`, and what of the `credit_line` is not yet
+    `owed`; that includes what is held of it. `held` is leased and not yet spent or given back."""
 
     currency: Currency
     available: Money
+    promotional: Money
+    credit_line: Money
+    owed: Amount
     held: Money
     spent: Money
 
@@ -90,25 +106,39 @@ class Advertisers(Resource):
         return NewAdvertiser(row["name"], row["time_zone"])
 
     async def columns(
-        self, _connection: Connection, _tenant: AdvertiserId | None, body: NewAdvertiser, _stored: Row | None
+        self, connection: Connection, _tenant: AdvertiserId | None, body: NewAdvertiser, stored: Row | None
     ) -> Row:
         check_time_zone("$.time_zone", body.time_zone)
+        if stored is not None and body.time_zone != stored["time_zone"]:
+            await _check_days_are_free(connection, stored["id"])
         return {"name": body.name, "time_zone": body.time_zone}
 
-    async def deposit(self, call: Call[NewDeposit, NoQuery]) -> web.StreamResponse:
+    async def fund(self, book: Book, call: Call[NewFunds, NoQuery]) -> web.StreamResponse:
         async with self.desk.transaction(None) as connection:
-            answer = await once(connection, call, partial(self._deposit, connection, call))
+            answer = await once(connection, call, partial(self._fund, book, connection, call))
         return answer_response(answer)
 
-    async def _deposit(self, connection: Connection, call: Call[NewDeposit, NoQuery]) -> Answer:
+    async def _fund(self, book: Book, connection: Connection, call: Call[NewFunds, NoQuery]) -> Answer:
         await self.table.one(connection, call.id)
         amount, reference = call.body.amount, call.body.reference
         advertiser = AdvertiserId(call.id)
-        transaction = await ledger.deposit(
+        transaction = await book(
             connection, advertiser, amount.micros, amount.currency, reference, self._clock()
         )
         location = f"{self.path}/{advertiser}/balance"
-        return created(Deposit(transaction, Money(amount.micros, amount.currency), reference), location)
+        return created(Funds(transaction, Money(amount.micros, amount.currency), reference), location)
+
+    async def set_credit_line(self, call: Call[CreditLine, NoQuery]) -> web.StreamResponse:
+        amount = call.body.amount
+        async with self.desk.transaction(None) as connection:
+            await self.table.one(connection, call.id)
+            owed = await ledger.set_credit_line(
+                connection, AdvertiserId(call.id), amount.micros, amount.currency, self._clock()
+            )
+        if owed is not None:
+            wrong = FieldError("$.amount.micros", f"is less than the {owed:,} that are owed or held")
+            raise Problem(CONFLICT, f"{wrong.field} {wrong.reason}", (wrong,))
+        return json_response(call.body)
 
     async def balance(self, call: Call[None, NoQuery]) -> web.StreamResponse:
         async with self.desk.transaction(call.caller.advertiser) as connection:
@@ -124,13 +154,40 @@ class Advertisers(Resource):
                 path="/v1/advertisers/{id}/deposits",
                 id="deposit",
                 summary="Book money that an advertiser has paid in",
-                handle=self.deposit,
+                handle=partial(self.fund, ledger.deposit),
                 scopes=OPERATORS,
-                body=NewDeposit,
-                answer=Deposit,
+                body=NewFunds,
+                answer=Funds,
                 statuses=(201,),
                 idempotent=True,
                 example={"amount": {"micros": 50_000_000, "currency": "USD"}, "reference": "2026-11/117"},
+                tag="advertisers",
+            ),
+            Operation(
+                method="POST",
+                path="/v1/advertisers/{id}/promotions",
+                id="promote",
+                summary="Give an advertiser promotional credit, which is spent before its own money",
+                handle=partial(self.fund, ledger.promote),
+                scopes=OPERATORS,
+                body=NewFunds,
+                answer=Funds,
+                statuses=(201,),
+                idempotent=True,
+                example={"amount": {"micros": 10_000_000, "currency": "USD"}, "reference": "welcome"},
+                tag="advertisers",
+            ),
+            Operation(
+                method="PUT",
+                path="/v1/advertisers/{id}/credit-line",
+                id="setCreditLine",
+                summary="Set how far an advertiser may spend beyond what it has prepaid",
+                handle=self.set_credit_line,
+                scopes=OPERATORS,
+                body=CreditLine,
+                answer=CreditLine,
+                refusals=(409,),
+                example={"amount": {"micros": 200_000_000, "currency": "USD"}},
                 tag="advertisers",
             ),
             Operation(
@@ -147,5 +204,21 @@ class Advertisers(Resource):
 
 
 def _encode_balance(balance: ledger.Balance) -> Balance:
-    parts = (balance.available_micros, balance.held_micros, balance.spent_micros)
-    return Balance(balance.currency, *(Money(micros, balance.currency) for micros in parts))
+    def money(micros: int) -> Money:
+        return Money(micros, balance.currency)
+
+    return Balance(
+        currency=balance.currency,
+        available=money(balance.available_micros),
+        promotional=money(balance.promotional_micros),
+        credit_line=money(balance.credit_line_micros),
+        owed=Amount(balance.owed_micros, balance.currency),
+        held=money(balance.held_micros),
+        spent=money(balance.spent_micros),
+    )
+
+
+async def _check_days_are_free(connection: Connection, advertiser: AdvertiserId) -> None:
+    if await invoices.has_any(connection, advertiser):
+        wrong = FieldError("$.time_zone", "cannot change once there are invoices of its days")
+        raise Problem(CONFLICT, f"{wrong.field} {wrong.reason}", (wrong,))

@@ -20,8 +20,9 @@ from adserve.api.shapes import (
 from adserve.domain.ads import Cap
 from adserve.domain.ids import AdvertiserId
 from adserve.domain.targeting import Exclusion, Targeting, Word, parse_version
-from adserve.store.desk import Connection
-from adserve.store.setup import CAMPAIGNS, Row, has_delivered
+from adserve.domain.time import Clock, from_ms
+from adserve.store.desk import Connection, Desk
+from adserve.store.setup import CAMPAIGNS, Row, has_delivered, used
 from adserve.web.paging import PageQuery
 from adserve.web.problems import CONFLICT, FieldError, Problem, invalid
 
@@ -124,6 +125,10 @@ class Campaigns(Resource):
     query = CampaignQuery
     example = EXAMPLE
 
+    def __init__(self, desk: Desk, clock: Clock) -> None:
+        super().__init__(desk)
+        self._clock = clock
+
     def encode(self, row: Row) -> Campaign:
         return Campaign(
             id=row["id"],
@@ -164,6 +169,7 @@ class Campaigns(Resource):
         }
         if stored is not None:
             await _check_change(connection, stored, columns)
+            await _check_budgets(connection, stored, columns, self._clock())
         return columns
 
 
@@ -226,3 +232,16 @@ async def _check_change(connection: Connection, stored: Row, columns: Row) -> No
         raise Problem(
             CONFLICT, f"{', '.join(changed)}: {reason}.", [FieldError(of, reason) for of in changed]
         )
+
+
+async def _check_budgets(connection: Connection, stored: Row, columns: Row, now_ms: int) -> None:
+    taken = await used(connection, stored["id"], from_ms(now_ms))
+    errors = []
+    for name, least in (("daily", taken.daily_micros), ("total", taken.total_micros)):
+        before, after = (row[f"budget_{name}_micros"] for row in (stored, columns))
+        lowered = after is not None and (before is None or after < before)
+        if lowered and after < least:
+            reason = f"is less than the {least:,} that are spent or held"
+            errors.append(FieldError(f"$.budget.{name}.micros", reason))
+    if errors:
+        raise Problem(CONFLICT, "; ".join(f"{error.field} {error.reason}" for error in errors), errors)

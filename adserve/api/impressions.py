@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -21,15 +21,14 @@ from adserve.store.impressions import Filters, Place, page
 from adserve.store.setup import Row
 from adserve.web.operations import Call, Operation
 from adserve.web.paging import Cursor, decode_cursor, encode_cursor
-from adserve.web.replies import Page, json_response
+from adserve.web.replies import JSON, Page, json_response
+from adserve.web.tables import CSV, cell, preferred
 
 READERS = frozenset({Scope.ANALYST, Scope.ADVERTISER})
 ROWS_MAX = 10_000
 ROWS_A_CHUNK = 500
 
-NDJSON, CSV = "application/x-ndjson", "text/csv"
-
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+NDJSON = "application/x-ndjson"
 
 Text = Annotated[str, Meta(max_length=64)]
 
@@ -152,13 +151,8 @@ class Impressions:
 
 def _preferred(accept: str) -> str | None:
     """NDJSON or CSV where the caller asks for one of them, the first that it names; None for JSON."""
-    for part in accept.split(","):
-        kind = part.partition(";")[0].strip().lower()
-        if kind in (NDJSON, CSV):
-            return kind
-        if kind == "application/json":
-            return None
-    return None
+    kind = preferred(accept, (NDJSON, CSV, JSON))
+    return None if kind == JSON else kind
 
 
 async def _stream(
@@ -186,7 +180,7 @@ def _csv(rows: Sequence[Row]) -> Iterator[bytes]:
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for chunk in _chunks(rows):
-        writer.writerows([_cell(row[name]) for name in COLUMNS] for row in chunk)
+        writer.writerows([cell(row[name]) for name in COLUMNS] for row in chunk)
         yield text.getvalue().encode()
         text.seek(0)
         text.truncate()
@@ -207,12 +201,3 @@ def _encode(row: Row) -> LoggedEvent:
         budget_day=row["budget_day"].isoformat(),
         **{name: row[name] for name in _PLAIN},
     )
-
-
-def _cell(value: Any) -> Any:
-    """A spreadsheet runs what looks like a formula, and some of our text comes from callers."""
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value

@@ -18,6 +18,7 @@ from adserve.api.feed import Feed
 from adserve.api.feed import Slots as AnySlots
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
+from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
@@ -87,7 +88,7 @@ def operations_of(
         events_api_of(core),
         Beacons(core.intake, core.sealer, core.landings, Sources(trusted_proxies(settings)), clock),
         Advertisers(staff, clock),
-        Campaigns(staff),
+        Campaigns(staff, clock),
         Creatives(staff),
         MediaFiles(core.media),
         Ads(staff),
@@ -98,6 +99,7 @@ def operations_of(
         Decisions(analysts),
         Charges(analysts),
         ReconciliationApi(analysts),
+        Invoices(staff, clock, settings.seller),
         _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]

@@ -34,7 +34,10 @@ from adserve.database.refusal import DatabaseRefused
 from adserve.database.replica_lock import BEAT_S, ServingLock
 from adserve.database.shared_serving import SharedServing
 from adserve.domain.time import SECOND_MS, Clock
+from adserve.limits.keeper import TICKET_TTL_MAX_MS
+from adserve.limits.leases import GRACE_MS
 from adserve.settings import Settings, SettingsError
+from adserve.store.invoices import Drafts
 from adserve.store.notify import Listener
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
@@ -55,6 +58,7 @@ SPARE_CONNECTIONS = 4
 FILL_S = 1.0
 FILL_WAIT_S = 1.0
 """How long a start waits for its counters: after that it serves what needs none."""
+INVOICES_S = 3_600.0
 
 
 class Service:
@@ -82,9 +86,18 @@ class Service:
             ),
             system_clock,
         )
+        # Not among those of which one step comes before the first request: a month of events takes its time to count.
+        drafts = Drafts(core.pools.operator, TICKET_TTL_MAX_MS + GRACE_MS)
+        invoices = Task("invoices", drafts.step, INVOICES_S)
         told = () if peers is None else (Task("peers", peers.step, PERIOD_S),)
         self._periodic = Background(
-            (Task("listener", self._listener.step, 1.0), *told, *self._tasks, *Maintenance(core).tasks()),
+            (
+                Task("listener", self._listener.step, 1.0),
+                *told,
+                *self._tasks,
+                *Maintenance(core).tasks(),
+                invoices,
+            ),
             core.clock,
         )
         self._peers = peers

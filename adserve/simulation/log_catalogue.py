@@ -1,4 +1,5 @@
-"""The campaigns of a log, set up through the service's own API: each has an advertiser, a creative and an ad of its own."""
+"""The campaigns of a log, set up through the service's own API: each has a creative and an ad of its own, and an advertiser
+unless the log is one advertiser's."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +51,9 @@ async def set_up(
     starts_at = rfc3339(starts_at_ms)
     keys: dict[int, str] = {}
     for key, bid_micros in campaigns:
-        created = await api.create("/v1/advertisers", {"name": f"Advertiser of {key}"}, f"{key}-advertiser")
+        name = mapping.advertiser or f"Advertiser of {key}"
+        owner = {"name": name, "time_zone": mapping.time_zone}
+        created = await api.create("/v1/advertisers", owner, f"{mapping.advertiser or key}-advertiser")
         advertiser = created["id"]
         impressions = max(requests, IMPRESSIONS_PREPAID_MIN) * IMPRESSIONS_PREPAID_FACTOR
         prepaid = _money(impressions * bid_micros // 1_000, mapping)

@@ -63,7 +63,8 @@ class LogMapping(Struct, frozen=True, forbid_unknown_fields=True):
 
     `missing` are the ways in which the log writes "nothing here". `constants` hold for every record. Prices are
     in units of `price_unit_micros` per 1,000 impressions. With `campaign_matches`, the campaigns of a replay
-    target their own key under that custom name, so that a record's request matches its own campaign alone.
+    target their own key under that custom name, so that a record's request matches its own campaign alone. With
+    `advertiser`, they all belong to one of that name.
     """
 
     columns: Columns
@@ -75,6 +76,7 @@ class LogMapping(Struct, frozen=True, forbid_unknown_fields=True):
     price_unit_micros: Annotated[int, Meta(ge=1)] = 1_000
     missing: tuple[str, ...] = ("",)
     campaign_matches: str | None = None
+    advertiser: str | None = None
 
 
 class Row(NamedTuple):

@@ -21,7 +21,14 @@ Found = Callable[[Difference], None]
 
 _A_DAY = (SQL.sum_day, SQL.sum_charges, SQL.rate_day)
 _A_CLOSED_DAY = (SQL.sum_closed_day, SQL.check_closed_day)
-_THE_BOOKS = (SQL.sum_books, SQL.check_leases, SQL.check_charges, SQL.check_balances, SQL.check_rollups)
+_THE_BOOKS = (
+    SQL.sum_books,
+    SQL.check_leases,
+    SQL.check_charges,
+    SQL.check_balances,
+    SQL.check_invoices,
+    SQL.check_rollups,
+)
 
 
 class Night(NamedTuple):

@@ -1,11 +1,14 @@
-"""Budget leases, deposits and balances: every movement of money that is not the settlement of events."""
+"""Budget leases, funds, credits and balances: every movement of money that is neither the settlement of events nor an
+invoice's."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
+from adserve.domain.events import EventKind
 from adserve.domain.ids import AdvertiserId
 from adserve.domain.time import from_ms
 from adserve.limits.pacing import Asked, Granted, Unspent, Used
@@ -20,10 +23,14 @@ TIMEOUT_S = 5.0
 
 
 class Balance(NamedTuple):
-    """An advertiser's money in one currency: not yet promised, promised by leases, charged."""
+    """An advertiser's money in one currency: prepaid and not yet promised, given by us, what it may owe and what it does,
+    promised by leases, charged. What is owed includes what leases have taken of the credit line."""
 
     currency: str
     available_micros: int
+    promotional_micros: int
+    credit_line_micros: int
+    owed_micros: int
     held_micros: int
     spent_micros: int
 
@@ -59,8 +66,8 @@ class Ledger:
         return dict(await self._fetch(SQL.captured, replica, [*drawn, *retired], drawn))
 
     async def newest_deposit(self) -> int:
-        """A number that changes with every deposit."""
-        rows = await self._fetch(SQL.deposits)
+        """A number that changes whenever an advertiser gets more to spend."""
+        rows = await self._fetch(SQL.funds)
         return int(rows[0][0])
 
     async def extend(self, until_ms: Mapping[int, int]) -> None:
@@ -116,6 +123,51 @@ async def deposit(
         SQL.deposit, advertiser, micros, currency, reference, from_ms(at_ms)
     )
     return transaction
+
+
+async def promote(
+    connection: Connection, advertiser: AdvertiserId, micros: int, currency: str, reference: str, at_ms: int
+) -> int:
+    """Gives promotional credit, as adserve_operator, and answers the transaction's id."""
+    transaction: int = await connection.fetchval(
+        SQL.promote, advertiser, micros, currency, reference, from_ms(at_ms)
+    )
+    return transaction
+
+
+async def set_credit_line(
+    connection: Connection, advertiser: AdvertiserId, micros: int, currency: str, at_ms: int
+) -> int | None:
+    """As adserve_operator. Answers what is owed or leased already, where that is more: then the line stays as it was."""
+    owed: int | None = await connection.fetchval(
+        SQL.set_credit_line, advertiser, micros, currency, from_ms(at_ms)
+    )
+    return owed
+
+
+class Charge(NamedTuple):
+    """The key of an event that was charged."""
+
+    issued_day: date
+    ticket: UUID
+    kind: EventKind
+
+
+async def issue_credit(
+    connection: Connection,
+    charge: Charge,
+    reason: str,
+    at_ms: int,
+    *,
+    micros: int | None = None,
+    rules_version: int | None = None,
+) -> int | None:
+    """Gives back a charge, or a part of it, as adserve_recorder or adserve_operator. The same `reason` credits it once:
+    None when it did before, or when nothing of the charge is left."""
+    credit: int | None = await connection.fetchval(
+        SQL.issue_credit, *charge, reason, micros, rules_version, from_ms(at_ms)
+    )
+    return credit
 
 
 async def balances(connection: Connection, advertiser: AdvertiserId) -> list[Balance]:

@@ -1,7 +1,8 @@
 """What advertisers and operators set up: advertisers, campaigns, creatives, ads. Four tables, one way to work them."""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from adserve.domain.ids import AdvertiserId
 from adserve.store.desk import Connection
@@ -94,6 +95,18 @@ async def has_delivered(connection: Connection, campaign: int) -> bool:
     """Whether money was ever set aside for the campaign: nothing is shown before. The campaign must be locked."""
     delivered: bool = await connection.fetchval(SQL.delivered, campaign)
     return delivered
+
+
+class Used(NamedTuple):
+    """What is spent or held of a campaign's budgets: of the days that are not over, the most, and of the whole."""
+
+    daily_micros: int
+    total_micros: int
+
+
+async def used(connection: Connection, campaign: int, at: datetime) -> Used:
+    """The campaign must be locked: then no more is taken meanwhile."""
+    return Used(*await connection.fetchrow(SQL.used, campaign, at))
 
 
 async def advertiser_of(connection: Connection, campaign: int) -> AdvertiserId:

@@ -70,6 +70,14 @@ PLANTED = {
         "balances kept for leasing",
         "UPDATE accounts SET balance_micros = balance_micros + 1 WHERE kind = 'available'",
     ),
+    "line": (
+        "balances kept for leasing",
+        "UPDATE accounts SET credit_line_micros = credit_line_micros + 1 WHERE kind = 'receivable'",
+    ),
+    "promotion": (
+        "holds by lease",
+        "UPDATE leases SET promotional_micros = 1 WHERE closed_at IS NULL",
+    ),
     "deposit": (
         "account balances",
         "UPDATE postings SET micros = micros - 1 WHERE lease_id IS NULL AND micros < 0",

@@ -109,6 +109,9 @@ async def test_deposits_become_balance(service: Service) -> None:
         {
             "currency": "USD",
             "available": {"micros": 10_000_000, "currency": "USD"},
+            "promotional": {"micros": 0, "currency": "USD"},
+            "credit_line": {"micros": 0, "currency": "USD"},
+            "owed": {"micros": 0, "currency": "USD"},
             "held": {"micros": 0, "currency": "USD"},
             "spent": {"micros": 0, "currency": "USD"},
         }

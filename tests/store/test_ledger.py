@@ -98,7 +98,7 @@ async def test_what_was_not_captured_comes_back_when_the_lease_closes(world: Wor
     await world.ledger.close_due(NOW_MS + HOUR_MS)
     await world.ledger.close_due(NOW_MS + HOUR_MS)
     (balance,) = await balances(world.pools.operator, world.advertiser)
-    assert balance == Balance("USD", 1_000_000_000 - PRICE_MICROS, 0, PRICE_MICROS)
+    assert balance == Balance("USD", 1_000_000_000 - PRICE_MICROS, 0, 0, 0, 0, PRICE_MICROS)
     late = await world.journal.settle([world.event(world.ticket(lease, campaign=campaign))])
     assert late[0].outcome == "over_budget"
     assert await taken(world, campaign, 10_000) == 10_000 - PRICE_MICROS
@@ -173,6 +173,6 @@ async def test_balances_tell_currencies_apart(world: World) -> None:
     await deposit(world.pools.operator, world.advertiser, 70, "EUR", "r", NOW_MS)
     await world.lease(100)
     assert await balances(world.pools.operator, world.advertiser) == [
-        Balance("EUR", 70, 0, 0),
-        Balance("USD", 999_999_900, 100, 0),
+        Balance("EUR", 70, 0, 0, 0, 0, 0),
+        Balance("USD", 999_999_900, 0, 0, 0, 100, 0),
     ]

@@ -18,7 +18,10 @@ CREATE TEMPORARY TABLE charged (
 ) ON COMMIT DROP;
 CREATE TEMPORARY TABLE lent (
   lease_id bigint, advertiser_id bigint, campaign_id bigint, currency text, budget_day date, granted_micros bigint,
-  leased_micros bigint, micros bigint
+  leased_micros bigint, micros bigint, promotional_micros bigint, credit_micros bigint
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE funded (
+  lease_id bigint, advertiser_id bigint, currency text, account text, granted_micros bigint, used_micros bigint
 ) ON COMMIT DROP;
 CREATE TEMPORARY TABLE posted (
   account text, advertiser_id bigint, currency text, campaign_id bigint, lease_id bigint, cause text, micros bigint
@@ -93,21 +96,32 @@ WITH summed AS (
   SELECT a.kind, a.advertiser_id, a.currency, p.campaign_id, p.lease_id, t.kind, sum(p.micros)
   FROM postings p JOIN accounts a ON a.id = p.account_id JOIN transactions t ON t.id = p.transaction_id
   GROUP BY 1, 2, 3, 4, 5, 6
+), loans AS (
+  INSERT INTO lent
+  SELECT id, advertiser_id, campaign_id, currency, budget_day, granted_micros,
+         CASE WHEN closed_at IS NULL THEN granted_micros ELSE coalesce(c.micros, 0) END, coalesce(c.micros, 0),
+         promotional_micros, credit_micros
+  FROM leases LEFT JOIN (SELECT lease_id, sum(micros) AS micros FROM summed GROUP BY 1) AS c ON c.lease_id = leases.id
+  RETURNING *
 )
-INSERT INTO lent
-SELECT id, advertiser_id, campaign_id, currency, budget_day, granted_micros,
-       CASE WHEN closed_at IS NULL THEN granted_micros ELSE coalesce(c.micros, 0) END, coalesce(c.micros, 0)
-FROM leases LEFT JOIN (SELECT lease_id, sum(micros) AS micros FROM summed GROUP BY 1) AS c ON c.lease_id = leases.id
+INSERT INTO funded
+SELECT lease_id, advertiser_id, currency, source.account, source.granted_micros, source.used_micros
+FROM loans, LATERAL (VALUES
+  ('promotional', promotional_micros, least(leased_micros, promotional_micros)),
+  ('available', granted_micros - promotional_micros - credit_micros,
+   least(leased_micros, granted_micros - credit_micros) - least(leased_micros, promotional_micros)),
+  ('receivable', credit_micros, greatest(leased_micros - granted_micros + credit_micros, 0))
+) AS source (account, granted_micros, used_micros)
 
 -- name: check_leases
 INSERT INTO figures
 SELECT 'lease captures', false, ARRAY[lease_id::text], sum(micros) FROM charged GROUP BY 3
 UNION ALL SELECT 'lease captures', true, ARRAY[id::text], captured_micros FROM leases WHERE captured_micros <> 0
-UNION ALL SELECT 'holds by lease', false, ARRAY[lease_id::text, account], granted_micros * sign
-  FROM lent, (VALUES ('held', 1), ('available', -1)) AS side (account, sign)
+UNION ALL SELECT 'holds by lease', false, ARRAY[lease_id::text, 'held'], granted_micros FROM lent
+UNION ALL SELECT 'holds by lease', false, ARRAY[lease_id::text, account], -granted_micros FROM funded
 UNION ALL SELECT 'holds by lease', true, ARRAY[lease_id::text, account], micros FROM posted WHERE cause = 'hold'
-UNION ALL SELECT 'returns by lease', false, ARRAY[lease_id::text, account], (granted_micros - leased_micros) * sign
-  FROM lent, (VALUES ('held', -1), ('available', 1)) AS side (account, sign) WHERE granted_micros > leased_micros
+UNION ALL SELECT 'returns by lease', false, ARRAY[lease_id::text, 'held'], leased_micros - granted_micros FROM lent
+UNION ALL SELECT 'returns by lease', false, ARRAY[lease_id::text, account], granted_micros - used_micros FROM funded
 UNION ALL SELECT 'returns by lease', true, ARRAY[lease_id::text, account], micros FROM posted WHERE cause = 'return'
 UNION ALL SELECT 'leases exceeded', true, ARRAY[lease_id::text], greatest(micros, captured_micros) - granted_micros
   FROM lent JOIN leases USING (granted_micros) WHERE id = lease_id AND greatest(micros, captured_micros) > granted_micros
@@ -134,19 +148,48 @@ UNION ALL SELECT 'unbalanced transactions', true, ARRAY[transaction_id::text, cu
   GROUP BY transaction_id, currency HAVING sum(micros) <> 0
 
 -- name: check_balances
-WITH paid_in AS (
-  SELECT advertiser_id, currency, sum(micros) AS micros FROM posted WHERE cause = 'deposit' AND account = 'available' GROUP BY 1, 2
+WITH money_in AS (
+  SELECT account, advertiser_id, currency, sum(micros) AS micros FROM posted
+  WHERE cause = 'deposit' AND account = 'available' OR cause = 'promotion' AND account = 'promotional' GROUP BY 1, 2, 3
+), moved AS (
+  SELECT account, advertiser_id, currency, micros FROM money_in
+  UNION ALL SELECT CASE account WHEN 'available' THEN 'cash' ELSE 'marketing' END, NULL, currency, -micros FROM money_in
+  UNION ALL SELECT account, advertiser_id, currency, -used_micros FROM funded
+  UNION ALL SELECT 'held', advertiser_id, currency, leased_micros - micros FROM lent
+  UNION ALL SELECT 'revenue', NULL, currency, micros FROM charged
+  UNION ALL SELECT side.account, side.owner, currency, side.micros FROM credits c, LATERAL (VALUES
+    ('revenue', NULL, -c.micros), ('receivable', advertiser_id, owed_micros), ('available', advertiser_id, c.micros - owed_micros)
+  ) AS side (account, owner, micros)
+  UNION ALL SELECT side.account, NULL, currency, side.micros FROM invoices, LATERAL (VALUES
+    ('revenue', total_micros - net_micros), ('rounding', net_micros - total_micros)
+  ) AS side (account, micros) WHERE status IN ('issued', 'paid')
+  UNION ALL SELECT side.account, side.owner, currency, side.micros FROM invoices, LATERAL (VALUES
+    ('cash', NULL, -due_micros), ('receivable', advertiser_id, covered_micros), ('rounding', NULL, due_micros - covered_micros)
+  ) AS side (account, owner, micros) WHERE status = 'paid'
 )
 INSERT INTO figures
-SELECT 'account balances', false, ARRAY['available', advertiser_id::text, currency], sum(micros) FROM (
-    SELECT advertiser_id, currency, micros FROM paid_in
-    UNION ALL SELECT advertiser_id, currency, -leased_micros FROM lent) AS moves GROUP BY 3
-UNION ALL SELECT 'account balances', false, ARRAY['held', advertiser_id::text, currency], sum(leased_micros - micros) FROM lent GROUP BY 3
-UNION ALL SELECT 'account balances', false, ARRAY['revenue', NULL, currency], sum(micros) FROM charged GROUP BY 3
-UNION ALL SELECT 'account balances', false, ARRAY['cash', NULL, currency], -sum(micros) FROM paid_in GROUP BY 3
+SELECT 'account balances', false, ARRAY[account, advertiser_id::text, currency], sum(micros) FROM moved GROUP BY 3
 UNION ALL SELECT 'account balances', true, ARRAY[account, advertiser_id::text, currency], sum(micros) FROM posted GROUP BY 3
-UNION ALL SELECT 'balances kept for leasing', false, ARRAY[advertiser_id::text, currency], sum(micros) FROM posted WHERE account = 'available' GROUP BY 3
-UNION ALL SELECT 'balances kept for leasing', true, ARRAY[advertiser_id::text, currency], balance_micros FROM accounts WHERE kind = 'available'
+UNION ALL SELECT 'balances kept for leasing', false, ARRAY[account, advertiser_id::text, currency], sum(micros) FROM posted
+  WHERE account IN ('promotional', 'available', 'receivable') GROUP BY 3
+UNION ALL SELECT 'balances kept for leasing', true, ARRAY[kind, advertiser_id::text, currency],
+  balance_micros - coalesce(credit_line_micros, 0) FROM accounts WHERE balance_micros IS NOT NULL
+
+-- name: check_invoices
+INSERT INTO figures
+SELECT 'invoices by lines', false, ARRAY[invoice_id::text, name], sum(micros) FROM invoice_lines, LATERAL (VALUES
+    ('gross', gross_micros), ('invalid', invalid_micros), ('credits', credits_micros), ('net', net_micros), ('total', total_micros)
+  ) AS part (name, micros) GROUP BY 3
+UNION ALL SELECT 'invoices by lines', true, ARRAY[id::text, name], micros FROM invoices, LATERAL (VALUES
+    ('gross', gross_micros), ('invalid', invalid_micros), ('credits', credits_micros), ('net', net_micros), ('total', total_micros)
+  ) AS part (name, micros)
+UNION ALL SELECT 'credits on invoices', false, ARRAY[invoice_id::text], sum(micros) FROM credits WHERE invoice_id IS NOT NULL GROUP BY 3
+UNION ALL SELECT 'credits on invoices', true, ARRAY[id::text], credits_micros FROM invoices WHERE status <> 'void'
+UNION ALL SELECT 'invoiced beyond what was charged', true, ARRAY[advertiser_id::text, campaign_id::text, currency], o.micros - coalesce(b.micros, 0)
+  FROM (SELECT i.advertiser_id, l.campaign_id, i.currency, sum(l.gross_micros - l.invalid_micros) AS micros
+        FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id WHERE i.status <> 'void' GROUP BY 1, 2, 3) AS o
+  LEFT JOIN (SELECT advertiser_id, campaign_id, currency, sum(micros) AS micros FROM charged GROUP BY 1, 2, 3) AS b
+    USING (advertiser_id, campaign_id, currency) WHERE o.micros > coalesce(b.micros, 0)
 
 -- name: check_rollups
 INSERT INTO figures

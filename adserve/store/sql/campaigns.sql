@@ -32,5 +32,10 @@ RETURNING *
 -- name: set_status
 UPDATE campaigns SET status = $2, version = version + 1, updated_at = now() WHERE id = $1 RETURNING *
 
+-- name: used
+SELECT coalesce(max(u.leased_micros) FILTER (WHERE u.budget_day >= ($2::timestamptz AT TIME ZONE c.time_zone)::date), 0) AS daily,
+       coalesce(max(u.leased_micros) FILTER (WHERE u.budget_day IS NULL), 0) AS total
+FROM campaigns c JOIN budget_uses u ON u.campaign_id = c.id WHERE c.id = $1
+
 -- name: delivered
 SELECT EXISTS (SELECT FROM leases WHERE campaign_id = $1)

@@ -13,8 +13,8 @@ SELECT id, captured_micros FROM leases WHERE replica = $1 AND frozen_at IS NULL
 SELECT id, captured_micros FROM leases
 WHERE id = ANY ($2) AND replica = $1 AND (frozen_at IS NULL OR closed_at IS NULL AND NOT id = ANY ($3))
 
--- name: deposits
-SELECT coalesce(max(id), 0) FROM transactions WHERE kind = 'deposit'
+-- name: funds
+SELECT coalesce(max(id), 0) FROM transactions WHERE kind IN ('deposit', 'promotion', 'credit_line', 'credit', 'payment')
 
 -- name: extend
 SELECT extend_leases($1, $2)
@@ -31,15 +31,27 @@ SELECT close_leases($1, $2)
 -- name: deposit
 SELECT deposit($1, $2, $3, $4, $5)
 
+-- name: promote
+SELECT promote($1, $2, $3, $4, $5)
+
+-- name: set_credit_line
+SELECT set_credit_line($1, $2, $3, $4)
+
+-- name: issue_credit
+SELECT issue_credit($1, $2, $3, $4, $5, $6, $7)
+
 -- name: balances
-SELECT a.currency, a.balance_micros, coalesce(held.micros, 0) AS held_micros,
+SELECT a.currency, a.balance_micros, f.balance_micros AS promotional_micros, r.credit_line_micros,
+       r.credit_line_micros - r.balance_micros AS owed_micros, coalesce(held.micros, 0) AS held_micros,
        coalesce(used.micros, 0) - coalesce(held.micros, 0) AS spent_micros
 FROM accounts a
+JOIN accounts f ON f.kind = 'promotional' AND f.advertiser_id = a.advertiser_id AND f.currency = a.currency
+JOIN accounts r ON r.kind = 'receivable' AND r.advertiser_id = a.advertiser_id AND r.currency = a.currency
 LEFT JOIN (SELECT currency, sum(granted_micros - captured_micros)::bigint AS micros
-           FROM leases WHERE advertiser_id = $1 AND closed_at IS NULL GROUP BY 1) AS held USING (currency)
+           FROM leases WHERE advertiser_id = $1 AND closed_at IS NULL GROUP BY 1) AS held ON held.currency = a.currency
 LEFT JOIN (SELECT c.currency, sum(u.leased_micros)::bigint AS micros
            FROM budget_uses u JOIN campaigns c ON c.id = u.campaign_id
-           WHERE u.advertiser_id = $1 AND u.budget_day IS NULL GROUP BY 1) AS used USING (currency)
+           WHERE u.advertiser_id = $1 AND u.budget_day IS NULL GROUP BY 1) AS used ON used.currency = a.currency
 WHERE a.kind = 'available' AND a.advertiser_id = $1
 ORDER BY a.currency
 
