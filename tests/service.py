@@ -54,6 +54,8 @@ from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
 from adserve.store.media import Media
+from adserve.store.spool import Spool
+from adserve.store.spools import EventLog
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
 from adserve.web.operations import Operation
@@ -61,6 +63,7 @@ from adserve.web.operations import Operation
 REPLICA = UUID(int=1)
 SURFACES = {"status": Surface()}
 BODY_MAX_BYTES = 200_000
+SPOOL_BYTES = 1_000_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
 STARTS_AT = "2025-01-01T00:00:00Z"
@@ -193,7 +196,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     live, catalogue = LiveView(SURFACES, Prior({})), Catalogue(pools.catalogue, REPLICA)
     sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
     book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
-    recorder, landings, hides = Recorder(journal), Landings(catalogue), Hides()
+    spool = Spool.open(home / "spool" / "test.sqlite", SPOOL_BYTES)
+    recorder, landings, hides = Recorder(journal, spool), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
     intake = Intake(sealer, counters, book, recorder, draw_128_bits, hides=hides, may_serve=lambda: True)
     recording = Recording(Decisions(pools.recorder), 0.0)
@@ -209,7 +213,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
         Health(checks),
         *setting_up(pools, clock, media),
         slots_api(slots, sealer, clock),
-        EventsApi(intake, journal, sealer, clock),
+        EventsApi(intake, EventLog(journal, spool), sealer, clock),
         Beacons(intake, sealer, landings, clock),
     ]
     operations = [operation for api in apis for operation in api.operations()]
@@ -242,6 +246,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
+        spool.close()
 
 
 async def ensure_partitions(pools: Pools, now_ms: int) -> None:

@@ -75,7 +75,7 @@ def operations_of(
     resources: Sequence[Resource] = (
         slots,
         *_feeds(core, session, witness),
-        EventsApi(core.intake, core.journal, core.sealer, clock),
+        EventsApi(core.intake, core.events, core.sealer, clock),
         Beacons(core.intake, core.sealer, core.landings, clock),
         Advertisers(staff, clock),
         Campaigns(staff),
@@ -140,12 +140,21 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         waiting = core.pending.waiting
         return Part(True, f"{state}; {waiting} events wait for them" if waiting else state)
 
+    def spool() -> Part:
+        waiting, away = core.spooled.waiting, core.recorder.away
+        if waiting is None or not waiting.events:
+            return Part(True, "events go to it" if away else "empty")
+        age_s = (core.clock() - (waiting.oldest_at_ms or core.clock())) // SECOND_MS
+        state = f"{waiting.events:,} events, {waiting.bytes:,} bytes, the oldest received {age_s} s ago"
+        return Part(not core.spool.full, f"full: {state}" if core.spool.full else state)
+
     return {
         "database": database,
         "serving lock": lambda: Part(core.lock.may_serve(system_clock()), core.lock.state),
         "recorder": lambda: Part(
             core.recorder.queued < core.settings.events_queued_max, f"{core.recorder.queued} events queued"
         ),
+        "spool": spool,
         "catalogue": snapshot,
         "counters": counters,
         "rates": lambda: Part(

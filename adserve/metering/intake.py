@@ -17,6 +17,7 @@ from adserve.metering.tickets import Sealer
 
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
+TO_CHARGE = frozenset({Outcome.RECORDED, Outcome.ACCEPTED})
 UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
 
 
@@ -61,7 +62,7 @@ class Counters(Protocol):
 class Intake:
     """Takes reports and answers when they are durable. `draw` gives 128 bits of chance a call, for event ids.
 
-    `may_serve` says whether our counters are the only ones: without that, nothing is confirmed or recorded.
+    `may_serve` says whether our counters are the only ones: without that, they are not asked.
     """
 
     def __init__(
@@ -85,8 +86,6 @@ class Intake:
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
-        if not self._may_serve():
-            raise RecorderUnavailable("another process may be serving")
         seed = self._draw()
         judged: list[Event | Answer] = []
         for nth, report in enumerate(reports):
@@ -129,6 +128,8 @@ class Intake:
             return Outcome.LATE
         if kind not in CONFIRMING:
             return rated(ticket, kind, counts=True)
+        if not self._may_serve():
+            return Outcome.ACCEPTED
         try:
             counts = await self._counters.confirm(ticket, received_at_ms, received_at_ms)
         except (CountersAway, TimeoutError):
@@ -137,20 +138,17 @@ class Intake:
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        will_charge = (
-            settled.outcome is Outcome.ACCEPTED is event.outcome and event.kind == event.ticket.billable
-        )
-        if (
-            settled.outcome is Outcome.RECORDED or will_charge
-        ):  # what waits for the counters is to be charged as well
+        waits = settled.outcome is Outcome.ACCEPTED
+        will_charge = waits and event.outcome in TO_CHARGE and event.kind == event.ticket.billable
+        if settled.outcome is Outcome.RECORDED or will_charge:
+            # What waits for the counters or the ledger is to be charged as well.
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
         if event.kind in WITHHOLDING:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
         overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
-        if (
-            overtaken and event.kind in CONFIRMING
-        ):  # what was confirmed with our moment is stored with a later one
+        if event.kind in CONFIRMING and (overtaken or (waits and event.outcome is not Outcome.ACCEPTED)):
+            # What was confirmed with our moment is stored with a later one, or may be, where it comes again before it settles.
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
 

@@ -1,7 +1,8 @@
 """Where events are written for good, and read again by ticket or by time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -66,13 +67,23 @@ class Journal:
         waiting = [event for event in events if event.outcome is Outcome.ACCEPTED]
         rated = [event for event in events if event.outcome is not Outcome.ACCEPTED] if waiting else events
         with _translated_errors():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            async with self._lent() as connection:
                 if not waiting:
                     return await _settle(connection, rated)
                 async with connection.transaction():
                     settled = iter(await _settle(connection, rated) if rated else [])
                     kept = iter(await _keep_pending(connection, waiting))
         return [next(kept if event.outcome is Outcome.ACCEPTED else settled) for event in events]
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        """Of a connection whose borrower gave up nothing is known: it ends at once, or its return would wait for the server."""
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            try:
+                yield connection
+            except asyncio.CancelledError:
+                connection.terminate()
+                raise
 
     async def settle_pending(
         self, judge: Callable[[Sequence[Event]], Awaitable[list[Event]]], most: int
