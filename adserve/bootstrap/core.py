@@ -144,7 +144,6 @@ class Core:
     checkpoints: Checkpoints
     keeper: LeaseKeeper
     events: EventLog
-    spool: Spool
     spooled: Spooled
     recorder: Recorder
     slots: Slots
@@ -255,10 +254,9 @@ async def build_core(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
-    spool = await open_spool(settings, database_url)
-    events = EventLog(journal, spool)
+    events = EventLog(journal, await open_spool(settings, database_url))
     filling = await _filling(settings, pools, checkpoints, journal, events, clock())
-    counters, recorder = filling.counters, _recorder(settings, journal, spool)
+    counters, recorder = filling.counters, _recorder(settings, journal, events.spool)
     may_serve = _serving(lock)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc)
@@ -294,8 +292,7 @@ async def build_core(
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica),
         events=events,
-        spool=spool,
-        spooled=_spooled(settings, pools, spool, journal, recorder, counters),
+        spooled=_spooled(settings, pools, events, recorder, counters),
         recorder=recorder,
         slots=slots,
         recording=recording,
@@ -349,13 +346,12 @@ async def _filling(
 def _spooled(
     settings: Settings,
     pools: Pools,
-    spool: Spool,
-    journal: Journal,
+    events: EventLog,
     recorder: Recorder,
     counters: MemoryCounters | RedisCounters,
 ) -> Spooled:
     most = round(settings.spool_rows_per_s * spooled.PACE_S)
-    return Spooled(spool, journal, Spools(pools.recorder), recorder, counters, most)
+    return Spooled(events.spool, events.journal, Spools(pools.recorder), recorder, counters, most)
 
 
 def _recorder(settings: Settings, journal: Journal, spool: Spool) -> Recorder:

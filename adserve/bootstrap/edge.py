@@ -146,7 +146,7 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
             return Part(True, "events go to it" if away else "empty")
         age_s = (core.clock() - (waiting.oldest_at_ms or core.clock())) // SECOND_MS
         state = f"{waiting.events:,} events, {waiting.bytes:,} bytes, the oldest received {age_s} s ago"
-        return Part(not core.spool.full, f"full: {state}" if core.spool.full else state)
+        return Part(not core.events.spool.full, f"full: {state}" if core.events.spool.full else state)
 
     return {
         "database": database,

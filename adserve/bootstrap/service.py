@@ -176,7 +176,7 @@ class Service:
                 log.warning("not handed over", extra={"part": name, "reason": repr(error)})
         await self._runners.stop()
         self.core.filling.close()
-        self.core.spool.close()
+        self.core.events.spool.close()
         await self.core.lock.release()
         await self.core.pools.close()
 

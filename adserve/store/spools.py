@@ -48,15 +48,15 @@ class EventLog:
     spool is read first, so that none is missed."""
 
     def __init__(self, journal: Journal, spool: Spool) -> None:
-        self._journal = journal
-        self._spool = spool
+        self.journal = journal
+        self.spool = spool
 
     async def of_ticket(self, ticket: Ticket) -> list[Kept]:
         """One of each kind, in the order they came. While PostgreSQL is away: those in the spool, or JournalAway if none is."""
-        spooled = {kept.kind: kept for kept in await self._spool.of_ticket(ticket)}
+        spooled = {kept.kind: kept for kept in await self.spool.of_ticket(ticket)}
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                settled = {kept.kind: kept for kept in await self._journal.of_ticket(ticket)}
+                settled = {kept.kind: kept for kept in await self.journal.of_ticket(ticket)}
         except (JournalAway, TimeoutError) as error:
             if not spooled:
                 raise JournalAway(str(error) or "the database takes too long") from error
@@ -64,18 +64,18 @@ class EventLog:
         return sorted((spooled | settled).values(), key=lambda kept: kept.event)
 
     async def count_since(self, received_at_ms: int) -> int:
-        waiting = await self._spool.waiting()
-        return waiting.events + await self._journal.count_since(received_at_ms)
+        waiting = await self.spool.waiting()
+        return waiting.events + await self.journal.count_since(received_at_ms)
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, that of the spool first."""
-        async for counted in self._spool.counted():
+        async for counted in self.spool.counted():
             yield counted
-        async for counted in self._journal.since(received_at_ms):
+        async for counted in self.journal.since(received_at_ms):
             yield counted
 
     async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]:
         """The newest hides and reports from a moment on, oldest first: viewer, advertiser, moment of receipt."""
-        spooled = await self._spool.hides(since_ms)
-        settled = await self._journal.hides(since_ms, most)
+        spooled = await self.spool.hides(since_ms)
+        settled = await self.journal.hides(since_ms, most)
         return sorted([*settled, *spooled], key=lambda hide: hide[2])[-most:]
