@@ -120,6 +120,10 @@ class Intake:
             ticket = self._sealer.open(report.token, received_at_ms)
         except TicketRefused as error:
             return _refused(Problem("$.ticket", str(error)))
+        if kind is EventKind.VIEW and not _lasted(report.view_ms, ticket):
+            return _refused(
+                Problem("$.view_ms", f"a view of this ad lasts at least {ticket.view_least_ms} ms")
+            )
         outcome = await self._outcome(ticket, kind, received_at_ms)
         return Event(event, kind, ticket, outcome, received_at_ms, report.occurred_at_ms, report.view_ms)
 
@@ -158,6 +162,13 @@ def rated(ticket: Ticket, kind: EventKind, *, counts: bool) -> Outcome:
     if not counts:
         return Outcome.OVER_CAP
     return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
+
+
+def _lasted(view_ms: int | None, ticket: Ticket) -> bool:
+    """A client that does not say how long is believed, but not where that costs money. What is refused may come again."""
+    if view_ms is None:
+        return ticket.billable != EventKind.VIEW
+    return view_ms >= ticket.view_least_ms
 
 
 def _refused(*problems: Problem) -> Answer:

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from journals import MemoryJournal
+from msgspec import structs
 from test_tickets import KEY, make_ticket
 from world import NOW_MS
 
@@ -94,6 +95,31 @@ async def test_the_first_outcome_that_holds_decides(setting: Setting) -> None:
     over, unbilled = await setting.take(report("view", chance=200), report("click", chance=200))
     assert over.outcome is Outcome.OVER_CAP
     assert unbilled.outcome is Outcome.UNBILLED_KIND
+
+
+@pytest.mark.parametrize(
+    ("view_ms", "least_ms", "billable", "outcome"),
+    [
+        (None, 1_000, "impression", Outcome.UNBILLED_KIND),
+        (999, 1_000, "impression", Outcome.REFUSED),
+        (None, 1_000, "view", Outcome.REFUSED),
+        (999, 1_000, "view", Outcome.REFUSED),
+        (1_000, 1_000, "view", Outcome.RECORDED),
+        (1_999, 2_000, "view", Outcome.REFUSED),
+        (2_000, 2_000, "view", Outcome.RECORDED),
+    ],
+)
+async def test_a_view_has_lasted_long_enough(
+    setting: Setting, view_ms: int | None, least_ms: int, billable: str, outcome: Outcome
+) -> None:
+    ticket = structs.replace(make_ticket(), billable=billable, view_least_ms=least_ms)
+    token = SEALER.seal(ticket)
+    (answer,) = await setting.take(Report(token, "view", view_ms=view_ms))
+    assert answer.outcome is outcome
+    if outcome is Outcome.REFUSED:
+        assert answer.errors[0].field == "$.view_ms"
+        (later,) = await setting.take(Report(token, "view", view_ms=least_ms))  # it comes again when it has
+        assert later.outcome is not Outcome.DUPLICATE
 
 
 async def test_an_event_at_the_very_expiry_is_in_time(setting: Setting) -> None:
