@@ -20,7 +20,7 @@ from adserve.metering.settle import Journal, settle
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
-LEDGER_S = 1.5
+LEDGER_S = 2.0
 """How long a batch may take before it goes to the spool: longer than a server at work ever takes, as what is spooled is
 rated later."""
 ANSWER_S = 5.0

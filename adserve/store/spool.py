@@ -21,7 +21,7 @@ from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.tickets import Ticket
 from adserve.metering.errors import RecorderUnavailable, SpoolFull
-from adserve.store.errors import StoreError
+from adserve.store.errors import Away, StoreError
 from adserve.store.journal import Counted, Kept
 from adserve.store.statements import load
 
@@ -64,7 +64,8 @@ class Waiting(NamedTuple):
 
 
 class Spool:
-    """Opened by `open`, ended by `close`. `full` says whether the newest event had no room."""
+    """Opened by `open`, ended by `close`. `full` says whether the newest event had no room. What is read or removed raises
+    Away when the file cannot be used now."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.full = False
@@ -80,7 +81,8 @@ class Spool:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
             cls.prepare(connection, max_bytes)
-            _sync_folder(path.parent)
+            for folder in (path.parent, path.parent.parent):
+                _sync_folder(folder)
             return cls(path, connection)
         except (sqlite3.Error, OSError) as error:
             raise SpoolUnusable(f"the spool {path}: {error}; move it away to start without it") from error
@@ -108,7 +110,7 @@ class Spool:
     async def keep(self, events: Sequence[Event]) -> list[Settled]:
         """Commits all of the events, synced, and answers in their order. Raises RecorderUnavailable when it cannot."""
         try:
-            kept = await self._run(self._keep, events)
+            kept = await self._in_thread(self._keep, events)
         except sqlite3.Error as error:
             self.full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
             raise SpoolFull if self.full else RecorderUnavailable(f"the spool: {error}") from error
@@ -186,7 +188,13 @@ class Spool:
     async def _fetch(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         return await self._run(lambda: self._connection.execute(statement, values).fetchall())
 
-    async def _run(self, work: Callable[..., _Result], *arguments: object) -> _Result:
+    async def _run(self, work: Callable[[], _Result]) -> _Result:
+        try:
+            return await self._in_thread(work)
+        except sqlite3.Error as error:
+            raise Away(f"the spool: {error}") from error
+
+    async def _in_thread(self, work: Callable[..., _Result], *arguments: object) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
 

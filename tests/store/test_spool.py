@@ -1,6 +1,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,33 @@ async def test_what_killed_processes_acknowledged_is_there(path: Path) -> None:
 
 async def test_control_a_twin_that_answers_before_its_commit_loses_events(path: Path) -> None:
     assert await lost_by_kills(path, Early) != set()
+
+
+async def test_a_full_disk_is_never_a_success_and_it_resumes(tmp_path: Path) -> None:
+    with disk(tmp_path) as (mounted, _):
+        path, filler = mounted / "spool" / "full.sqlite", mounted / "filler"
+        spool = Spool.open(path, SPOOL_BYTES)
+        taken, refused = [], 0
+        await asyncio.to_thread(fill_disk, filler)
+        for nth in range(3_000):
+            try:
+                await spool.keep([event(nth)])
+                taken.append(nth)
+            except RecorderUnavailable:
+                refused += 1
+        await asyncio.to_thread(filler.unlink)
+        await spool.keep([event(5_000)])
+        spool.close()
+        assert refused > 100
+        assert await kept(path) == {*taken, 5_000}
+
+
+def fill_disk(filler: Path) -> None:
+    with filler.open("wb", buffering=0) as file:
+        for piece in (b"\0" * 1_000_000, b"\0" * 4_096):
+            with suppress(OSError):
+                while True:
+                    file.write(piece)
 
 
 async def lost_by_a_power_cut(mounted: Path, cut: Cut, twin: type[Spool]) -> set[int]:
