@@ -70,7 +70,7 @@ class Journal:
             async with self._lent() as connection:
                 if not waiting:
                     return await _settle(connection, rated)
-                async with connection.transaction():
+                async with _transaction(connection):
                     settled = iter(await _settle(connection, rated) if rated else [])
                     kept = iter(await _keep_pending(connection, waiting))
         return [next(kept if event.outcome is Outcome.ACCEPTED else settled) for event in events]
@@ -154,6 +154,21 @@ class Journal:
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
                 async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
                     yield _counted(row)
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    """As the driver's own, but that one which is given up asks nothing more of a server that may not answer."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise  # its connection ends, and it with that
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:

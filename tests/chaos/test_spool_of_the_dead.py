@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 from live import Caller, Live, Postgres, calling, furnish, until
+from spooling import event
 from traffic import books
 
 from adserve.database import embedded
 from adserve.database.embedded import Embedded
 from adserve.database.migrate import migrate
+from adserve.database.pools import open_pool
+from adserve.domain.events import Outcome
+from adserve.metering.errors import RecorderUnavailable
+from adserve.metering.settle import settle
+from adserve.store.journal import Journal
 
 SETTLED_WITHIN_S = 20.0
 TICKETS = 30
@@ -80,6 +86,25 @@ async def test_a_spool_that_a_killed_replica_left_settles_once_and_counts_at_onc
     after = await books(server.url)
     assert after.exact, after.differences
     assert after.events - before.events == TICKETS
+
+
+@pytest.mark.parametrize("outcome", [Outcome.RECORDED, Outcome.ACCEPTED])
+async def test_a_batch_that_the_server_hangs_on_is_given_up_in_time(
+    live: Live, server: Embedded, home: Path, outcome: Outcome
+) -> None:
+    pool = await open_pool(server.url, "adserve_recorder", size=1)
+    journal = Journal(pool)
+    await journal.count_pending()
+    loop = asyncio.get_running_loop()
+    Postgres(home).signal(signal.SIGSTOP)
+    try:
+        began_s = loop.time()
+        with pytest.raises(RecorderUnavailable):
+            await settle(journal, [event(1, outcome=outcome)], timeout_s=0.5)
+        assert loop.time() - began_s < 1.5
+    finally:
+        Postgres(home).signal(signal.SIGCONT)
+        pool.terminate()
 
 
 async def test_a_full_spool_refuses_and_loses_nothing_that_it_took(
