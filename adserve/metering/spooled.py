@@ -81,7 +81,7 @@ class Notes(Protocol):
 
 class Spooled:
     """`step` settles one batch of at most `most`; as rows leave the spool only after the ledger has them, and the ledger takes
-    none twice, repeating it is harmless. `wake` is set while more wait."""
+    none twice, repeating it is harmless. `wake` is set while more may wait."""
 
     def __init__(
         self, spool: Spool, journal: Journal, notes: Notes, recorder: Recorder, counters: Counters, most: int
@@ -102,22 +102,19 @@ class Spooled:
         if not self._recorder.away and not self._waits and now_ms < self._look_at_ms:
             return
         self.waiting = await self._spool.waiting()
+        settled_until_ms = now_ms - IN_FLIGHT_MS
+        if self.waiting.oldest_at_ms is not None:
+            settled_until_ms = min(settled_until_ms, self.waiting.oldest_at_ms)
         if self._waits:
             with self._spool.turn() as ours:
                 if ours or self._recorder.away:
                     await self._settle(self._most_now if ours else 1, now_ms)
-            self.waiting = await self._spool.waiting()
+            if ours:
+                self.wake.set()
         else:
             self._recorder.mend()
-        if now_ms >= self._look_at_ms:
-            oldest_at_ms = self.waiting.oldest_at_ms
-            settled_until_ms = now_ms - IN_FLIGHT_MS
-            if oldest_at_ms is not None:
-                settled_until_ms = min(settled_until_ms, oldest_at_ms)
-            await self._notes.note(self._spool.id, settled_until_ms, now_ms)
-            self._look_at_ms = now_ms + LOOK_MS
-        if self._waits:
-            self.wake.set()
+        await self._notes.note(self._spool.id, settled_until_ms, now_ms)
+        self._look_at_ms = now_ms + LOOK_MS
 
     async def leave(self) -> None:
         """With an empty spool, nobody has to wait for this machine any more."""
