@@ -133,6 +133,26 @@ async def test_one_batch_waits_for_a_ledger_that_hangs_and_later_ones_do_not(
     assert fresh.billed == Money(PRICE_MICROS, "USD")
 
 
+class Hopeful(Recorder):
+    """A broken twin: every batch asks the ledger again."""
+
+    def _leave(self, error: RecorderUnavailable) -> None:
+        pass
+
+
+async def test_control_without_leaving_every_batch_waits(world: World, setting: Setting) -> None:
+    setting.journal.hangs = True
+    recorder = Hopeful(setting.journal, setting.spool)
+    running = asyncio.create_task(recorder.run())
+    began_s = asyncio.get_running_loop().time()
+    for ticket in await tickets_of(world, 4):
+        await recorder.record([world.event(ticket)])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert setting.journal.asked == 4
+    assert asyncio.get_running_loop().time() - began_s > 4 * LEDGER_S
+
+
 async def one_more(world: World) -> Ticket:
     (ticket,) = await tickets_of(world, 1)
     return ticket
