@@ -49,6 +49,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     events_queued_max: Positive = 20_000
     recorder_writers: Annotated[int, Meta(ge=1, le=8)] = 3
     batch_rows_max: Annotated[int, Meta(ge=1, le=1_000)] = 500
+    spool_max_bytes: Annotated[int, Meta(ge=65_536)] = 268_435_456
+    spool_rows_per_s: Annotated[int, Meta(ge=10, le=10_000)] = 2_000
     checkpoint_interval_s: Positive = 60
     click_hold_factor: Annotated[float, Meta(gt=0)] = 2.0
     model_path: Path | None = None

@@ -64,6 +64,8 @@ from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
 from adserve.store.media import Media
+from adserve.store.spool import Spool
+from adserve.store.spools import EventLog
 from adserve.store.traffic import TrafficStore
 from adserve.web.app import build_app
 from adserve.web.auth import Auth
@@ -76,6 +78,7 @@ SELLER = Seller(
     "Status Ads Ltd", ("1 Feed Street", "Dublin 2"), "IE1234567X", "IBAN IE29 AIBK 9311 5212 3456 78"
 )
 BODY_MAX_BYTES = 200_000
+SPOOL_BYTES = 1_000_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
 LOOPBACK = b"127.0.0.0/8"
@@ -211,7 +214,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     live, catalogue = LiveView(SURFACES, Prior({})), Catalogue(pools.catalogue, REPLICA)
     sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
     book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
-    recorder, landings, hides = Recorder(journal), Landings(catalogue), Hides()
+    spool = Spool.open(home / "spool" / "test.sqlite", SPOOL_BYTES)
+    recorder, landings, hides = Recorder(journal, spool), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
     pseudonyms = Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))
     traffic = Traffic(Origins(pseudonyms))
@@ -241,7 +245,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
         *setting_up(pools, clock, media),
         slots_api(slots, sealer, pseudonyms, clock),
         TrafficApi(*desks(pools), lambda: "", clock),
-        EventsApi(intake, journal, sealer, clock),
+        EventsApi(intake, EventLog(journal, spool), sealer, clock),
         Beacons(intake, sealer, landings, Sources(decode_networks(LOOPBACK)), clock),
     ]
     operations = [operation for api in apis for operation in api.operations()]
@@ -275,6 +279,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
         writing.cancel()
         with suppress(asyncio.CancelledError):
             await writing
+        spool.close()
 
 
 async def ensure_partitions(pools: Pools, now_ms: int) -> None:

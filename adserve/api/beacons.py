@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 from prometheus_client import Counter
 
+from adserve.api.events import VIEW_MS_MAX
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.time import Clock
@@ -45,6 +46,12 @@ class BeaconQuery(Struct, frozen=True):
     """Whatever else stands in the URL is ignored: advertisers' tools add parameters to every one."""
 
     e: Annotated[str, Meta(min_length=1, max_length=4_200, description="A sealed ticket")]
+
+
+class EventQuery(BeaconQuery, frozen=True):
+    view_ms: (
+        Annotated[int, Meta(ge=0, le=VIEW_MS_MAX, description="Of a view, how long it lasted")] | None
+    ) = None
 
 
 class Landings:
@@ -85,9 +92,9 @@ class Beacons:
     async def impression(self, call: Call[None, BeaconQuery]) -> web.StreamResponse:
         return await self._count(call, call.query.e, EventKind.IMPRESSION)
 
-    async def event(self, call: Call[None, BeaconQuery]) -> web.StreamResponse:
+    async def event(self, call: Call[None, EventQuery]) -> web.StreamResponse:
         token, _, kind = call.query.e.partition(".")
-        return await self._count(call, token, kind)
+        return await self._count(call, token, kind, call.query.view_ms)
 
     async def click(self, call: Call[None, BeaconQuery]) -> web.StreamResponse:
         """Sends the viewer on whatever becomes of the event: the click may be ours to lose, the visit is not."""
@@ -108,8 +115,14 @@ class Beacons:
             raise invalid("?e", "is of a creative that leads nowhere")
         return web.Response(status=302, headers=_HEADERS | {"Location": url})
 
-    async def _count(self, call: Call[None, BeaconQuery], token: str, kind: str) -> web.StreamResponse:
-        report = Report(token, kind, source=self._sources.of(call.request))
+    async def _count(
+        self,
+        call: Call[None, BeaconQuery] | Call[None, EventQuery],
+        token: str,
+        kind: str,
+        view_ms: int | None = None,
+    ) -> web.StreamResponse:
+        report = Report(token, kind, view_ms=view_ms, source=self._sources.of(call.request))
         (answer,) = await self._intake.take([report], self._clock())
         if answer.outcome is Outcome.REFUSED:
             raise invalid("?e", "; ".join(wrong.reason for wrong in answer.errors))
@@ -139,7 +152,7 @@ class Beacons:
                 tag="beacons",
                 summary="Another event: the ticket, a dot, the kind",
                 handle=self.event,
-                query=BeaconQuery,
+                query=EventQuery,
                 content_types=("image/gif",),
                 refusals=(400, 503),
             ),

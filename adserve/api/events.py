@@ -18,7 +18,7 @@ from adserve.metering import intake
 from adserve.metering.errors import RecorderUnavailable, TicketRefused
 from adserve.metering.intake import Intake, Report
 from adserve.metering.tickets import Sealer
-from adserve.store.journal import Journal
+from adserve.store.spools import EventLog
 from adserve.web.auth import Auth
 from adserve.web.bodies import decode_json, field_error
 from adserve.web.operations import Call, NoQuery, Operation
@@ -123,9 +123,9 @@ def _refused(wrong: FieldError) -> Report:
 
 
 class EventsApi:
-    def __init__(self, intake: Intake, journal: Journal, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, intake: Intake, events: EventLog, sealer: Sealer, clock: Clock) -> None:
         self._intake = intake
-        self._journal = journal
+        self._events = events
         self._sealer = sealer
         self._clock = clock
 
@@ -145,7 +145,7 @@ class EventsApi:
             ticket = self._sealer.open(call.request.match_info["ticket"], self._clock())
         except TicketRefused as error:
             raise Problem(NOT_FOUND, str(error)) from error
-        kept = await self._journal.of_ticket(ticket)
+        kept = await self._events.of_ticket(ticket)
         events = [KnownEvent(str(of.event), of.kind, of.outcome, _money(of.billed)) for of in kept]
         return json_response(TicketEvents(events))
 
@@ -175,7 +175,8 @@ class EventsApi:
                 path="/v1/events/{ticket}",
                 id="getTicketEvents",
                 tag="feed service",
-                summary="The events of a ticket",
+                summary="The final outcome of each kind of event of a ticket",
+                description="What is not rated yet is `accepted`. While PostgreSQL is away, that is all that is known.",
                 handle=self.of_ticket,
                 scopes=FEED,
                 answer=TicketEvents,

@@ -34,7 +34,8 @@ Text = Annotated[str, Meta(max_length=64)]
 
 
 class ImpressionsQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
-    """`from` is included, `to` is not; both are moments of receipt."""
+    """`from` is included, `to` is not; both are moments of receipt. With `without_impression`, only events of tickets
+    whose impression never came: `kind=click&without_impression=true`."""
 
     from_: Moment | None = None
     to: Moment | None = None
@@ -47,6 +48,7 @@ class ImpressionsQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={
     surface: Text | None = None
     outcome: Outcome | None = None
     invalid_reason: Reason | None = None
+    without_impression: bool = False
     limit: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 100
     after: Cursor | None = None
 
@@ -127,6 +129,7 @@ class Impressions:
             query.surface,
             query.outcome,
             query.invalid_reason,
+            query.without_impression,
         )
         async with self._desk.transaction(call.caller.advertiser) as connection:
             return await page(connection, filters, after, query.limit + 1)

@@ -14,6 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
+from adserve.bootstrap.spooling import open_spool, settle_some
 from adserve.bootstrap.traffic import TRAFFIC_S, TrafficKeeper, keeper_of
 from adserve.catalogue.refresh import Publish, Refresh
 from adserve.catalogue.snapshot import Snapshot
@@ -30,13 +31,14 @@ from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.memos import Memos
 from adserve.limits.rebuild import Filling
-from adserve.metering import rotation
+from adserve.metering import rotation, spooled
 from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
 from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
+from adserve.metering.spooled import Spooled
 from adserve.metering.tickets import Sealer
 from adserve.prediction import quality
 from adserve.prediction.quality import Qualities
@@ -61,6 +63,8 @@ from adserve.store.ledger import Ledger
 from adserve.store.media import Media
 from adserve.store.secrets import Secrets
 from adserve.store.shared_counters import SharedCounters
+from adserve.store.spool import Spool
+from adserve.store.spools import EventLog, Spools
 from adserve.web import limiter
 from adserve.web.auth import Auth
 from adserve.web.gate import Admission, Refusals
@@ -140,7 +144,8 @@ class Core:
     hides: HideReader
     checkpoints: Checkpoints
     keeper: LeaseKeeper
-    journal: Journal
+    events: EventLog
+    spooled: Spooled
     recorder: Recorder
     slots: Slots
     limiter: Limiter
@@ -174,11 +179,16 @@ class Core:
 
     async def settle_pending(self, now_ms: int) -> None:
         COUNTERS_READY.set(self.counters.filled)
+        if not self.lock.may_serve(system_clock()):
+            return  # they are for whoever serves to judge
         try:
             await self.pending.step(now_ms)
         except JournalAway as error:
             raise Away(str(error)) from error
         EVENTS_PENDING.set(self.pending.waiting)
+
+    async def settle_spooled(self, now_ms: int) -> None:
+        await settle_some(self.spooled, now_ms)
 
     async def weigh_hides(self, now_ms: int) -> None:
         self.refresh.weigh(await self.qualities.step(now_ms))
@@ -218,6 +228,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("traffic rules", core.traffic.step, TRAFFIC_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
+        Task("spool", core.settle_spooled, 1.0, core.spooled.wake, spooled.PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("hides", core.hides.step, HIDES_S),
         Task("pending events", core.settle_pending, PENDING_S),
@@ -252,8 +263,9 @@ async def build_core(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
-    filling = await _filling(settings, pools, checkpoints, journal, clock())
-    counters, recorder = filling.counters, _recorder(settings, journal)
+    events = EventLog(journal, await open_spool(settings, database_url))
+    filling = await _filling(settings, pools, checkpoints, journal, events, clock())
+    counters, recorder = filling.counters, _recorder(settings, journal, events.spool)
     may_serve = _serving(lock)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc)
@@ -285,10 +297,11 @@ async def build_core(
         counters=counters,
         filling=filling,
         pending=Pending(journal, counters),
-        hides=HideReader(hides, journal),
+        hides=HideReader(hides, events),
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica),
-        journal=journal,
+        events=events,
+        spooled=_spooled(settings, pools, events, recorder, counters),
         recorder=recorder,
         slots=slots,
         recording=recording,
@@ -322,24 +335,41 @@ def _campaigns(live: LiveView) -> Callable[[], Mapping[Any, Campaign]]:
 
 
 async def _filling(
-    settings: Settings, pools: Pools, checkpoints: Checkpoints, journal: Journal, now_ms: int
+    settings: Settings,
+    pools: Pools,
+    checkpoints: Checkpoints,
+    journal: Journal,
+    events: EventLog,
+    now_ms: int,
 ) -> Filling | SharedCounters:
     """The counters that the settings ask for, and what fills them."""
     if settings.redis_url is None:
         epoch = await checkpoints.open_epoch(now_ms)
         counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again))
-        return Filling(counters, checkpoints, journal)
+        return Filling(counters, checkpoints, events)
 
     async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
         return await Pending(journal, counters).settle(counters, now_ms)
 
     codec = MemoCodec(encode_offer, decode_offer)
-    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), journal, settle_pending)
+    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending)
 
 
-def _recorder(settings: Settings, journal: Journal) -> Recorder:
+def _spooled(
+    settings: Settings,
+    pools: Pools,
+    events: EventLog,
+    recorder: Recorder,
+    counters: MemoryCounters | RedisCounters,
+) -> Spooled:
+    most = round(settings.spool_rows_per_s * spooled.PACE_S)
+    return Spooled(events.spool, events.journal, Spools(pools.recorder), recorder, counters, most)
+
+
+def _recorder(settings: Settings, journal: Journal, spool: Spool) -> Recorder:
     return Recorder(
         journal,
+        spool,
         writers=settings.recorder_writers,
         batch_rows_max=settings.batch_rows_max,
         events_queued_max=settings.events_queued_max,

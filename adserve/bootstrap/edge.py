@@ -65,7 +65,7 @@ def slots_api_of(core: Core) -> SlotsApi:
 
 
 def events_api_of(core: Core) -> EventsApi:
-    return EventsApi(core.intake, core.journal, core.sealer, core.clock)
+    return EventsApi(core.intake, core.events, core.sealer, core.clock)
 
 
 def operations_of(
@@ -154,12 +154,21 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         waiting = core.pending.waiting
         return Part(True, f"{state}; {waiting} events wait for them" if waiting else state)
 
+    def spool() -> Part:
+        waiting, away = core.spooled.waiting, core.recorder.away
+        if waiting is None or not waiting.events:
+            return Part(True, "events go to it" if away else "empty")
+        age_s = (core.clock() - (waiting.oldest_at_ms or core.clock())) // SECOND_MS
+        state = f"{waiting.events:,} events, {waiting.bytes:,} bytes, the oldest received {age_s} s ago"
+        return Part(not core.events.spool.full, f"full: {state}" if core.events.spool.full else state)
+
     return {
         "database": database,
         "serving lock": lambda: Part(core.lock.may_serve(system_clock()), core.lock.state),
         "recorder": lambda: Part(
             core.recorder.queued < core.settings.events_queued_max, f"{core.recorder.queued} events queued"
         ),
+        "spool": spool,
         "catalogue": snapshot,
         "counters": counters,
         "rates": lambda: Part(

@@ -40,7 +40,7 @@ class Maintenance:
 
     def __init__(self, core: Core) -> None:
         self._settings, self._clock = core.settings, core.clock
-        self._journal = core.journal
+        self._journal = core.events.journal
         self._rollups = Rollups(core.pools.recorder)
         self._nights = Nights(core.pools.analyst, core.pools.recorder)
         self._owner = core.pools.owner

@@ -171,6 +171,7 @@ class Service:
         now_ms = self.core.clock()
         for name, hand_over in (
             *(() if self._peers is None else (("figures", self._peers.step(now_ms)),)),
+            ("spool", self.core.spooled.leave()),
             ("leases", self.core.keeper.stop(now_ms)),
             ("checkpoint", self.core.checkpoint(now_ms)),
             ("recorded decisions", self.core.recording.step(now_ms)),
@@ -185,6 +186,7 @@ class Service:
                 log.warning("not handed over", extra={"part": name, "reason": repr(error)})
         await self._runners.stop()
         self.core.filling.close()
+        self.core.events.spool.close()
         await self.core.lock.release()
         await self.core.pools.close()
 

@@ -7,6 +7,9 @@ from uuid import UUID
 
 import msgspec
 
+VIEW_LEAST_MS = {"image": 1_000, "video": 2_000}
+"""How long an ad of a kind is on screen before it counts as viewed (MRC, Viewable Ad Impression Measurement Guidelines)."""
+
 
 class Ticket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One placement's sealed facts. Times are milliseconds since the epoch, money is micros.
@@ -14,7 +17,8 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `price_micros` is whole micros per event of kind `billable`. `viewer_cap` (pseudonym for caps and hides) and
     `viewer_log` (pseudonym of the month) are 16 bytes each. `budget_day` is the ordinal of the day in the
     campaign's time zone. `rules` are the counting rules (key, count, window_ms) that an impression must fit
-    again when its reservation is no longer known, and `labels` the separation labels it counts on.
+    again when its reservation is no longer known, and `labels` the separation labels it counts on. `view_least_ms` is how
+    long a view has to last.
     """
 
     ticket: UUID
@@ -46,3 +50,4 @@ class Ticket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     bid_model: str = "cpm"
     rules: tuple[tuple[str, int, int], ...] = ()
     labels: tuple[str, ...] = ()
+    view_least_ms: int = VIEW_LEAST_MS["image"]

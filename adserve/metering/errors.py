@@ -24,6 +24,13 @@ class RecorderFull(RecorderUnavailable):
         super().__init__("too many events are waiting to be recorded")
 
 
+class SpoolFull(RecorderUnavailable):
+    """The ledger is away, and what keeps events meanwhile has no room for more."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger is away, and the spool is full", retry_after_s=10)
+
+
 class JournalContended(MeteringError):
     """The batch lost against another one and left nothing behind: trying again will do."""
 

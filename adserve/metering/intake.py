@@ -21,6 +21,7 @@ from adserve.metering.traffic import Moments, Traffic
 KINDS = {str(kind): kind for kind in EventKind}
 WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
+TO_CHARGE = frozenset({Outcome.RECORDED, Outcome.ACCEPTED})
 UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
 
 
@@ -68,7 +69,7 @@ class Counters(Protocol):
 class Intake:
     """Takes reports and answers when they are durable. `draw` gives 128 bits of chance a call, for event ids.
 
-    `may_serve` says whether our counters are the only ones: without that, nothing is confirmed or recorded.
+    `may_serve` says whether our counters are the only ones: without that, they are not asked.
     """
 
     def __init__(
@@ -94,8 +95,6 @@ class Intake:
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
-        if not self._may_serve():
-            raise RecorderUnavailable("another process may be serving")
         ids = derived_uuid7s(received_at_ms, self._draw(), len(reports))
         judged = [
             await self._judge(report, event, received_at_ms)
@@ -129,6 +128,10 @@ class Intake:
             ticket = self._sealer.open(report.token, received_at_ms)
         except TicketRefused as error:
             return _refused(Problem("$.ticket", str(error)))
+        if kind is EventKind.VIEW and not _lasted(report.view_ms, ticket):
+            return _refused(
+                Problem("$.view_ms", f"a view of this ad lasts at least {ticket.view_least_ms} ms")
+            )
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
         event = EventId(at_moment(event_id, at_ms))
@@ -148,6 +151,8 @@ class Intake:
         ticket, at_ms = event.ticket, event.received_at_ms
         if event.kind not in CONFIRMING:
             return rated(event, counts=True, epoch=None)
+        if not self._may_serve():
+            return event
         epoch = self._counters.epoch
         try:
             counts = await self._counters.confirm(ticket, at_ms, at_ms)
@@ -157,23 +162,22 @@ class Intake:
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
+        waits = settled.outcome is Outcome.ACCEPTED
         will_charge = (
-            settled.outcome is Outcome.ACCEPTED
+            waits
+            and event.outcome in TO_CHARGE
             and event.kind == event.ticket.billable
             and event.verdict.reason is None
         )
-        if (
-            settled.outcome is Outcome.RECORDED or will_charge
-        ):  # what waits for the counters is to be charged as well
+        if settled.outcome is Outcome.RECORDED or will_charge:
+            # What waits for the counters or the ledger is to be charged as well.
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
         if event.kind in WITHHOLDING:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
         overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
-        aside = settled.outcome is Outcome.ACCEPTED is not event.outcome
-        if (
-            (overtaken or aside) and event.kind in CONFIRMING
-        ):  # what was confirmed with our moment is, or may be, stored with a later one
+        if event.kind in CONFIRMING and (overtaken or (waits and event.outcome is not Outcome.ACCEPTED)):
+            # What was confirmed with our moment is stored with a later one, or may be, where it comes again before it settles.
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
 
@@ -186,6 +190,13 @@ def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
         return event._replace(outcome=Outcome.INVALID_TRAFFIC, counted_in=epoch)
     billable = event.kind == event.ticket.billable
     return event._replace(outcome=Outcome.RECORDED if billable else Outcome.UNBILLED_KIND, counted_in=epoch)
+
+
+def _lasted(view_ms: int | None, ticket: Ticket) -> bool:
+    """A client that does not say how long is believed, but not where that costs money. What is refused may come again."""
+    if view_ms is None:
+        return ticket.billable != EventKind.VIEW
+    return view_ms >= ticket.view_least_ms
 
 
 def _refused(*problems: Problem) -> Answer:

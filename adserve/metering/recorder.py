@@ -2,20 +2,35 @@
 
 A free writer takes what waits at once, so that a lone event does not wait for company; only while other writers
 are committing does it linger, for a full batch or until one of them is done.
+
+A batch that the ledger does not take within LEDGER_S goes to the spool, and from then on every batch does so at once, until
+`mend` is called: while the ledger is away, nobody waits for it.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from adserve.domain.events import Event, Settled
 from adserve.metering.errors import RecorderFull, RecorderUnavailable
 from adserve.metering.settle import Journal, settle
 
+log = logging.getLogger(__name__)
+
 LINGER_S = 0.005
+LEDGER_S = 2.0
+"""How long a batch may take before it goes to the spool: longer than a server at work ever takes, as what is spooled is
+rated later."""
 ANSWER_S = 5.0
 """How long a caller waits: while the ledger hangs, so does every writer, and what is behind them waits for more than one."""
+
+
+class Spool(Protocol):
+    async def keep(self, events: Sequence[Event]) -> list[Settled]:
+        """Makes all of the events durable, and answers in their order. Raises RecorderUnavailable when it cannot."""
+        ...
 
 
 class _Call:
@@ -44,17 +59,23 @@ class _Waiting(NamedTuple):
 
 
 class Recorder:
-    """The queue before the ledger. `run` is the task that empties it; nothing is recorded without it."""
+    """The queue before the ledger. `run` is the task that empties it; nothing is recorded without it.
+
+    `away` says whether events go to the spool. Without a spool, callers are told to send them again.
+    """
 
     def __init__(
         self,
         journal: Journal,
+        spool: Spool | None = None,
         *,
         writers: int = 3,
         batch_rows_max: int = 500,
         events_queued_max: int = 20_000,
     ) -> None:
+        self.away = False
         self._journal = journal
+        self._spool = spool
         self._writers = writers
         self._batch_rows_max = batch_rows_max
         self._events_queued_max = events_queued_max
@@ -100,6 +121,10 @@ class Recorder:
             for _ in range(self._writers):
                 group.create_task(self._write())
 
+    def mend(self) -> None:
+        """The ledger is there again, or the next batch is to find out whether it is."""
+        self.away = False
+
     async def drain(self) -> None:
         """Takes no more, and returns when everything taken has been answered."""
         self._closed = True
@@ -134,7 +159,7 @@ class Recorder:
         self._busy += 1
         try:
             for waiting, settled in zip(
-                batch, await settle(self._journal, [waiting.event for waiting in batch]), strict=True
+                batch, await self._store([waiting.event for waiting in batch]), strict=True
             ):
                 waiting.call.settle(waiting.place, settled)
         except RecorderUnavailable as error:
@@ -146,6 +171,21 @@ class Recorder:
             self._busy -= 1
             self._linger_no_more.set()
             self._idle.set()
+
+    async def _store(self, events: Sequence[Event]) -> list[Settled]:
+        if self._spool is None:
+            return await settle(self._journal, events)
+        if not self.away:
+            try:
+                return await settle(self._journal, events, LEDGER_S)
+            except RecorderUnavailable as error:
+                self._leave(error)
+        return await self._spool.keep(events)
+
+    def _leave(self, error: RecorderUnavailable) -> None:
+        if not self.away:
+            log.warning("the ledger is away, events go to the spool: %s", error)
+        self.away = True
 
     @staticmethod
     def _fail(batch: list[_Waiting], error: RecorderUnavailable) -> None:

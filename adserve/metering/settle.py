@@ -40,10 +40,10 @@ class Journal(Protocol):
         ...
 
 
-async def settle(journal: Journal, events: Sequence[Event]) -> list[Settled]:
+async def settle(journal: Journal, events: Sequence[Event], timeout_s: float | None = None) -> list[Settled]:
     """Answers in the order of the events, each durable. Raises RecorderUnavailable when some may not be."""
     try:
-        async with asyncio.timeout(SETTLE_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s or SETTLE_TIMEOUT_S):
             return await _settle(journal, events)
     except TimeoutError:
         raise RecorderUnavailable("the database takes too long") from None

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from adserve.domain.facts import EXPOSURES_MAX, ViewerFacts, facts_of
 from adserve.domain.slots import Ask, NoFill
-from adserve.domain.tickets import Ticket
+from adserve.domain.tickets import VIEW_LEAST_MS, Ticket
 from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
 from adserve.limits.rules import ALL
@@ -192,4 +192,5 @@ def _ticket(offer: Offer, winner: Contender, hold: Hold, nth: int, price: int) -
         bid_model=campaign.bid_model,
         rules=winner.compiled.sealed_rules,
         labels=campaign.separation,
+        view_least_ms=VIEW_LEAST_MS[ad.creative.kind],
     )

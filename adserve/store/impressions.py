@@ -12,7 +12,8 @@ SQL = load("impressions")
 
 
 class Filters(NamedTuple):
-    """None lets everything through; `received_from` is included, `received_to` is not."""
+    """None lets everything through; `received_from` is included, `received_to` is not. `without_impression` lets only
+    events through whose ticket has none, in whichever order they came."""
 
     kind: str | None
     received_from: datetime | None
@@ -25,6 +26,7 @@ class Filters(NamedTuple):
     surface: str | None
     outcome: str | None
     invalid_reason: str | None
+    without_impression: bool
 
 
 class Place(NamedTuple):

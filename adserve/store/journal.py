@@ -1,7 +1,8 @@
 """Where events are written for good, and read again by ticket or by time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, time, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -100,13 +101,23 @@ class Journal:
         waiting = [event for event in events if event.outcome is Outcome.ACCEPTED]
         rated = [event for event in events if event.outcome is not Outcome.ACCEPTED] if waiting else events
         with _translated_errors():
-            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            async with self._lent() as connection:
                 if not waiting:
                     return await _settle(connection, rated)
-                async with connection.transaction():
+                async with _transaction(connection):
                     settled = iter(await _settle(connection, rated) if rated else [])
                     kept = iter(await _keep_pending(connection, waiting))
         return [next(kept if event.outcome is Outcome.ACCEPTED else settled) for event in events]
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
+        """Of a connection whose borrower gave up nothing is known: it ends at once, or its return would wait for the server."""
+        async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            try:
+                yield connection
+            except asyncio.CancelledError:
+                connection.terminate()
+                raise
 
     async def settle_pending(
         self, judge: Callable[[Sequence[Event]], Awaitable[list[Event]]], most: int
@@ -186,6 +197,21 @@ class Journal:
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
                 async for row in connection.cursor(statement, from_ms(received_at_ms), prefetch=PAGE_ROWS):
                     yield _counted(row)
+
+
+@asynccontextmanager
+async def _transaction(connection: Connection) -> AsyncIterator[None]:
+    """As the driver's own, but that one which is given up asks nothing more of a server that may not answer."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise  # its connection ends, and it with that
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:

@@ -11,7 +11,7 @@ from aiohttp.web_exceptions import HTTPException
 from msgspec import Struct
 from prometheus_client import Counter
 
-from adserve.metering.errors import JournalAway, RecorderFull, RecorderUnavailable, TicketRefused
+from adserve.metering.errors import JournalAway, RecorderFull, RecorderUnavailable, SpoolFull, TicketRefused
 from adserve.selection.decision import RequestReused
 from adserve.store.errors import Away, KeyReused, Missing, Outdated, UnknownReference
 
@@ -117,6 +117,7 @@ ANSWERS: dict[type[Exception], Kind] = {
     RecorderFull: UNAVAILABLE,
     RecorderUnavailable: UNAVAILABLE,
     RequestReused: CONFLICT,
+    SpoolFull: UNAVAILABLE,
     TicketRefused: INVALID,
     UnknownReference: INVALID,
 }

@@ -172,6 +172,19 @@ async def test_pixels_count_and_say_nothing(service: Service) -> None:
         assert (reply.status, reply.fields) == (400, ["?e"])
 
 
+async def test_a_view_of_a_video_lasts_two_seconds(service: Service) -> None:
+    ids = await service.plant(billable="view")
+    async with service.pools.operator.acquire() as connection:
+        await connection.execute("UPDATE creatives SET kind = 'video' WHERE id = $1", ids["creative"])
+    await service.go_live()
+    ticket = (await placed(service))["ticket"]
+    for view_ms, status in ((1_999, 400), (2_000, 200)):
+        reply = await service.call("GET", f"/e.gif?e={ticket}.view&view_ms={view_ms}", key=None)
+        assert reply.status == status, reply
+    kept = await service.call("GET", f"/v1/events/{ticket}", key="feed")
+    assert [(one["kind"], one["outcome"]) for one in kept.body["events"]] == [("view", "recorded")]
+
+
 async def test_a_click_is_sent_on_whatever_becomes_of_it(service: Service, clock: Any) -> None:
     ids = await service.plant()
     await service.go_live()
@@ -206,9 +219,9 @@ async def test_a_click_is_sent_on_without_postgresql(service: Service) -> None:
     for pool in (service.pools.recorder, service.pools.catalogue):
         await pool.close()
     assert (await service.call("GET", f"/r?e={first}", key=None)).status == 302
-    unrecorded = await service.call("GET", f"/i.gif?e={second}", key=None)
-    assert unrecorded.status == 503
-    assert int(unrecorded.headers["Retry-After"]) >= 1
+    assert (await service.call("GET", f"/i.gif?e={second}", key=None)).status == 200
+    kept = await service.call("GET", f"/v1/events/{second}", key="feed")
+    assert [(one["kind"], one["outcome"]) for one in kept.body["events"]] == [("impression", "accepted")]
     service.landings._urls.clear()
     assert (await service.call("GET", f"/r?e={first}", key=None)).status == 503
 

@@ -76,6 +76,27 @@ async def test_filters_and_pages(service: Service, clock: Any) -> None:
     assert len(seen) == len(set(seen)) == 10
 
 
+async def test_clicks_without_an_impression_are_found_whichever_came_first(
+    service: Service, clock: Any
+) -> None:
+    ids = await log_of(service, clock, viewers=1)
+    ask = {"feed_length": 9, "max_ads": 1}
+    tickets = []
+    for viewer in ("never", "later"):
+        reply = await service.call("POST", "/v1/slots", ask | {"viewer": viewer}, key="feed")
+        tickets.append(reply.body["placements"][0]["ticket"])
+    for reported in ([(tickets[0], "click"), (tickets[1], "click")], [(tickets[1], "impression")]):
+        clock.advance(1_000)
+        events = [{"ticket": ticket, "kind": kind} for ticket, kind in reported]
+        assert (await service.call("POST", "/v1/events", {"events": events}, key="feed")).status == 200
+    owner = await service.issue("advertiser", advertiser=ids["advertiser"])
+    for key in ("analyst", owner):
+        reply = await service.call("GET", "/v1/impressions?kind=click&without_impression=true", key=key)
+        (row,) = reply.body["items"]
+        (never,) = (await service.call("GET", f"/v1/events/{tickets[0]}", key="feed")).body["events"]
+        assert (row["kind"], row["event"]) == ("click", never["event"])
+
+
 async def test_ndjson_and_csv_have_the_rows_and_cursor_of_json(service: Service, clock: Any) -> None:
     await log_of(service, clock)
     path = "/v1/impressions?limit=3"
@@ -128,7 +149,7 @@ async def test_a_page_of_the_log_is_read_from_its_index(pools: Pools, service: S
         await connection.execute("SET LOCAL enable_seqscan = off")
         await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         after = [from_ms(clock()), None]
-        plan = await connection.fetch("EXPLAIN " + SQL.page, 100, *after, *[None] * 11)
+        plan = await connection.fetch("EXPLAIN " + SQL.page, 100, *after, *[None] * 11, True)
     text = "\n".join(row[0] for row in plan)
     assert "Index Cond: ((received_at >=" in text
     assert "->  Sort" not in text

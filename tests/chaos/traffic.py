@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from live import NO_ANSWER, Caller
+from live import NO_ANSWER, Caller, until
 
 from adserve.accounting.reconciliation import Reconciliation
 from adserve.database.pools import open_pool
@@ -101,7 +101,8 @@ class Traffic:
             return await _taken(answer)
 
     async def kept(self) -> dict[str, list[Acknowledged]]:
-        """What the replica knows of every ticket that was acknowledged."""
+        """What the replica knows of every ticket that was acknowledged, when all of it has settled."""
+        await until(self._settled)
         return {ticket: await self._kept(ticket) for ticket in self.acknowledged}
 
     def differing(self, kept: dict[str, list[Acknowledged]]) -> list[Any]:
@@ -118,6 +119,18 @@ class Traffic:
             if not same or recorded not in ([], kept[ticket]):
                 differing.append((answers, kept[ticket]))
         return differing
+
+    @property
+    def disturbed(self) -> int:
+        """Answers that would have been others without the outage."""
+        accepted = [
+            one for answers in self.acknowledged.values() for one in answers if one.outcome == "accepted"
+        ]
+        return self.unanswered + len(accepted)
+
+    async def _settled(self) -> bool:
+        status, parts = await self.caller.readiness()
+        return status == 200 and parts["spool"]["detail"] == "empty"
 
     async def _kept(self, ticket: str) -> list[Acknowledged]:
         reply = await self.caller.call("GET", f"/v1/events/{ticket}", key="feed")

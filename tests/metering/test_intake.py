@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from journals import MemoryJournal
+from msgspec import structs
 from test_tickets import KEY, make_ticket
 from world import NOW_MS
 
@@ -136,12 +137,37 @@ async def test_the_verdict_waits_with_an_event_that_the_counters_cannot_judge(se
     (waiting,) = setting.journal.stored.values()
     kept = msgspec.msgpack.decode(msgspec.msgpack.encode(waiting), type=Event)
     assert kept == waiting
-    assert rated(kept.ticket, kept.kind, kept.verdict, counts=True) is Outcome.INVALID_TRAFFIC
-    assert rated(kept.ticket, kept.kind, kept.verdict, counts=False) is Outcome.OVER_CAP
+    assert rated(kept, counts=True, epoch=1).outcome is Outcome.INVALID_TRAFFIC
+    assert rated(kept, counts=False, epoch=1).outcome is Outcome.OVER_CAP
     before = msgspec.msgpack.decode(
-        msgspec.msgpack.encode(waiting[:-1]), type=Event
+        msgspec.msgpack.encode(waiting[:7]), type=Event
     )  # as a release before kept it
     assert before == waiting._replace(verdict=UNJUDGED)
+
+
+@pytest.mark.parametrize(
+    ("view_ms", "least_ms", "billable", "outcome"),
+    [
+        (None, 1_000, "impression", Outcome.UNBILLED_KIND),
+        (999, 1_000, "impression", Outcome.REFUSED),
+        (None, 1_000, "view", Outcome.REFUSED),
+        (999, 1_000, "view", Outcome.REFUSED),
+        (1_000, 1_000, "view", Outcome.RECORDED),
+        (1_999, 2_000, "view", Outcome.REFUSED),
+        (2_000, 2_000, "view", Outcome.RECORDED),
+    ],
+)
+async def test_a_view_has_lasted_long_enough(
+    setting: Setting, view_ms: int | None, least_ms: int, billable: str, outcome: Outcome
+) -> None:
+    ticket = structs.replace(make_ticket(), billable=billable, view_least_ms=least_ms)
+    token = SEALER.seal(ticket)
+    (answer,) = await setting.take(Report(token, "view", view_ms=view_ms))
+    assert answer.outcome is outcome
+    if outcome is Outcome.REFUSED:
+        assert answer.errors[0].field == "$.view_ms"
+        (later,) = await setting.take(Report(token, "view", view_ms=least_ms))  # it comes again when it has
+        assert later.outcome is not Outcome.DUPLICATE
 
 
 async def test_an_event_at_the_very_expiry_is_in_time(setting: Setting) -> None:
@@ -195,11 +221,11 @@ async def test_a_charge_is_taken_from_the_lease_in_memory_once(setting: Setting)
     assert setting.book.remaining_micros(ticket.campaign, NOW_MS) == 7_500
 
 
-async def test_nothing_is_confirmed_or_recorded_where_another_process_may_serve(setting: Setting) -> None:
+async def test_where_another_process_may_serve_its_counters_are_to_judge(setting: Setting) -> None:
     setting.alone = False
-    with pytest.raises(RecorderUnavailable):
-        await setting.take(report())
-    assert (setting.counters.confirmed, setting.journal.stored) == ([], {})
+    answers = await setting.take(report(), report("click"))
+    assert [one.outcome for one in answers] == [Outcome.ACCEPTED, Outcome.UNBILLED_KIND]
+    assert setting.counters.confirmed == []
 
 
 async def test_nothing_is_answered_when_it_could_not_be_made_durable(setting: Setting) -> None:

@@ -170,6 +170,7 @@ def test_a_ticket_seals_what_its_events_will_need() -> None:
     assert (ticket.viewer_cap, ticket.viewer_log) == (offer.viewer_cap, offer.viewer_log)
     assert (ticket.issued_at_ms, ticket.expires_at_ms) == (NOW_MS, NOW_MS + 3_600_000)
     assert (ticket.catalogue_version, ticket.model, ticket.country) == (7, "told", "ID")
+    assert ticket.view_least_ms == 1_000
 
 
 def test_a_click_holds_its_expected_price_with_a_margin() -> None:

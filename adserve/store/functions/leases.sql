@@ -204,6 +204,8 @@ BEGIN
   SELECT array_agg(id) INTO v_leases FROM (
     SELECT id FROM leases WHERE closed_at IS NULL AND closes_at <= p_at
       AND NOT EXISTS (SELECT FROM pending_events p WHERE p.lease_id = leases.id)  -- these are still to be charged to it
+      -- And so may be what waits in spools; one that is not heard of for a day is given up.
+      AND (closes_at < p_at - interval '1 day' OR NOT EXISTS (SELECT FROM spools s WHERE s.settled_until < leases.closes_at))
     ORDER BY id LIMIT p_most FOR NO KEY UPDATE
   ) AS due;
   IF v_leases IS NULL THEN RETURN 0; END IF;

@@ -18,5 +18,7 @@ WHERE received_at >= coalesce($5, '-infinity'::timestamptz)
   AND ($12::text IS NULL OR surface = $12)
   AND ($13::text IS NULL OR outcome = $13)
   AND ($14::text IS NULL OR invalid_reason = $14)
+  AND (NOT $15::boolean OR NOT EXISTS (
+    SELECT FROM events i WHERE i.issued_day = events.issued_day AND i.ticket_id = events.ticket_id AND i.kind = 'impression'))
 ORDER BY received_at, event_id
 LIMIT $1

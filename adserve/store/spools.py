@@ -1,0 +1,88 @@
+"""What PostgreSQL knows of the machines' spools; and the log of events as PostgreSQL and this machine's spool have it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import asyncpg
+
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import from_ms
+from adserve.metering.errors import JournalAway
+from adserve.metering.spooled import Row
+from adserve.store.errors import AWAY
+from adserve.store.journal import Counted, Journal, Kept
+from adserve.store.spool import Spool
+from adserve.store.statements import load
+
+SQL = load("spools")
+
+TIMEOUT_S = 2.0
+
+
+class Spools:
+    """Needs a pool of adserve_recorder. Raises JournalAway."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def note(self, spool: UUID, settled_until_ms: int, at_ms: int) -> None:
+        await self._execute(SQL.note, spool, from_ms(settled_until_ms), from_ms(at_ms))
+
+    async def forget(self, spool: UUID) -> None:
+        await self._execute(SQL.forget, spool)
+
+    async def put_aside(self, row: Row, reason: str, at_ms: int) -> None:
+        await self._execute(SQL.put_aside, row.ticket, row.kind, row.id, row.raw, reason, from_ms(at_ms))
+
+    async def _execute(self, statement: str, *values: object) -> None:
+        try:
+            async with self._pool.acquire(timeout=TIMEOUT_S) as connection:
+                await connection.execute(statement, *values, timeout=TIMEOUT_S)
+        except (*AWAY, asyncpg.PostgresError) as error:
+            raise JournalAway(f"the database: {error or type(error).__name__}") from error
+
+
+class EventLog:
+    """All events that were acknowledged here, wherever they are. An event on its way from one to the other is in both: the
+    spool is read first, so that none is missed."""
+
+    def __init__(self, journal: Journal, spool: Spool) -> None:
+        self.journal = journal
+        self.spool = spool
+
+    async def of_ticket(self, ticket: Ticket) -> list[Kept]:
+        """One of each kind, in the order they came. While PostgreSQL is away: those in the spool, or JournalAway if none is."""
+        spooled = {kept.kind: kept for kept in await self.spool.of_ticket(ticket)}
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                settled = {kept.kind: kept for kept in await self.journal.of_ticket(ticket)}
+        except (JournalAway, TimeoutError) as error:
+            if not spooled:
+                raise JournalAway(str(error) or "the database takes too long") from error
+            settled = {}
+        return sorted((spooled | settled).values(), key=lambda kept: kept.event)
+
+    async def count_since(self, received_at_ms: int) -> int:
+        waiting = await self.spool.waiting()
+        return waiting.events + await self.journal.count_since(received_at_ms)
+
+    async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """What has been counted from a moment on, that of the spool first."""
+        async for counted in self.spool.counted():
+            yield counted
+        async for counted in self.journal.since(received_at_ms):
+            yield counted
+
+    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """The same, that of the ledger one viewer after the other."""
+        async for counted in self.spool.counted():
+            yield counted
+        async for counted in self.journal.since_by_viewer(received_at_ms):
+            yield counted
+
+    async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]:
+        """The newest hides and reports from a moment on, oldest first: viewer, advertiser, moment of receipt."""
+        spooled = await self.spool.hides(since_ms)
+        settled = await self.journal.hides(since_ms, most)
+        return sorted([*settled, *spooled], key=lambda hide: hide[2])[-most:]

@@ -1,0 +1,317 @@
+"""What came while the ledger was away settles once, when that returns; and nobody waits for it meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from journals import MemoryJournal
+from world import NOW_MS, PRICE_MICROS, World
+
+from adserve.domain.events import Event, Outcome, Settled
+from adserve.domain.ids import EventId
+from adserve.domain.money import Money
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
+from adserve.limits.counters import MemoryCounters
+from adserve.limits.rebuild import Filling
+from adserve.limits.rules import campaign_key
+from adserve.metering import recorder as recording
+from adserve.metering.errors import JournalAway, RecorderUnavailable
+from adserve.metering.recorder import Recorder
+from adserve.metering.spooled import IN_FLIGHT_MS, LOOK_MS, Spooled
+from adserve.store.spool import Spool
+from adserve.store.spools import EventLog, Spools
+
+LEDGER_S = 0.2
+LEASE_MICROS = 1_000_000
+
+
+class Journal(MemoryJournal):
+    """Hangs while it is told to, without a word; else it is the real one."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._real = world.journal
+        self.hangs = False
+        self.asked = 0
+
+    async def settle(self, events: Sequence[Event]) -> list[Settled]:
+        self.asked += 1
+        if self.hangs:
+            await asyncio.sleep(3_600)
+        return await self._real.settle(events)
+
+    async def quarantine(self, event: Event, reason: str) -> EventId:
+        return await self._real.quarantine(event, reason)
+
+
+class Counters(MemoryCounters):
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.doubted: list[Ticket] = []
+
+    async def doubt(self, ticket: Ticket) -> None:
+        self.doubted.append(ticket)
+
+
+class Setting:
+    def __init__(self, world: World, spool: Spool) -> None:
+        self.world, self.spool = world, spool
+        self.journal, self.counters = Journal(world), Counters()
+        self.recorder = Recorder(self.journal, spool)
+        self.notes = Spools(world.pools.recorder)
+        self.spooled = Spooled(spool, self.journal, self.notes, self.recorder, self.counters, most=50)
+        self.log = EventLog(world.journal, spool)
+
+    async def outcomes(self, tickets: Sequence[Ticket]) -> list[list[Outcome]]:
+        return [[one.outcome for one in await self.log.of_ticket(ticket)] for ticket in tickets]
+
+    async def settle_all(self, now_ms: int = NOW_MS + 1) -> None:
+        await self.spooled.step(now_ms)
+        while self.spooled.wake.is_set():
+            self.spooled.wake.clear()
+            await self.spooled.step(now_ms)
+
+    async def captured(self) -> int:
+        micros: int = await self.world.fetchval("SELECT sum(captured_micros)::bigint FROM leases")
+        return micros
+
+
+@pytest.fixture
+async def setting(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Setting]:
+    monkeypatch.setattr(recording, "LEDGER_S", LEDGER_S)
+    monkeypatch.setattr("adserve.metering.settle.SETTLE_TIMEOUT_S", 1.0)
+    async with opened(world, tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def opened(world: World, folder: Path) -> AsyncIterator[Setting]:
+    spool = Spool.open(folder / "spool.sqlite", 10_000_000)
+    made = Setting(world, spool)
+    running = asyncio.create_task(made.recorder.run())
+    yield made
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    spool.close()
+
+
+async def tickets_of(world: World, count: int, **facts: Any) -> list[Ticket]:
+    lease = await world.lease(LEASE_MICROS)
+    return [world.ticket(lease, **facts) for _ in range(count)]
+
+
+async def test_one_batch_waits_for_a_ledger_that_hangs_and_later_ones_do_not(
+    world: World, setting: Setting
+) -> None:
+    tickets = await tickets_of(world, 40)
+    setting.journal.hangs = True
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    (first,) = await setting.recorder.record([world.event(tickets[0])])
+    assert first == Settled(world.event(tickets[0]).event, Outcome.ACCEPTED, None)
+    assert loop.time() - began_s < LEDGER_S + 0.5
+    began_s = loop.time()
+    for ticket in tickets[1:]:
+        await setting.recorder.record([world.event(ticket)])
+    assert setting.journal.asked == 1
+    assert loop.time() - began_s < 2
+    with pytest.raises(RecorderUnavailable):
+        await setting.spooled.step(NOW_MS)
+    assert setting.recorder.away
+    assert await setting.outcomes(tickets) == [[Outcome.ACCEPTED]] * 40
+
+    setting.journal.hangs = False
+    await setting.settle_all()
+    assert not setting.recorder.away
+    assert await setting.outcomes(tickets) == [[Outcome.RECORDED]] * 40
+    assert await setting.captured() == 40 * PRICE_MICROS
+    (fresh,) = await setting.recorder.record([world.event(await one_more(world))])
+    assert fresh.billed == Money(PRICE_MICROS, "USD")
+
+
+class Hopeful(Recorder):
+    """A broken twin: every batch asks the ledger again."""
+
+    def _leave(self, error: RecorderUnavailable) -> None:
+        pass
+
+
+async def test_control_without_leaving_every_batch_waits(world: World, setting: Setting) -> None:
+    setting.journal.hangs = True
+    recorder = Hopeful(setting.journal, setting.spool)
+    running = asyncio.create_task(recorder.run())
+    began_s = asyncio.get_running_loop().time()
+    for ticket in await tickets_of(world, 4):
+        await recorder.record([world.event(ticket)])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert setting.journal.asked == 4
+    assert asyncio.get_running_loop().time() - began_s > 4 * LEDGER_S
+
+
+async def one_more(world: World) -> Ticket:
+    (ticket,) = await tickets_of(world, 1)
+    return ticket
+
+
+async def test_fresh_events_pass_beside_a_spool_that_settles(world: World, setting: Setting) -> None:
+    tickets = await tickets_of(world, 200)
+    await setting.spool.keep([world.event(ticket) for ticket in tickets])
+    await setting.spooled.step(NOW_MS)
+    assert setting.spooled.wake.is_set()
+    assert (await setting.spool.waiting()).events == 150
+    (fresh,) = await setting.recorder.record([world.event(await one_more(world))])
+    assert fresh.outcome is Outcome.RECORDED
+    assert (await setting.spool.waiting()).events == 150
+
+
+async def test_what_the_ledger_has_already_is_not_billed_again(world: World, setting: Setting) -> None:
+    """The answer to its commit was lost; or the process was killed before it took the row out of the spool."""
+    ticket = await one_more(world)
+    event, again = world.event(ticket), world.event(ticket, seed=1)
+    await world.journal.settle([event])
+    await setting.spool.keep([event])
+    await setting.settle_all()
+    assert (await setting.captured(), setting.counters.doubted) == (PRICE_MICROS, [])
+    assert [one.event for one in await setting.log.of_ticket(ticket)] == [event.event]
+
+    earlier = world.event(await one_more(world))
+    later = earlier._replace(event=again.event, received_at_ms=earlier.received_at_ms)
+    await world.journal.settle([later])
+    await setting.spool.keep([earlier._replace(received_at_ms=earlier.received_at_ms - 10_000)])
+    await setting.settle_all(NOW_MS + LOOK_MS + 2)
+    assert setting.counters.doubted == [earlier.ticket]
+
+
+async def test_two_processes_settle_one_spool_once(world: World, setting: Setting, tmp_path: Path) -> None:
+    tickets = await tickets_of(world, 120)
+    await setting.spool.keep([world.event(ticket) for ticket in tickets])
+    async with opened(world, tmp_path) as other:
+        other.recorder.away = True  # so that it tries the ledger out of turn
+        while (await setting.spool.waiting()).events:
+            await asyncio.gather(setting.spooled.step(NOW_MS), other.spooled.step(NOW_MS))
+        assert not other.recorder.away
+    assert await setting.captured() == 120 * PRICE_MICROS
+    assert await world.fetchval("SELECT count(*) FROM events") == 120
+
+
+async def test_bad_rows_go_into_quarantine_and_hold_nobody_up(world: World, setting: Setting) -> None:
+    tickets = await tickets_of(world, 3)
+    (bad,) = await tickets_of(world, 1, surface="a\0b")
+    await setting.spool.keep([world.event(ticket) for ticket in (*tickets, bad)])
+    setting.spool._connection.execute("UPDATE spooled SET event = x'00' WHERE number = 2")
+    await setting.settle_all()
+    assert (await setting.spool.waiting()).events == 0
+    assert await setting.outcomes([*tickets, bad]) == [
+        [Outcome.RECORDED], [Outcome.ACCEPTED], [Outcome.RECORDED], [Outcome.ACCEPTED],
+    ]  # fmt: skip
+    assert await world.fetchval("SELECT count(*) FROM quarantined_events") == 2
+
+
+async def test_a_row_that_is_refused_for_ever_holds_up_no_other(world: World, setting: Setting) -> None:
+    tickets = await tickets_of(world, 6)
+    await setting.spool.keep([world.event(ticket) for ticket in tickets])
+    settle = setting.journal._real.settle
+
+    class Refusing:
+        async def settle(self, events: Sequence[Event]) -> list[Settled]:
+            if any(event.ticket == tickets[0] for event in events):
+                raise JournalAway("it alone")
+            return await settle(events)
+
+    setting.journal._real = Refusing()  # type: ignore[assignment]
+    for _ in range(30):
+        try:
+            await setting.spooled.step(NOW_MS + 1)
+        except RecorderUnavailable:
+            continue
+    assert (await setting.outcomes(tickets)).count([Outcome.RECORDED]) == 5
+    assert (await setting.spool.waiting()).events == 1
+
+
+async def test_captures_of_spooled_events_stay_within_their_lease(world: World, setting: Setting) -> None:
+    lease = await world.lease(3 * PRICE_MICROS)
+    tickets = [world.ticket(lease) for _ in range(10)]
+    await setting.spool.keep([world.event(ticket) for ticket in tickets])
+    await setting.settle_all()
+    outcomes = [outcome for (outcome,) in await setting.outcomes(tickets)]
+    assert (outcomes.count(Outcome.RECORDED), outcomes.count(Outcome.OVER_BUDGET)) == (3, 7)
+    assert await setting.captured() == 3 * PRICE_MICROS
+
+
+async def closes(world: World, lease: int, at_ms: int) -> bool:
+    await world.ledger.close_due(at_ms)
+    closed: bool = await world.fetchval("SELECT closed_at IS NOT NULL FROM leases WHERE id = $1", lease)
+    return closed
+
+
+async def test_a_lease_stays_open_until_every_spool_is_settled_up_to_it(
+    world: World, setting: Setting
+) -> None:
+    due_ms = NOW_MS + HOUR_MS
+    ticket = await one_more(world)
+    await setting.settle_all(NOW_MS)
+    event = world.event(ticket)._replace(received_at_ms=due_ms - 30 * SECOND_MS)
+    await setting.spool.keep([event])
+    await world.ledger.freeze({ticket.lease: due_ms}, NOW_MS)
+    assert not await closes(world, ticket.lease, due_ms + 5 * HOUR_MS)  # this machine was away
+    setting.journal.hangs = True
+    with pytest.raises(RecorderUnavailable):
+        await setting.spooled.step(due_ms + 5 * HOUR_MS)
+    assert not await closes(world, ticket.lease, due_ms + 5 * HOUR_MS)
+    setting.journal.hangs = False
+    await setting.settle_all(due_ms + 5 * HOUR_MS)
+    assert await setting.captured() == PRICE_MICROS
+    assert await closes(world, ticket.lease, due_ms + 5 * HOUR_MS)
+
+
+async def test_a_spool_that_is_gone_holds_a_lease_for_a_day(world: World, setting: Setting) -> None:
+    ticket = await one_more(world)
+    await setting.settle_all(NOW_MS)
+    await world.ledger.freeze({ticket.lease: NOW_MS + HOUR_MS}, NOW_MS)
+    assert not await closes(world, ticket.lease, NOW_MS + HOUR_MS + DAY_MS)
+    assert await closes(world, ticket.lease, NOW_MS + HOUR_MS + DAY_MS + 1)
+
+
+async def test_one_that_left_with_an_empty_spool_holds_nothing(world: World, setting: Setting) -> None:
+    ticket = await one_more(world)
+    await setting.settle_all(NOW_MS)
+    await world.ledger.freeze({ticket.lease: NOW_MS + HOUR_MS}, NOW_MS)
+    assert not await closes(world, ticket.lease, NOW_MS + HOUR_MS + IN_FLIGHT_MS)
+    await setting.spooled.leave()
+    assert await closes(world, ticket.lease, NOW_MS + HOUR_MS + IN_FLIGHT_MS)
+
+
+class NoCheckpoint:
+    async def taken_at_ms(self) -> int | None:
+        return None
+
+    def parts(self) -> AsyncIterator[bytes]:
+        raise NotImplementedError
+
+
+async def seen(world: World, log: Any) -> int:
+    """How many impressions the counters of a new start know of."""
+    counters = MemoryCounters(2, filled=False)
+    await Filling(counters, NoCheckpoint(), log).step(NOW_MS + HOUR_MS)
+    keys = [(campaign_key(world.campaign), 2 * HOUR_MS)]
+    return (await counters.usage(b"c" * 16, keys, NOW_MS + HOUR_MS))[0]
+
+
+async def test_counters_that_are_filled_know_what_is_spooled(world: World, setting: Setting) -> None:
+    tickets = await tickets_of(world, 5)
+    await world.journal.settle([world.event(ticket) for ticket in tickets[:2]])
+    await setting.spool.keep([world.event(ticket) for ticket in tickets[1:]])
+    await setting.spool.keep([world.event(await one_more(world), outcome=Outcome.OVER_CAP)])
+    assert await seen(world, setting.log) == 5
+
+
+async def test_control_the_ledger_alone_knows_less(world: World, setting: Setting) -> None:
+    tickets = await tickets_of(world, 5)
+    await world.journal.settle([world.event(ticket) for ticket in tickets[:2]])
+    await setting.spool.keep([world.event(ticket) for ticket in tickets[1:]])
+    assert await seen(world, world.journal) == 2
