@@ -22,7 +22,7 @@ from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.upstream import Upstream
-from adserve.bootstrap.core import Core, system_clock
+from adserve.bootstrap.core import Core, draw_128_bits, system_clock
 from adserve.bootstrap.peers import Peers
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.database.replica_lock import Serving
@@ -86,6 +86,7 @@ def operations_of(
         Impressions(analysts),
         Reports(analysts, clock),
         Decisions(analysts),
+        core.privacy.api(core.pseudonyms, clock, draw_128_bits),
         _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]

@@ -15,6 +15,7 @@ from msgspec import structs
 from adserve.api.slots import SlotsApi
 from adserve.api.upstream import open_session
 from adserve.background import Background, Task
+from adserve.bootstrap import privacy
 from adserve.bootstrap.core import (
     CATALOGUE_CHANNEL,
     SWITCH_CHANNEL,
@@ -74,7 +75,10 @@ class Service:
             body_max_bytes=core.settings.body_max_bytes,
             count=REQUESTS.labels("slots", "200").inc,
         )
-        self._wakes = {name: asyncio.Event() for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL)}
+        self._wakes = {
+            name: asyncio.Event()
+            for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL)
+        }
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
         self._tasks = tasks_of(core, self._wakes)

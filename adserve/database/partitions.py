@@ -21,6 +21,11 @@ async def ensure(connection: asyncpg.Connection, first: date, last: date) -> int
 
 
 async def drop(connection: asyncpg.Connection, parent: str, first_kept: date) -> int:
-    """Drops a table's partitions of the days before `first_kept`, as adserve_owner, and answers how many."""
-    dropped: int = await connection.fetchval(SQL.drop, parent, first_kept)
+    """Drops a table's partitions of the days before `first_kept`, as adserve_owner, and answers how many.
+
+    Whoever uses the table waits behind us, so we wait for nobody for long: then it fails, and is to be tried again.
+    """
+    async with connection.transaction():
+        await connection.execute(SQL.wait_briefly)
+        dropped: int = await connection.fetchval(SQL.drop, parent, first_kept)
     return dropped

@@ -36,6 +36,13 @@ class Hides:
     def of(self, viewer: bytes) -> tuple[int, ...]:
         return self._advertisers.get(viewer, ())
 
+    def viewers(self) -> list[bytes]:
+        return list(self._advertisers)
+
+    def erase(self, viewer: bytes) -> None:
+        for advertiser in self.of(viewer):
+            self._forget((viewer, advertiser))
+
     def sweep(self, now_ms: int) -> None:
         """They are in the order of time but for those that waited to be stored, which go a little later."""
         for hide, _ in list(

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from adserve.domain.events import CONFIRMING, Outcome
 from adserve.domain.time import HOUR_MS, SECOND_MS
 from adserve.limits.counters import CountersAway
+from adserve.limits.erased import Erased
 from adserve.limits.rebuild import Counted
 from adserve.limits.rules import RETENTION_MS, keys_counted
 from adserve.metering.errors import JournalAway
@@ -53,9 +54,15 @@ class SharedCounters:
     """Keeps `counters` true. `detail` says how they are; `done` is set when they were ready for the first time."""
 
     def __init__(
-        self, url: str, codec: MemoCodec, epochs: Epochs, events: EventLog, settle_pending: SettlePending
+        self,
+        url: str,
+        codec: MemoCodec,
+        epochs: Epochs,
+        events: EventLog,
+        settle_pending: SettlePending,
+        erased: Erased | None = None,
     ) -> None:
-        self.counters = RedisCounters(codec)
+        self.counters = RedisCounters(codec, erased)
         self.detail = "not connected yet"
         self.done = asyncio.Event()
         self.wake = asyncio.Event()

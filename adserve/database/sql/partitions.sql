@@ -3,5 +3,8 @@
 -- name: ensure
 SELECT ensure_partitions($1, $2);
 
+-- name: wait_briefly
+SET LOCAL lock_timeout = '500ms';
+
 -- name: drop
 SELECT drop_partitions($1, $2);

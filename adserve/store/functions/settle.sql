@@ -6,6 +6,8 @@
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
 -- second reads of the lease and of the first one's events is committed.
 --
+-- Of a viewer who was erased after the ticket was issued, or who is not named, no keys are stored.
+--
 -- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
 --
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
@@ -35,6 +37,7 @@ DECLARE
   v_tickets uuid[];
   v_caps bytea[];
   v_logs bytea[];
+  v_known boolean[];
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
   SELECT date '1970-01-01' + (min(m) / 86400000)::integer, date '1970-01-01' + (max(m) / 86400000)::integer
@@ -119,14 +122,19 @@ BEGIN
     JOIN accounts a ON a.kind = 'revenue' AND a.advertiser_id IS NULL AND a.currency = c.currency
   )
   SELECT array_agg(f.ordinal), array_agg(s.outcome), array_agg(s.billed_micros),
-         array_agg(s.issued_day), array_agg(s.ticket_id), array_agg(f.viewer_cap), array_agg(f.viewer_log)
-  INTO v_ordinals, v_outcomes, v_billed, v_days, v_tickets, v_caps, v_logs
+         array_agg(s.issued_day), array_agg(s.ticket_id), array_agg(f.viewer_cap), array_agg(f.viewer_log),
+         array_agg(f.viewer_cap <> '' AND ((SELECT NOT EXISTS (SELECT FROM erasures)) OR NOT EXISTS (
+           SELECT FROM erasures e WHERE e.tombstone = sha256(f.viewer_cap)
+             AND (e.cut_at IS NULL OR timestamptz 'epoch' + f.issued_at_ms * interval '1 ms' < e.cut_at))))
+  INTO v_ordinals, v_outcomes, v_billed, v_days, v_tickets, v_caps, v_logs, v_known
   FROM stored s JOIN fresh f USING (issued_day, ticket_id, kind);
 
   INSERT INTO viewer_caps
-  SELECT * FROM unnest(v_days, v_tickets, v_caps) AS m (day, ticket, viewer) ORDER BY day, ticket ON CONFLICT DO NOTHING;
+  SELECT day, ticket, viewer FROM unnest(v_days, v_tickets, v_caps, v_known) AS m (day, ticket, viewer, known)
+  WHERE known ORDER BY day, ticket ON CONFLICT DO NOTHING;
   INSERT INTO viewer_log
-  SELECT * FROM unnest(v_days, v_tickets, v_logs) AS m (day, ticket, viewer) ORDER BY day, ticket ON CONFLICT DO NOTHING;
+  SELECT day, ticket, viewer FROM unnest(v_days, v_tickets, v_logs, v_known) AS m (day, ticket, viewer, known)
+  WHERE known ORDER BY day, ticket ON CONFLICT DO NOTHING;
 
   RETURN QUERY
   SELECT n.ordinal, NULL::uuid, n.outcome, n.billed_micros

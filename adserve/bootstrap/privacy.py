@@ -1,0 +1,78 @@
+"""What keeps viewers' keys no longer than they may be kept: erasures, and deletion on schedule."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from prometheus_client import Gauge
+
+from adserve.api.viewers import ViewersApi
+from adserve.background import Task
+from adserve.database import partitions
+from adserve.database.pools import Pools
+from adserve.domain.time import SECOND_MS, Clock, day_of
+from adserve.limits.counters import CountersAway, MemoryCounters
+from adserve.limits.erased import Erased
+from adserve.limits.hides import Hides
+from adserve.limits.rules import RETENTION_MS
+from adserve.metering import erasing
+from adserve.metering.erasing import Erasing
+from adserve.metering.pseudonyms import Pseudonyms
+from adserve.store.counters import RedisCounters
+from adserve.store.erasures import Erasures
+from adserve.store.errors import Away
+from adserve.store.secrets import Secrets
+from adserve.store.viewers import Viewers
+
+CHANNEL = "adserve_erasures"
+FORGET_S = 3_600.0
+VIEWER_MAPS = ("viewer_caps", "viewer_log")
+
+ERASURES = Gauge("adserve_erasures", "Viewers whose erasure has not ended", multiprocess_mode="livemax")
+ERASURE_AGE = Gauge(
+    "adserve_erasure_age_seconds", "How long the oldest of them has taken so far", multiprocess_mode="livemax"
+)
+
+
+class Privacy:
+    """`erased` is what every part asks that could bring an erased viewer back."""
+
+    def __init__(
+        self,
+        pools: Pools,
+        erased: Erased,
+        hides: Hides,
+        counters: MemoryCounters | RedisCounters,
+        checkpoint: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._pools = pools
+        self._counters = counters
+        self._secrets = Secrets(pools.catalogue)
+        self._erasures = Erasures(pools.recorder)
+        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint)
+
+    def tasks(self, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
+        return (
+            Task("erasures", self.erase, erasing.PERIOD_S, wakes[CHANNEL]),
+            Task("viewers' keys", self.forget, FORGET_S),
+        )
+
+    def api(self, pseudonyms: Pseudonyms, clock: Clock, draw: Callable[[], int]) -> ViewersApi:
+        viewers = Viewers(self._pools.recorder)
+        return ViewersApi(pseudonyms, self._erasures, viewers, self._counters, clock, draw)
+
+    async def erase(self, now_ms: int) -> None:
+        try:
+            await self._erasing.step(now_ms)
+        except (CountersAway, TimeoutError) as error:
+            raise Away(f"erasures wait for the counters: {error}") from error
+        finally:
+            ERASURES.set(self._erasing.waiting)
+            ERASURE_AGE.set(self._erasing.age_ms(now_ms) / SECOND_MS)
+
+    async def forget(self, now_ms: int) -> None:
+        """The keys of viewers that are old enough, and the secrets and tombstones that nothing needs any more."""
+        await self._secrets.destroy(now_ms)
+        await self._erasures.forget_tombstones()
+        async with self._pools.owner.acquire() as connection:
+            for parent in VIEWER_MAPS:
+                await partitions.drop(connection, parent, day_of(now_ms - RETENTION_MS))
