@@ -34,6 +34,9 @@ CREATE TABLE viewer_calls (
 ALTER TABLE recorded_decisions ADD COLUMN viewer bytea;
 CREATE INDEX ON recorded_decisions (viewer);
 
+-- Whether the event was stripped of its viewer's keys.
+ALTER TABLE quarantined_events ADD COLUMN nameless boolean NOT NULL DEFAULT false;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON erasures TO adserve_recorder;
 GRANT INSERT ON viewer_calls TO adserve_recorder;
 GRANT SELECT ON viewer_calls TO adserve_operator;

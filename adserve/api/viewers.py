@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from datetime import date
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -140,11 +141,10 @@ class ViewersApi:
             raise Away(str(error)) from error
 
     async def _amounts(self, viewer: bytes) -> Amounts:
-        counted: tuple[int | None, ...]
-        try:
-            counted = tuple(map(len, await self._held(viewer)))
-        except Away:
-            counted = (None, None, None)
+        counted: tuple[int | None, int | None, int | None] = (None, None, None)
+        with suppress(Away):
+            held = await self._held(viewer)
+            counted = len(held.entries), len(held.hides), len(held.requests)
         days = await self._erasures.days()
         return Amounts(
             await _count(self._viewers.events(viewer, days)),

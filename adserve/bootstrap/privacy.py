@@ -25,7 +25,8 @@ from adserve.store.viewers import Viewers
 
 CHANNEL = "adserve_erasures"
 FORGET_S = 3_600.0
-VIEWER_MAPS = ("viewer_caps", "viewer_log")
+NAMING = ("viewer_caps", "viewer_log", "recorded_decisions")
+"""The tables by day that name viewers."""
 
 ERASURES = Gauge("adserve_erasures", "Viewers whose erasure has not ended", multiprocess_mode="livemax")
 ERASURE_AGE = Gauge(
@@ -71,8 +72,10 @@ class Privacy:
 
     async def forget(self, now_ms: int) -> None:
         """The keys of viewers that are old enough, and the secrets and tombstones that nothing needs any more."""
+        before_ms = now_ms - RETENTION_MS
         await self._secrets.destroy(now_ms)
         await self._erasures.forget_tombstones()
+        await self._erasures.strip_old(before_ms)
         async with self._pools.owner.acquire() as connection:
-            for parent in VIEWER_MAPS:
-                await partitions.drop(connection, parent, day_of(now_ms - RETENTION_MS))
+            for parent in NAMING:
+                await partitions.drop(connection, parent, day_of(before_ms))

@@ -1,11 +1,9 @@
 """What counters hold of one viewer, for who asks to see it."""
 
-from typing import NamedTuple
-
-STATES = ("reserved", "confirmed", "doubted", "refused")
+from msgspec import Struct
 
 
-class Counted(NamedTuple):
+class Counted(Struct, frozen=True):
     """A ticket's entry: `keys` are what it counts on, `at_ms` is when it was confirmed, or expires."""
 
     keys: tuple[str, ...]
@@ -13,7 +11,7 @@ class Counted(NamedTuple):
     at_ms: int
 
 
-class Held(NamedTuple):
+class Held(Struct, frozen=True):
     """`hides` are moments by the advertiser's key; `requests` the caller's own ids that would be answered alike."""
 
     entries: list[Counted]

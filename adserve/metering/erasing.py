@@ -109,6 +109,7 @@ class Erasing:
                 if ours:
                     await self._erase(list(ready), now_ms)
                     await self._store.finish(list(ready.values()), now_ms)
+            await self._learn(now_ms)
 
     def _going_on(self) -> dict[bytes, Erasure]:
         return {erasure.viewer: erasure for erasure in self._known.values() if erasure.viewer is not None}

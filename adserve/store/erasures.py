@@ -78,7 +78,14 @@ class Erasures:
             for *key, event in rows:
                 stripped = msgspec.msgpack.encode(_stripped(_decode_pending(event)))
                 await self._pool.execute(SQL.strip_pending, *key, stripped)
-        while rows := await self._pool.fetch(SQL.quarantined, base64.b64encode(viewer), AT_ONCE):
+        await self._strip_quarantined(SQL.quarantined, base64.b64encode(viewer))
+
+    async def strip_old(self, before_ms: int) -> None:
+        """What could not be settled before that moment."""
+        await self._strip_quarantined(SQL.quarantined_before, from_ms(before_ms))
+
+    async def _strip_quarantined(self, statement: str, which: object) -> None:
+        while rows := await self._pool.fetch(statement, which, AT_ONCE):
             for *key, event in rows:
                 stripped = msgspec.json.encode(_stripped(_decode_quarantined(event)))
                 await self._pool.execute(SQL.strip_quarantined, *key, stripped)

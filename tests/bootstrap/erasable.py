@@ -38,13 +38,16 @@ WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
 class Place:
     """The service under a clock that a test moves; no background task runs but by `run`."""
 
-    def __init__(self, service: Service, session: aiohttp.ClientSession, clock: SkippingClock, url: str) -> None:
+    def __init__(
+        self, service: Service, session: aiohttp.ClientSession, clock: SkippingClock, url: str
+    ) -> None:
         self.service = service
         self.core = service.core
         self.clock = clock
         self.database_url = url
         self._session = session
         self._keys: dict[Scope, str] = {}
+        self._forms: dict[str, set[bytes]] = {}
 
     async def run(self) -> None:
         await self.service.run_tasks(self.clock())
@@ -112,10 +115,13 @@ class Place:
         return {viewer: late for viewer, (_, _, late) in waiting.items()}
 
     def forms(self, viewer: str) -> list[bytes]:
-        """The id and its pseudonyms as bytes and as text. Counters in memory have 15 bytes of one."""
+        """The id and its pseudonyms as bytes and as text; that of a month is remembered, as its secret is destroyed. Counters
+        in memory have 15 bytes of one."""
         cap, log = self.core.pseudonyms.of(viewer, self.clock())
-        raw = [viewer.encode(), cap[:15], log[:15]]
-        return [*raw, *(base64.b64encode(part) for part in raw[1:]), *(part.hex().encode() for part in raw[1:])]
+        forms = self._forms.setdefault(viewer, {viewer.encode()})
+        for raw in (cap[:15], log[:15]):
+            forms |= {raw, base64.b64encode(raw), raw.hex().encode()}
+        return list(forms)
 
     async def found(self, viewer: str, redis_url: str | None = None) -> set[str]:
         """The tables, parts of memory and keys of Redis that have any form of the viewer in them."""

@@ -3,7 +3,7 @@ import asyncio
 from world import NOW_MS
 
 from adserve.database.pools import Pools
-from adserve.domain.time import DAY_MS, SECOND_MS
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.rotation import Rotation
 from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS, Sealer
@@ -42,3 +42,18 @@ async def test_next_months_secret_is_known_ahead_and_the_cap_secret_stays(pools:
     assert pseudonyms.of("u", NOW_MS) == january
     assert pseudonyms.of("u", NOW_MS + 31 * DAY_MS) == february
     assert len((await secrets.viewer_secrets()).months) == 3
+
+
+async def test_the_secret_of_a_month_is_destroyed_a_day_after_its_end(pools: Pools) -> None:
+    secrets = Secrets(pools.catalogue)
+    await secrets.rotate(NOW_MS)
+    february_ms = NOW_MS - 12 * HOUR_MS + 31 * DAY_MS
+    before = await secrets.viewer_secrets()
+    await secrets.destroy(february_ms + DAY_MS - 1)
+    assert await secrets.viewer_secrets() == before
+    for _ in range(2):
+        await secrets.destroy(february_ms + DAY_MS)
+        left = await secrets.viewer_secrets()
+        assert (left.cap, left.months) == (before.cap, before.months[1:])
+    await secrets.rotate(february_ms + DAY_MS)
+    assert len((await secrets.viewer_secrets()).months) == 2

@@ -39,10 +39,14 @@ SELECT issued_day, ticket_id, kind, event FROM pending_events WHERE position($1 
 UPDATE pending_events SET event = $4 WHERE issued_day = $1 AND ticket_id = $2 AND kind = $3
 
 -- name: quarantined
-SELECT ticket_id, kind, event FROM quarantined_events WHERE position($1 IN event) > 0 LIMIT $2
+SELECT ticket_id, kind, event FROM quarantined_events
+WHERE NOT nameless AND position($1 IN event) > 0 LIMIT $2
+
+-- name: quarantined_before
+SELECT ticket_id, kind, event FROM quarantined_events WHERE NOT nameless AND at < $1 LIMIT $2
 
 -- name: strip_quarantined
-UPDATE quarantined_events SET event = $3 WHERE ticket_id = $1 AND kind = $2
+UPDATE quarantined_events SET event = $3, nameless = true WHERE ticket_id = $1 AND kind = $2
 
 -- name: finish
 UPDATE erasures SET viewer = NULL, cut_at = $2 WHERE id = ANY ($1)
