@@ -9,7 +9,7 @@ from adserve.api.viewers import ViewersApi
 from adserve.background import Task
 from adserve.database import partitions
 from adserve.database.pools import Pools
-from adserve.domain.time import SECOND_MS, Clock, day_of
+from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of
 from adserve.limits.counters import CountersAway, MemoryCounters
 from adserve.limits.erased import Erased
 from adserve.limits.hides import Hides
@@ -25,8 +25,11 @@ from adserve.store.viewers import Viewers
 
 CHANNEL = "adserve_erasures"
 FORGET_S = 3_600.0
+INDEX_S = 60.0
 NAMING = ("viewer_caps", "viewer_log", "recorded_decisions")
 """The tables by day that name viewers."""
+CLOSED_MS = DAY_MS
+"""Tickets of a day before that of this long ago have ended: few events of them come yet."""
 
 ERASURES = Gauge("adserve_erasures", "Viewers whose erasure has not ended", multiprocess_mode="livemax")
 ERASURE_AGE = Gauge(
@@ -55,6 +58,7 @@ class Privacy:
         return (
             Task("erasures", self.erase, erasing.PERIOD_S, wakes[CHANNEL]),
             Task("viewers' keys", self.forget, FORGET_S),
+            Task("viewers' index", self.index, INDEX_S),
         )
 
     def api(self, pseudonyms: Pseudonyms, clock: Clock, draw: Callable[[], int]) -> ViewersApi:
@@ -79,3 +83,8 @@ class Privacy:
         async with self._pools.owner.acquire() as connection:
             for parent in NAMING:
                 await partitions.drop(connection, parent, day_of(before_ms))
+
+    async def index(self, now_ms: int) -> None:
+        """So that a viewer's tickets of a day are found without a look at all of them."""
+        async with self._pools.owner.acquire() as connection:
+            await partitions.index_closed(connection, "viewer_caps", "viewer", day_of(now_ms - CLOSED_MS))
