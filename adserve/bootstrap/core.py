@@ -240,18 +240,15 @@ async def build_core(
     replica = uuid4()
     catalogue = Catalogue(pools.catalogue, replica)
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
-    erased, pseudonyms, book, hides = Erased(), Pseudonyms(), LeaseBook(), Hides()
-    sealer = Sealer(erased=erased)
+    erased, pseudonyms, book = Erased(), Pseudonyms(), LeaseBook()
+    sealer, hides = Sealer(erased=erased), Hides(erased)
     rates, rates_fallback = load_or_prior(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     filling = await _filling(settings, pools, checkpoints, journal, erased, clock())
     counters, recorder = filling.counters, _recorder(settings, journal)
-
-    def may_serve() -> bool:
-        return lock.may_serve(system_clock())
-
+    may_serve = _serving(lock)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc, erased)
     funnel = Funnel(funnel_store, clock())
@@ -298,6 +295,10 @@ async def build_core(
         privacy=Privacy(pools, erased, hides, counters, partial(_checkpoint, counters, checkpoints)),
         intake=Intake(sealer, Named(counters), book, recorder, draw, hides=hides, may_serve=may_serve),
     )
+
+
+def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
+    return lambda: lock.may_serve(system_clock())
 
 
 async def _checkpoint(

@@ -156,15 +156,17 @@ class RedisCounters:
     async def restore(
         self, viewer: bytes, entries: Iterable[Restored], hides: dict[int, int], now_ms: int
     ) -> None:
-        """Puts back what the event log holds of a viewer; the log's word is final."""
+        """Puts back what the event log holds of a viewer; the log's word is final, unless the viewer was erased since."""
         told_hides = [
             part
             for advertiser, at_ms in hides.items()
+            if not self._erased.covers(viewer, at_ms)
             for part in (_raw(_wire_key(hide_key(advertiser))), at_ms)
         ]
         told_entries = [
             part
             for entry in entries
+            if not self._erased.covers(viewer, entry.at_ms)
             for part in (
                 _raw(entry.ticket.bytes[8:]),
                 _CONFIRMED if entry.counted else _REFUSED,

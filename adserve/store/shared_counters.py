@@ -68,6 +68,7 @@ class SharedCounters:
         self.wake = asyncio.Event()
         self._place = place_of(url)
         self._codec = codec
+        self._erased = erased
         self._epochs = epochs
         self._events = events
         self._settle_pending = settle_pending
@@ -163,7 +164,7 @@ class SharedCounters:
                 await node.call(("SET", node.token_key, node.token), CONNECT_MS)
             self.detail = "rebuilding"
             await asyncio.sleep(FENCE_S)
-            filling = RedisCounters(self._codec)
+            filling = RedisCounters(self._codec, self._erased)
             filling.epoch, filling.nodes = epoch, nodes
             read = await self._fill(filling, now_ms)
             settled = await self._settle_pending(filling, now_ms)

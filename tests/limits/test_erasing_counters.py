@@ -61,3 +61,13 @@ def test_hides_of_an_erased_viewer_are_gone() -> None:
             hides.add(viewer, advertiser, START_MS)
     hides.erase(VIEWER)
     assert (hides.of(VIEWER), hides.viewers(), len(hides)) == ((), [OTHER], 2)
+
+
+def test_a_hide_that_was_read_before_an_erasure_does_not_come_back_with_it() -> None:
+    erased = Erased()
+    hides = Hides(erased)
+    erased.learn({tombstone_of(VIEWER): START_MS + SECOND_MS})
+    hides.add(VIEWER, 1, START_MS)
+    assert hides.viewers() == []
+    hides.add(VIEWER, 1, START_MS + SECOND_MS)
+    assert hides.viewers() == [VIEWER]
