@@ -97,8 +97,9 @@ class ViewersApi:
         viewer, _ = self._pseudonyms.of(call.body.viewer, now_ms)
         erasure, held = await self._erasures.of(viewer), await self._amounts(viewer)
         if erasure is None or (erasure.cut_ms is not None and held != NOTHING):
-            erasure = await self._erasures.ask(viewer, uuid7(now_ms, self._draw()), now_ms)
-        await self._erasures.note_call("erase", call.caller, erasure.id, now_ms)
+            erasure = await self._erasures.ask(viewer, uuid7(now_ms, self._draw()), call.caller, now_ms)
+        else:
+            await self._erasures.note_call("erase", call.caller, erasure.id, now_ms)
         return json_response(_state(erasure, held), status=202)
 
     async def export(self, call: Call[About, NoQuery]) -> web.StreamResponse:

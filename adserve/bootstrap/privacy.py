@@ -1,7 +1,7 @@
 """What keeps viewers' keys no longer than they may be kept: erasures, and deletion on schedule."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import Gauge
 
@@ -15,7 +15,7 @@ from adserve.limits.erased import Erased
 from adserve.limits.hides import Hides
 from adserve.limits.rules import RETENTION_MS
 from adserve.metering import erasing
-from adserve.metering.erasing import Erasing
+from adserve.metering.erasing import Erasing, Spool
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.store.counters import RedisCounters
 from adserve.store.erasures import Erasures
@@ -47,12 +47,13 @@ class Privacy:
         hides: Hides,
         counters: MemoryCounters | RedisCounters,
         checkpoint: Callable[[int], Awaitable[None]],
+        spools: Sequence[Spool] = (),
     ) -> None:
         self._pools = pools
         self._counters = counters
         self._secrets = Secrets(pools.catalogue)
         self._erasures = Erasures(pools.recorder)
-        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint)
+        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, spools)
 
     def tasks(self, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
         return (
@@ -69,7 +70,7 @@ class Privacy:
         try:
             await self._erasing.step(now_ms)
         except (CountersAway, TimeoutError) as error:
-            raise Away(f"erasures wait for the counters: {error}") from error
+            raise Away(f"erasures wait: {error}") from error
         finally:
             ERASURES.set(self._erasing.waiting)
             ERASURE_AGE.set(self._erasing.age_ms(now_ms) / SECOND_MS)

@@ -36,16 +36,18 @@ class Erasures:
         row = await self._pool.fetchrow(SQL.of_tombstone, tombstone_of(viewer))
         return row and _from_row(row)
 
-    async def ask(self, viewer: bytes, id_: UUID, now_ms: int) -> Erasure:
-        """The erasure that goes on, or one that begins now."""
+    async def ask(self, viewer: bytes, id_: UUID, key: Key, now_ms: int) -> Erasure:
+        """The erasure that goes on, or one that begins now; and who asked for it is written down."""
         async with self._pool.acquire() as connection, connection.transaction():
             tombstone = tombstone_of(viewer)
             await connection.execute(SQL.ask, tombstone, id_, viewer, from_ms(now_ms))
-            return _from_row(await connection.fetchrow(SQL.of_tombstone, tombstone))
+            erasure = _from_row(await connection.fetchrow(SQL.of_tombstone, tombstone))
+            await _note_call(connection, "erase", key, erasure.id, now_ms)
+        return erasure
 
     async def note_call(self, call: str, key: Key, erasure: UUID | None, now_ms: int) -> None:
-        """Who asked for it, without a word of whom it is about."""
-        await self._pool.execute(SQL.note_call, call, erasure, key.id, key.name, from_ms(now_ms))
+        """Who asked for what, without a word of whom it is about."""
+        await _note_call(self._pool, call, key, erasure, now_ms)
 
     async def changed(self, since_ms: int) -> list[Erasure]:
         """Those that go on, and those that ended from a moment on."""
@@ -96,6 +98,10 @@ class Erasures:
     async def forget_tombstones(self) -> None:
         """Those of before the oldest key that still opens tickets."""
         await self._pool.execute(SQL.forget_tombstones)
+
+
+async def _note_call(connection: Any, call: str, key: Key, erasure: UUID | None, now_ms: int) -> None:
+    await connection.execute(SQL.note_call, call, erasure, key.id, key.name, from_ms(now_ms))
 
 
 def _stripped(event: Event) -> Event:

@@ -4,7 +4,9 @@ from uuid import uuid4
 
 from world import NOW_MS, World
 
+from adserve.access.keys import Key
 from adserve.domain.events import Outcome
+from adserve.domain.ids import KeyId
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS, SECOND_MS
 from adserve.limits.erased import nameless
@@ -13,6 +15,7 @@ from adserve.store.erasures import Erasures
 from adserve.store.secrets import Secrets
 
 VIEWER, OTHER = b"c" * 16, b"o" * 16
+KEY = Key(KeyId(1), "somebody's", frozenset(), None)
 
 
 async def named(world: World, ticket: Ticket) -> tuple[int, int]:
@@ -28,7 +31,7 @@ async def named(world: World, ticket: Ticket) -> tuple[int, int]:
 
 async def test_an_event_of_before_is_billed_without_its_viewer(world: World) -> None:
     erasures, lease = Erasures(world.pools.recorder), await world.lease(100_000)
-    erasure = await erasures.ask(VIEWER, uuid4(), NOW_MS)
+    erasure = await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS)
     for cut_ms in (None, NOW_MS + SECOND_MS):
         if cut_ms is not None:
             await erasures.finish([erasure.id], cut_ms)
@@ -56,13 +59,13 @@ async def test_what_names_nobody_is_stored_for_nobody(world: World) -> None:
 
 async def test_an_erasure_goes_on_once_and_begins_anew_only_after_its_end(world: World) -> None:
     erasures, first = Erasures(world.pools.recorder), uuid4()
-    assert (await erasures.ask(VIEWER, first, NOW_MS)).id == first
-    assert (await erasures.ask(VIEWER, uuid4(), NOW_MS + 1)).id == first
+    assert (await erasures.ask(VIEWER, first, KEY, NOW_MS)).id == first
+    assert (await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS + 1)).id == first
     await erasures.finish([first], NOW_MS + HOUR_MS)
     ended = await erasures.of(VIEWER)
     assert ended is not None
     assert (ended.viewer, ended.cut_ms) == (None, NOW_MS + HOUR_MS)
-    again = await erasures.ask(VIEWER, uuid4(), NOW_MS + 2 * HOUR_MS)
+    again = await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS + 2 * HOUR_MS)
     assert again.id != first
     assert (again.viewer, again.cut_ms) == (VIEWER, None)
 
@@ -70,7 +73,7 @@ async def test_an_erasure_goes_on_once_and_begins_anew_only_after_its_end(world:
 async def test_a_tombstone_stands_as_long_as_a_ticket_of_before_can_be_opened(world: World) -> None:
     erasures, secrets = Erasures(world.pools.recorder), Secrets(world.pools.catalogue)
     await secrets.rotate(NOW_MS)
-    erasure = await erasures.ask(VIEWER, uuid4(), NOW_MS)
+    erasure = await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS)
     await erasures.forget_tombstones()
     await erasures.finish([erasure.id], NOW_MS + HOUR_MS)
     rotated_ms = NOW_MS + SEALING_PERIOD_MS
