@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
+from adserve.bootstrap.privacy import Privacy
 from adserve.bootstrap.spooling import open_spool, settle_some
 from adserve.bootstrap.traffic import TRAFFIC_S, TrafficKeeper, keeper_of
 from adserve.catalogue.refresh import Publish, Refresh
@@ -26,6 +28,7 @@ from adserve.domain.ads import Campaign
 from adserve.domain.slots import Viewer
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.erased import Erased
 from adserve.limits.hides import HideReader, Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
@@ -34,6 +37,7 @@ from adserve.limits.rebuild import Filling
 from adserve.metering import rotation, spooled
 from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
+from adserve.metering.named import Named
 from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
@@ -157,6 +161,7 @@ class Core:
     funnel: Funnel
     funnel_store: FunnelStore
     traffic: TrafficKeeper
+    privacy: Privacy
 
     async def ensure_partitions(self, now_ms: int) -> None:
         first = day_of(now_ms - PARTITIONS_BEHIND_DAYS * DAY_MS)
@@ -171,11 +176,7 @@ class Core:
             self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:
-        counters = self.counters
-        if (
-            isinstance(counters, MemoryCounters) and counters.filled
-        ):  # or half of them would replace a whole one
-            await self.checkpoints.save(counters.dump(), now_ms)
+        await _checkpoint(self.counters, self.checkpoints, now_ms)
 
     async def settle_pending(self, now_ms: int) -> None:
         COUNTERS_READY.set(self.counters.filled)
@@ -241,6 +242,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
+        *core.privacy.tasks(wakes),
     )
 
 
@@ -258,17 +260,18 @@ async def build_core(
     replica = uuid4()
     catalogue = Catalogue(pools.catalogue, replica)
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
-    sealer, pseudonyms, book, hides = Sealer(), Pseudonyms(), LeaseBook(), Hides()
+    erased, pseudonyms, book = Erased(), Pseudonyms(), LeaseBook()
+    sealer, hides = Sealer(erased=erased), Hides(erased)
     rates, rates_fallback = load_or_prior(
         settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
     )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     events = EventLog(journal, await open_spool(settings, database_url))
-    filling = await _filling(settings, pools, checkpoints, journal, events, clock())
+    filling = await _filling(settings, pools, checkpoints, journal, events, erased, clock())
     counters, recorder = filling.counters, _recorder(settings, journal, events.spool)
     may_serve = _serving(lock)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
-    recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc)
+    recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc, erased)
     funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
     slots = Slots(
         Parts(live.current, counters, hides, book, sealer, may_serve, (funnel.note, recording.note)),
@@ -296,7 +299,7 @@ async def build_core(
         pseudonyms=pseudonyms,
         counters=counters,
         filling=filling,
-        pending=Pending(journal, counters),
+        pending=Pending(journal, Named(counters)),
         hides=HideReader(hides, events),
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica),
@@ -311,8 +314,18 @@ async def build_core(
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
+        privacy=Privacy(
+            pools, erased, hides, counters, partial(_checkpoint, counters, checkpoints), (events.spool,)
+        ),
         intake=Intake(
-            sealer, counters, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
+            sealer,
+            Named(counters),
+            book,
+            recorder,
+            draw,
+            hides=hides,
+            may_serve=may_serve,
+            traffic=traffic.traffic,
         ),
         traffic=traffic,
     )
@@ -320,6 +333,13 @@ async def build_core(
 
 def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
     return lambda: lock.may_serve(system_clock())
+
+
+async def _checkpoint(
+    counters: MemoryCounters | RedisCounters, checkpoints: Checkpoints, now_ms: int
+) -> None:
+    if isinstance(counters, MemoryCounters) and counters.filled:  # or half of them would replace a whole one
+        await checkpoints.save(counters.dump(), now_ms)
 
 
 def _publishing(landings: Landings, live: LiveView) -> Publish:
@@ -340,19 +360,20 @@ async def _filling(
     checkpoints: Checkpoints,
     journal: Journal,
     events: EventLog,
+    erased: Erased,
     now_ms: int,
 ) -> Filling | SharedCounters:
     """The counters that the settings ask for, and what fills them."""
     if settings.redis_url is None:
         epoch = await checkpoints.open_epoch(now_ms)
-        counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again))
+        counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again), erased=erased)
         return Filling(counters, checkpoints, events)
 
     async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
-        return await Pending(journal, counters).settle(counters, now_ms)
+        return await Pending(journal, counters).settle(Named(counters), now_ms)
 
     codec = MemoCodec(encode_offer, decode_offer)
-    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending)
+    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending, erased)
 
 
 def _spooled(

@@ -26,7 +26,7 @@ from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.traffic import TrafficApi
 from adserve.api.upstream import Upstream
-from adserve.bootstrap.core import Core, system_clock
+from adserve.bootstrap.core import Core, draw_128_bits, system_clock
 from adserve.bootstrap.peers import Peers
 from adserve.bootstrap.traffic import trusted_proxies
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
@@ -100,6 +100,7 @@ def operations_of(
         Charges(analysts),
         ReconciliationApi(analysts),
         Invoices(staff, clock, settings.seller),
+        core.privacy.api(core.pseudonyms, clock, draw_128_bits),
         _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]

@@ -15,6 +15,7 @@ from msgspec import structs
 from adserve.api.slots import SlotsApi
 from adserve.api.upstream import open_session
 from adserve.background import Background, Task
+from adserve.bootstrap import privacy
 from adserve.bootstrap.core import (
     CATALOGUE_CHANNEL,
     SWITCH_CHANNEL,
@@ -74,7 +75,10 @@ class Service:
         self._session = session
         self._slots = _lane(core, partial(slots.answer_plainly, core.slots, core.auth), "slots")
         self._events = _lane(core, partial(events_api_of(core).report_plainly, core.auth), "reportEvents")
-        self._wakes = {name: asyncio.Event() for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL)}
+        self._wakes = {
+            name: asyncio.Event()
+            for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL)
+        }
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
         self._tasks = tasks_of(core, self._wakes)

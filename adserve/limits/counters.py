@@ -21,10 +21,13 @@ from adserve.domain.ads import Tier
 from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
-from adserve.limits.entries import REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.entries import CONFIRMED, REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.erased import Erased
+from adserve.limits.held import Counted, Held
 from adserve.limits.memos import AS_THEY_ARE, Memos
 from adserve.limits.profiles import Profiles
-from adserve.limits.rules import ALL, RETENTION_MS, Rule, hide_key, keys_counted
+from adserve.limits.rules import ALL, Rule, hide_key, keys_counted
+from adserve.limits.shards import Shard
 
 OPEN_MAX = 500
 """How many tickets of a viewer may be open at once: no person is asked for so often."""
@@ -35,6 +38,7 @@ REQUESTS_MAX = 50_000
 """How many answered requests are remembered for a retry; the oldest are forgotten first."""
 
 FILLING = "the counters are being filled"
+ERASING = "the viewer is being erased"
 
 SWEPT_AT_ONCE = 1_000
 
@@ -101,56 +105,32 @@ class Past(Struct, frozen=True, gc=False):
 _NO_HIDES: Mapping[str, int] = MappingProxyType({})
 
 
-class _Shard:
-    """The viewers whose pseudonyms begin with one byte: few enough to be looked through, or to be moved when their table
-    grows, in no time."""
-
-    __slots__ = ("entries", "hides")
-
-    def __init__(self) -> None:
-        self.entries: dict[bytes, bytes] = {}
-        self.hides: dict[bytes, dict[str, int]] = {}
-
-    def viewers(self) -> list[bytes]:
-        return list(self.entries.keys() | self.hides.keys())
-
-    def keep(self, key: bytes, packed: bytes) -> None:
-        if packed:
-            self.entries[key] = packed
-        else:
-            self.entries.pop(key, None)
-
-    def sweep(self, key: bytes, now_ms: int) -> bytes:
-        """Answers the entries that stay."""
-        packed = entries.pruned(self.entries.get(key, b""), now_ms)
-        self.keep(key, packed)
-        hides = self.hides.pop(key, {})
-        held = {name: at_ms for name, at_ms in hides.items() if now_ms - at_ms < RETENTION_MS}
-        if held:
-            self.hides[key] = held
-        return packed
-
-
 class MemoryCounters:
     """Caps for one process. Replicas that share viewers need counters that they share too.
 
-    Until they are `filled`, they know of nothing, and say so by CountersAway; hides are taken all the same.
+    Until they are `filled`, they know of nothing, and say so by CountersAway; hides are taken all the same. So they do of
+    a viewer whose erasure goes on.
     """
 
-    def __init__(self, epoch: int, *, filled: bool = True, memos: Memos = AS_THEY_ARE) -> None:
+    def __init__(
+        self, epoch: int, *, filled: bool = True, memos: Memos = AS_THEY_ARE, erased: Erased | None = None
+    ) -> None:
         self.epoch = epoch
+        self._erased = erased or Erased()
         self.filled = filled
-        self._shards: defaultdict[int, _Shard] = defaultdict(_Shard)
+        self._shards: defaultdict[int, Shard] = defaultdict(Shard)
         self._profiles = Profiles()
         self._memos = memos
         self._requests: dict[tuple[bytes, str], tuple[int, bytes, Grant, Any]] = {}
         self._recalled: Tally | None = None
         self._unswept: list[bytes] = []
         self._unswept_requests: list[tuple[bytes, str]] = []
-        self._sweeping = _Shard()
-        self._unswept_shards: list[_Shard] = []
+        self._sweeping = Shard()
+        self._unswept_shards: list[Shard] = []
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
+        if self._erased.covers(viewer, now_ms):
+            raise CountersAway(ERASING)
         tally = self._recalled = self._tally(viewer, now_ms)
         earlier = None
         if request is not None:
@@ -258,6 +238,22 @@ class MemoryCounters:
             if request in self._requests and self._requests[request][0] < now_ms:
                 del self._requests[request]
         del self._unswept_requests[-SWEPT_AT_ONCE:]
+
+    async def erase(self, viewer: bytes) -> None:
+        """Of the viewer nothing is left here; sweeps, which know who is to be looked at, begin anew."""
+        self._shards[viewer[0]].erase(viewer[:KEY_BYTES])
+        for request in [request for request in self._requests if request[0] == viewer]:
+            del self._requests[request]
+        self._unswept, self._unswept_requests, self._recalled = [], [], None
+
+    async def held(self, viewer: bytes) -> Held:
+        shard, key = self._shards[viewer[0]], viewer[:KEY_BYTES]
+        counted = [
+            Counted(self._profiles[entry.profile], entries.STATES[entry.state], entry.at_ms)
+            for entry in entries.entries_of(shard.entries.get(key, b""))
+        ]
+        requests = [request for whose, request in self._requests if whose == viewer]
+        return Held(counted, dict(shard.hides.get(key, {})), requests)
 
     def restore(
         self,

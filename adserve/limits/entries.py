@@ -17,6 +17,7 @@ from adserve.domain.time import SECOND_MS
 from adserve.limits.rules import ALL, GRACE_MS, PACE, RETENTION_MS, Rule
 
 CONFIRMED, RESERVED, DOUBTED, REFUSED = range(4)
+STATES = ("confirmed", "reserved", "doubted", "refused")
 OPEN = frozenset({RESERVED, DOUBTED})
 SHOWN = frozenset({CONFIRMED, DOUBTED})
 

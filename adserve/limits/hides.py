@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Protocol
 
+from adserve.limits.erased import Erased
 from adserve.limits.rules import RETENTION_MS
 
 HIDES_MAX = 300_000
@@ -18,12 +19,15 @@ class Hides:
     Forgetting is `sweep`'s work, so that `of` costs a look into a dictionary: between sweeps a hide lasts longer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, erased: Erased | None = None) -> None:
+        self._erased = erased or Erased()
         self._moments: dict[tuple[bytes, int], int] = {}
         self._advertisers: dict[bytes, tuple[int, ...]] = {}
 
     def add(self, viewer: bytes, advertiser: int, at_ms: int) -> None:
-        """Repeating one is harmless; the newest counts."""
+        """Repeating one is harmless; the newest counts. Of an erased viewer none is taken that was read before."""
+        if self._erased.covers(viewer, at_ms):
+            return
         hide = viewer, advertiser
         if hide in self._moments:
             at_ms = max(at_ms, self._moments.pop(hide))
@@ -35,6 +39,13 @@ class Hides:
 
     def of(self, viewer: bytes) -> tuple[int, ...]:
         return self._advertisers.get(viewer, ())
+
+    def viewers(self) -> list[bytes]:
+        return list(self._advertisers)
+
+    def erase(self, viewer: bytes) -> None:
+        for advertiser in self.of(viewer):
+            self._forget((viewer, advertiser))
 
     def sweep(self, now_ms: int) -> None:
         """They are in the order of time but for those that waited to be stored, which go a little later."""

@@ -53,7 +53,8 @@ class Answer(NamedTuple):
 
 
 class Counters(Protocol):
-    epoch: int
+    @property
+    def epoch(self) -> int: ...
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         """Whether the ticket counts; its first confirmation decides, later ones repeat it."""

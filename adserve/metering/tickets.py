@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
+from adserve.limits.erased import Erased
 from adserve.metering.errors import TicketRefused
 
 TOKEN_CHARS_MAX = 4_096
@@ -55,9 +56,13 @@ class _Cipher(NamedTuple):
 
 
 class Sealer:
-    """Holds the keys of this moment. `use` takes the newest set whenever it was read again."""
+    """Holds the keys of this moment. `use` takes the newest set whenever it was read again.
 
-    def __init__(self, keys: Iterable[TicketKey] = ()) -> None:
+    A ticket of a viewer who was erased since opens without the viewer's keys.
+    """
+
+    def __init__(self, keys: Iterable[TicketKey] = (), erased: Erased | None = None) -> None:
+        self._erased = erased or Erased()
         self._by_header: dict[bytes, _Cipher] = {}
         self._newest_first: list[_Cipher] = []
         self.use(keys)
@@ -91,7 +96,7 @@ class Sealer:
         if cipher is None or (cipher.opens_until_ms is not None and now_ms > cipher.opens_until_ms):
             raise TicketRefused("the ticket was sealed with a key that is not known here")
         try:
-            return _decode(cipher.aead.decrypt(header[5:], wire[_HEADER_BYTES:], header))
+            return self._erased.strip(_decode(cipher.aead.decrypt(header[5:], wire[_HEADER_BYTES:], header)))
         except InvalidTag:
             raise TicketRefused("the seal does not match") from None
         except (msgspec.DecodeError, ValueError):

@@ -27,6 +27,7 @@ from adserve.domain.slots import Ask, Context, NoFill, Viewer
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import day_of
 from adserve.limits.counters import Grant, Past
+from adserve.limits.erased import Erased
 from adserve.limits.leases import Hold
 from adserve.limits.rules import ALL, Rule, campaign_key
 from adserve.selection.compiled import CompiledSurface, Numbers
@@ -328,18 +329,27 @@ class Store(Protocol):
 
 class Recording:
     """Where decisions wait to be recorded, each at its own moment: nobody waits for it. `on_shed` is told how many were
-    given up, for want of room or of a database."""
+    given up, for want of room or of a database. Those for a viewer who is being erased are not recorded."""
 
-    def __init__(self, store: Store, rate: float, on_shed: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rate: float,
+        on_shed: Callable[[int], None] = lambda _: None,
+        erased: Erased | None = None,
+    ) -> None:
         self._store = store
         self._rate = rate
         self._on_shed = on_shed
+        self._erased = erased or Erased()
         self._queue: deque[Made] = deque()
         self._digests: dict[Ad, bytes] = {}
         self._day: date | None = None
 
     def note(self, made: Made) -> None:
         if not (made.ask.explain or is_sampled(made.seed, self._rate)):
+            return
+        if self._erased.covers(made.ask.viewer.cap, made.now_ms):
             return
         if len(self._queue) < QUEUED_MAX:
             self._queue.append(made)

@@ -151,6 +151,8 @@ class Slots:
         """
         released = 0
         for ticket in tickets:
+            if not ticket.viewer_cap:  # of an erased viewer nothing is held
+                continue
             try:
                 held = await self._counters.release(ticket, self._clock())
             except (CountersAway, TimeoutError):

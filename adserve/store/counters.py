@@ -14,9 +14,11 @@ from uuid import UUID
 from msgspec import Raw, msgpack
 
 from adserve.domain.tickets import Ticket
-from adserve.limits.counters import Candidate, CountersAway, Earlier, Grant, Past, Reservation
+from adserve.limits.counters import ERASING, Candidate, CountersAway, Earlier, Grant, Past, Reservation
+from adserve.limits.erased import Erased
+from adserve.limits.held import Counted, Held
 from adserve.limits.rules import ALL, Rule, hide_key, keys_counted
-from adserve.store.redis_node import LIBRARY
+from adserve.store.redis_node import LIBRARY, Node
 from adserve.store.redis_nodes import Nodes
 
 KEYS_CACHED_MAX = 65_536
@@ -27,10 +29,15 @@ WAIT_MS = 1_000
 
 _NUMBERED = frozenset("acvh")
 _CONFIRMED, _REFUSED = 1, 3
+_STATES = ("reserved", "confirmed", "doubted", "refused")
 
 _RECALL, _RESERVE, _USAGE = f"{LIBRARY}_recall", f"{LIBRARY}_reserve", f"{LIBRARY}_usage"
 _CONFIRM, _DOUBT = f"{LIBRARY}_confirm", f"{LIBRARY}_doubt"
 _RELEASE, _RESTORE = f"{LIBRARY}_release", f"{LIBRARY}_restore"
+_ERASE, _HELD = f"{LIBRARY}_erase", f"{LIBRARY}_held"
+
+_SCANNED = 1_000
+"""How many keys a node looks at, or deletes, before others have their turn."""
 
 _encode = msgpack.Encoder().encode
 
@@ -55,7 +62,8 @@ class Restored(NamedTuple):
 class RedisCounters:
     """`nodes` is None while the counts cannot be known: then every call raises CountersAway."""
 
-    def __init__(self, codec: MemoCodec) -> None:
+    def __init__(self, codec: MemoCodec, erased: Erased | None = None) -> None:
+        self._erased = erased or Erased()
         self.epoch = 0
         self.nodes: Nodes | None = None
         self.untold: deque[Ticket] = deque(maxlen=UNTOLD_MAX)
@@ -68,6 +76,8 @@ class RedisCounters:
         return self.nodes is not None
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
+        if self._erased.covers(viewer, now_ms):
+            raise CountersAway(ERASING)
         seen, earlier = await self._ask(_RECALL, viewer, request, wait_ms, now_ms)
         exposures: dict[str, int] = {ALL: sum(seen[1::2])} if seen else {}
         for keys, count in zip(seen[::2], seen[1::2], strict=True):
@@ -146,15 +156,17 @@ class RedisCounters:
     async def restore(
         self, viewer: bytes, entries: Iterable[Restored], hides: dict[int, int], now_ms: int
     ) -> None:
-        """Puts back what the event log holds of a viewer; the log's word is final."""
+        """Puts back what the event log holds of a viewer; the log's word is final, unless the viewer was erased since."""
         told_hides = [
             part
             for advertiser, at_ms in hides.items()
+            if not self._erased.covers(viewer, at_ms)
             for part in (_raw(_wire_key(hide_key(advertiser))), at_ms)
         ]
         told_entries = [
             part
             for entry in entries
+            if not self._erased.covers(viewer, entry.at_ms)
             for part in (
                 _raw(entry.ticket.bytes[8:]),
                 _CONFIRMED if entry.counted else _REFUSED,
@@ -165,17 +177,38 @@ class RedisCounters:
         told = _encode([told_hides, told_entries])
         await self._ask(_RESTORE, viewer, None, WAIT_MS, now_ms, told)
 
+    async def erase(self, viewer: bytes) -> None:
+        node, key = self._place_of(viewer)
+        keys = [key, *await _requests(node, key)]
+        for start in range(0, len(keys), _SCANNED):
+            some = keys[start : start + _SCANNED]
+            await node.call(("FCALL", _ERASE, len(some), *some, node.token_key, node.token), WAIT_MS)
+
+    async def held(self, viewer: bytes) -> Held:
+        hides, entries = await self._ask(_HELD, viewer, None, WAIT_MS)
+        node, key = self._place_of(viewer)
+        return Held(
+            [
+                Counted(tuple(map(_key, names)), _STATES[state], at_ms)
+                for names, state, at_ms in zip(entries[::3], entries[1::3], entries[2::3], strict=True)
+            ],
+            {_key(name): at_ms for name, at_ms in zip(hides[::2], hides[1::2], strict=True)},
+            [request.removeprefix(key).decode() for request in await _requests(node, key)],
+        )
+
     async def _ask(
         self, function: str, viewer: bytes, request: str | None, wait_ms: int, *given: bytes | int
     ) -> Any:
-        nodes = self.nodes
-        if nodes is None:
-            raise CountersAway("the shared counters are not ready")
-        tag = b2a_base64(viewer, newline=False).rstrip(b"=")
-        node = nodes.of(tag)
-        key = b"ads:{%b}" % tag
+        node, key = self._place_of(viewer)
         keys = (1, key) if request is None else (2, key, key + request.encode())
         return await node.call(("FCALL", function, *keys, node.token_key, node.token, *given), wait_ms)
+
+    def _place_of(self, viewer: bytes) -> tuple[Node, bytes]:
+        """The node that counts a viewer, and the key there. Raises CountersAway."""
+        if self.nodes is None:
+            raise CountersAway("the shared counters are not ready")
+        tag = b2a_base64(viewer, newline=False).rstrip(b"=")
+        return self.nodes.of(tag), b"ads:{%b}" % tag
 
     def _packed(self, candidate: Candidate) -> bytes:
         """Kept by identity: a snapshot's candidates are the same objects in every decision."""
@@ -192,6 +225,16 @@ class RedisCounters:
             self._candidates.clear()
         self._candidates[id(candidate)] = (candidate, packed)
         return packed
+
+
+async def _requests(node: Node, key: bytes) -> list[bytes]:
+    """The keys of a viewer's answered requests. They are looked for among all keys, as nothing else needs a list of them."""
+    found, cursor = [], b"0"
+    while True:
+        cursor, keys = await node.call(("SCAN", cursor, "MATCH", key + b"?*", "COUNT", _SCANNED), WAIT_MS)
+        found += keys
+        if cursor == b"0":
+            return found
 
 
 def _raw(data: bytes) -> Raw:

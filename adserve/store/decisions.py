@@ -32,7 +32,8 @@ class Decisions:
             if versions:
                 digests, facts = [each.digest for each in versions], [each.facts for each in versions]
                 await connection.execute(SQL.save_versions, digests, facts, day)
-            await connection.execute(SQL.save_decisions, days, ids, list(map(encode, records)))
+            viewers = [record.ask.viewer.cap for record in records]
+            await connection.execute(SQL.save_decisions, days, ids, list(map(encode, records)), viewers)
 
     async def forget_versions(self, before: date) -> None:
         await self._pool.execute(SQL.forget_versions, before)

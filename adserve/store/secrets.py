@@ -5,7 +5,7 @@ from secrets import token_bytes
 
 import asyncpg
 
-from adserve.domain.time import day_of, from_ms, to_ms
+from adserve.domain.time import DAY_MS, day_of, from_ms, to_ms
 from adserve.metering.pseudonyms import ViewerSecrets
 from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS, TicketKey
 from adserve.store.statements import load
@@ -13,6 +13,8 @@ from adserve.store.statements import load
 SQL = load("secrets")
 
 SECRET_BYTES = 32
+MONTH_TAIL_MS = DAY_MS
+"""How long a month's secret is kept beyond its month, for a process whose clock or poll is behind."""
 
 
 class Secrets:
@@ -38,6 +40,11 @@ class Secrets:
             this_month = day_of(now_ms).replace(day=1)
             for month in (None, this_month, (this_month + timedelta(days=31)).replace(day=1)):
                 await connection.execute(SQL.add_viewer_secret, month, token_bytes(SECRET_BYTES))
+
+    async def destroy(self, now_ms: int) -> None:
+        """The viewer secrets of months that are over: from then on nobody can tell whose pseudonyms these were."""
+        month = day_of(now_ms - MONTH_TAIL_MS).replace(day=1)
+        await self._pool.execute(SQL.destroy_viewer_secrets, month)
 
     async def ticket_keys(self) -> list[TicketKey]:
         return [

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from adserve.domain.events import CONFIRMING, Outcome
 from adserve.domain.time import HOUR_MS, SECOND_MS
 from adserve.limits.counters import CountersAway
+from adserve.limits.erased import Erased
 from adserve.limits.rebuild import Counted
 from adserve.limits.rules import RETENTION_MS, keys_counted
 from adserve.metering.errors import JournalAway
@@ -52,14 +53,21 @@ class SharedCounters:
     """Keeps `counters` true. `detail` says how they are; `done` is set when they were ready for the first time."""
 
     def __init__(
-        self, url: str, codec: MemoCodec, epochs: Epochs, events: EventLog, settle_pending: SettlePending
+        self,
+        url: str,
+        codec: MemoCodec,
+        epochs: Epochs,
+        events: EventLog,
+        settle_pending: SettlePending,
+        erased: Erased | None = None,
     ) -> None:
-        self.counters = RedisCounters(codec)
+        self.counters = RedisCounters(codec, erased)
         self.detail = "not connected yet"
         self.done = asyncio.Event()
         self.wake = asyncio.Event()
         self._place = place_of(url)
         self._codec = codec
+        self._erased = erased
         self._epochs = epochs
         self._events = events
         self._settle_pending = settle_pending
@@ -156,7 +164,7 @@ class SharedCounters:
             self.detail = "rebuilding"
             for node in nodes.all:
                 await _empty(node)
-            filling = RedisCounters(self._codec)
+            filling = RedisCounters(self._codec, self._erased)
             filling.epoch, filling.nodes = epoch, nodes
             read = await self._fill(filling, now_ms)
             settled = await self._settle_pending(filling, now_ms)

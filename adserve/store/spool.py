@@ -20,6 +20,7 @@ from adserve.database.file_lock import try_lock
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.tickets import Ticket
+from adserve.limits.erased import nameless
 from adserve.metering.errors import RecorderUnavailable, SpoolFull
 from adserve.store.errors import Away, StoreError
 from adserve.store.journal import Counted, Kept
@@ -94,6 +95,7 @@ class Spool:
             raise SpoolUnusable(f"the spool is of version {version}, and this program knows {FILE_VERSION}")
         _pragma(connection, "journal_mode = WAL")
         _pragma(connection, "synchronous = FULL")
+        _pragma(connection, "secure_delete = ON")
         if _pragma(connection, "journal_mode") != "wal" or _pragma(connection, "synchronous") != FULL_SYNC:
             raise SpoolUnusable("its disk cannot have a write-ahead log that is synced")
         _pragma(connection, f"max_page_count = {max_bytes // _pragma(connection, 'page_size')}")
@@ -127,6 +129,19 @@ class Spool:
 
         await self._run(remove)
 
+    async def erase(self, viewer: bytes) -> None:
+        """Takes the viewer's keys out of the events that wait; SQLite overwrites what it replaces."""
+
+        def erase() -> None:
+            with _transaction(self._connection):
+                for number, raw in self._connection.execute(SQL.of_viewer, (viewer,)).fetchall():
+                    event = _decoded(raw)
+                    if event is not None:
+                        kept = _encoded(event._replace(ticket=nameless(event.ticket)))
+                        self._connection.execute(SQL.strip, (kept, number))
+
+        await self._run(erase)
+
     async def waiting(self) -> Waiting:
         def read() -> Waiting:
             events, oldest_at_ms = self._connection.execute(SQL.waiting).fetchone()
@@ -148,7 +163,7 @@ class Spool:
             after = rows[-1].number
             for row in rows:
                 event = row.event
-                if event is not None and (
+                if event is not None and event.ticket.viewer_cap and (
                     event.kind in (EventKind.HIDE, EventKind.REPORT)
                     or (event.kind in CONFIRMING and event.outcome is not Outcome.ACCEPTED)
                 ):
@@ -160,7 +175,7 @@ class Spool:
         return [
             (event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             for event in events
-            if event is not None
+            if event is not None and event.ticket.viewer_cap
         ]
 
     @contextmanager
@@ -225,8 +240,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _values(event: Event) -> tuple[object, ...]:
-    ticket, raw = event.ticket, EVENT_FORMAT + msgspec.msgpack.encode(event)
+    ticket, raw = event.ticket, _encoded(event)
     return event.event.bytes, event.received_at_ms, ticket.viewer_cap, ticket.viewer_log, raw
+
+
+def _encoded(event: Event) -> bytes:
+    return EVENT_FORMAT + msgspec.msgpack.encode(event)
 
 
 def _decoded(raw: bytes) -> Event | None:

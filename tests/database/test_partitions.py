@@ -103,3 +103,50 @@ async def test_the_session_time_zone_does_not_move_a_day(pools: Pools) -> None:
         first = datetime(2026, 8, 25, tzinfo=UTC).date()
         await partitions.ensure(connection, first, first + timedelta(days=20))
     assert len(await names(pools, "seen")) == 21
+
+
+async def test_days_that_are_over_are_indexed_one_by_one(pools: Pools) -> None:
+    async with pools.owner.acquire() as connection:
+        await partitions.ensure(connection, MONDAY, FRIDAY)
+        before = MONDAY + timedelta(days=2)
+        assert [await partitions.index_closed(connection, "seen", "id", before) for _ in range(3)] == [
+            True,
+            True,
+            False,
+        ]
+        indexed = await connection.fetch(
+            "SELECT indrelid::regclass::text, indisvalid FROM pg_index WHERE NOT indisprimary AND indrelid::regclass::text LIKE 'seen_%'"
+        )
+        assert sorted(map(tuple, indexed)) == [("seen_20261123", True), ("seen_20261124", True)]
+
+
+@pytest.fixture
+async def broken(pools: Pools, database_url: str) -> Pools:
+    """As a build leaves it that was cut short."""
+    async with pools.owner.acquire() as connection:
+        await partitions.ensure(connection, MONDAY, MONDAY)
+        await partitions.index_closed(connection, "seen", "id", FRIDAY)
+    superuser = await asyncpg.connect(database_url)
+    await superuser.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'adserve.seen_20261123_by_id'::regclass"
+    )
+    await superuser.close()
+    return pools
+
+
+async def test_an_index_that_was_cut_short_is_built_again(broken: Pools) -> None:
+    async with broken.owner.acquire() as connection:
+        assert await partitions.index_closed(connection, "seen", "id", FRIDAY)
+        assert not await partitions.index_closed(connection, "seen", "id", FRIDAY)
+
+
+async def test_a_drop_waits_for_nobody_for_long(pools: Pools) -> None:
+    async with pools.owner.acquire() as connection:
+        await partitions.ensure(connection, MONDAY, FRIDAY)
+    async with pools.owner.acquire() as reader, reader.transaction():
+        await reader.fetch("SELECT * FROM seen")
+        async with pools.owner.acquire() as connection:
+            with pytest.raises(asyncpg.LockNotAvailableError):
+                await partitions.drop(connection, "seen", FRIDAY)
+    async with pools.owner.acquire() as connection:
+        assert await partitions.drop(connection, "seen", FRIDAY) == 4

@@ -5,7 +5,7 @@ from sizes import record
 from world import NOW_MS, make_world
 
 from adserve.database.pools import Pools
-from adserve.domain.time import DAY_MS, SECOND_MS
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
 from adserve.metering.errors import TicketRefused
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.rotation import Rotation
@@ -82,3 +82,18 @@ async def test_control_with_the_sealing_key_alone_some_do_not(pools: Pools) -> N
     refused = await refused_before_they_expire(pools, sealing)
     record("key rotation", control_refused=refused)
     assert refused > 0
+
+
+async def test_the_secret_of_a_month_is_destroyed_a_day_after_its_end(pools: Pools) -> None:
+    secrets = Secrets(pools.catalogue)
+    await secrets.rotate(NOW_MS)
+    february_ms = NOW_MS - 12 * HOUR_MS + 31 * DAY_MS
+    before = await secrets.viewer_secrets()
+    await secrets.destroy(february_ms + DAY_MS - 1)
+    assert await secrets.viewer_secrets() == before
+    for _ in range(2):
+        await secrets.destroy(february_ms + DAY_MS)
+        left = await secrets.viewer_secrets()
+        assert (left.cap, left.months) == (before.cap, before.months[1:])
+    await secrets.rotate(february_ms + DAY_MS)
+    assert len((await secrets.viewer_secrets()).months) == 2

@@ -374,6 +374,27 @@ local function entrust(_, args)
   return 1
 end
 
+local function erase(keys, args)
+  redis.call('DEL', unpack(keys))
+  return #keys
+end
+
+-- Hides as key and moment, and the entries as keys, state and moment.
+local function held(keys, args)
+  local groups, hides = read(redis.call('GET', keys[1]))
+  local told = { {}, {} }
+  for name, moment in pairs(hides) do
+    told[1][#told[1] + 1], told[1][#told[1] + 2] = name, moment
+  end
+  for _, group in ipairs(groups) do
+    for nth, state in ipairs(group.states) do
+      local at = #told[2]
+      told[2][at + 1], told[2][at + 2], told[2][at + 3] = group.names, state, group.moments[nth]
+    end
+  end
+  return told
+end
+
 local function register(name, run)
   redis.register_function{
     function_name = '${library}_' .. name,
@@ -394,3 +415,5 @@ register('release', release)
 register('restore', restore)
 register('forget', forget)
 register('entrust', entrust)
+register('erase', erase)
+register('held', held)

@@ -6,8 +6,8 @@ SELECT digest, facts, $3 FROM unnest($1::bytea[], $2::bytea[]) AS given (digest,
 ON CONFLICT (digest) DO UPDATE SET used_on = EXCLUDED.used_on WHERE ad_versions.used_on < EXCLUDED.used_on
 
 -- name: save_decisions
-INSERT INTO recorded_decisions (decided_on, decision_id, record)
-SELECT * FROM unnest($1::date[], $2::uuid[], $3::bytea[])
+INSERT INTO recorded_decisions (decided_on, decision_id, record, viewer)
+SELECT * FROM unnest($1::date[], $2::uuid[], $3::bytea[], $4::bytea[])
 ON CONFLICT DO NOTHING
 
 -- name: decision

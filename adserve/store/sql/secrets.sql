@@ -24,3 +24,6 @@ INSERT INTO viewer_secrets (month, secret) VALUES ($1, $2) ON CONFLICT DO NOTHIN
 
 -- name: viewer_secrets
 SELECT month, secret FROM viewer_secrets ORDER BY month NULLS FIRST
+
+-- name: destroy_viewer_secrets
+DELETE FROM viewer_secrets WHERE month < $1

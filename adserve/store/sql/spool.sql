@@ -49,5 +49,11 @@ SELECT event_id, kind FROM spooled WHERE ticket_id = ? ORDER BY number
 -- name: hides
 SELECT event FROM spooled WHERE received_at_ms >= ? AND kind IN ('hide', 'report')
 
+-- name: of_viewer
+SELECT number, event FROM spooled WHERE viewer_cap = ?
+
+-- name: strip
+UPDATE spooled SET viewer_cap = x'', viewer_log = x'', event = ? WHERE number = ?
+
 -- name: waiting
 SELECT count(*), min(received_at_ms) FROM spooled

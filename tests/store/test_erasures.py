@@ -1,0 +1,87 @@
+"""What PostgreSQL itself sees to: no keys of an erased viewer come in behind its erasure, whoever settles."""
+
+from uuid import uuid4
+
+from world import NOW_MS, World
+
+from adserve.access.keys import Key
+from adserve.domain.events import Outcome
+from adserve.domain.ids import KeyId
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import HOUR_MS, SECOND_MS
+from adserve.limits.erased import nameless
+from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS
+from adserve.store.erasures import Erasures
+from adserve.store.secrets import Secrets
+
+VIEWER, OTHER = b"c" * 16, b"o" * 16
+KEY = Key(KeyId(1), "somebody's", frozenset(), None)
+
+
+async def named(world: World, ticket: Ticket) -> tuple[int, int]:
+    """How many rows of the maps have the ticket."""
+    counts = []
+    for table in ("viewer_caps", "viewer_log"):
+        pool = world.pools.recorder
+        counts.append(
+            await pool.fetchval(f"SELECT count(ticket_id) FROM {table} WHERE ticket_id = $1", ticket.ticket)
+        )
+    return counts[0], counts[1]
+
+
+async def test_an_event_of_before_is_billed_without_its_viewer(world: World) -> None:
+    erasures, lease = Erasures(world.pools.recorder), await world.lease(100_000)
+    erasure = await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS)
+    for cut_ms in (None, NOW_MS + SECOND_MS):
+        if cut_ms is not None:
+            await erasures.finish([erasure.id], cut_ms)
+        before, other = world.ticket(lease), world.ticket(lease, viewer_cap=OTHER)
+        after = world.ticket(lease, issued_at_ms=NOW_MS + SECOND_MS)
+        settled = await world.journal.settle([world.event(ticket) for ticket in (before, other, after)])
+        assert [one.outcome for one in settled] == [Outcome.RECORDED] * 3
+        assert await named(world, before) == (0, 0)
+        assert await named(world, other) == (1, 1)
+        assert await named(world, after) == ((0, 0) if cut_ms is None else (1, 1))
+
+
+async def test_control_without_a_tombstone_its_keys_are_stored(world: World) -> None:
+    ticket = world.ticket(await world.lease(100_000))
+    await world.journal.settle([world.event(ticket)])
+    assert await named(world, ticket) == (1, 1)
+
+
+async def test_what_names_nobody_is_stored_for_nobody(world: World) -> None:
+    ticket = nameless(world.ticket(await world.lease(100_000)))
+    (settled,) = await world.journal.settle([world.event(ticket)])
+    assert settled.outcome is Outcome.RECORDED
+    assert await named(world, ticket) == (0, 0)
+
+
+async def test_an_erasure_goes_on_once_and_begins_anew_only_after_its_end(world: World) -> None:
+    erasures, first = Erasures(world.pools.recorder), uuid4()
+    assert (await erasures.ask(VIEWER, first, KEY, NOW_MS)).id == first
+    assert (await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS + 1)).id == first
+    await erasures.finish([first], NOW_MS + HOUR_MS)
+    ended = await erasures.of(VIEWER)
+    assert ended is not None
+    assert (ended.viewer, ended.cut_ms) == (None, NOW_MS + HOUR_MS)
+    again = await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS + 2 * HOUR_MS)
+    assert again.id != first
+    assert (again.viewer, again.cut_ms) == (VIEWER, None)
+
+
+async def test_a_tombstone_stands_as_long_as_a_ticket_of_before_can_be_opened(world: World) -> None:
+    erasures, secrets = Erasures(world.pools.recorder), Secrets(world.pools.catalogue)
+    await secrets.rotate(NOW_MS)
+    erasure = await erasures.ask(VIEWER, uuid4(), KEY, NOW_MS)
+    await erasures.forget_tombstones()
+    await erasures.finish([erasure.id], NOW_MS + HOUR_MS)
+    rotated_ms = NOW_MS + SEALING_PERIOD_MS
+    last_ms = rotated_ms + AHEAD_MS + OPENING_TAIL_MS
+    for now_ms in (NOW_MS, rotated_ms, last_ms):
+        await secrets.rotate(now_ms)
+        await erasures.forget_tombstones()
+        assert await erasures.of(VIEWER) is not None
+    await secrets.rotate(last_ms + 1)
+    await erasures.forget_tombstones()
+    assert await erasures.of(VIEWER) is None
