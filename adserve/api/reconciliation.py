@@ -82,5 +82,6 @@ class ReconciliationApi:
                 handle=self.get,
                 scopes=READERS,
                 answer=ReconciliationShown,
+                refusals=(404,),
             )
         ]
