@@ -288,11 +288,10 @@ CHANGES = (
     "DELETE FROM invoices",
     "UPDATE invoice_lines SET quantity = quantity + 1",
     "DELETE FROM invoice_lines",
-    "INSERT INTO invoice_lines SELECT (l).* FROM (SELECT l #= hstore('line', '2') AS l FROM invoice_lines l) AS x",
 )
 
 
-@pytest.mark.parametrize("change", CHANGES[:-1])
+@pytest.mark.parametrize("change", CHANGES)
 async def test_an_issued_invoice_does_not_change(billing: Billing, database_url: str, change: str) -> None:
     await billing.charge(at("2026-01-10T12:00"), 10_000)
     (draft,) = await billing.drafted(FEBRUARY)
