@@ -1,5 +1,7 @@
 """Midnight in UTC, and days that have no partition."""
 
+from datetime import date
+
 import asyncpg
 import pytest
 from world import NOW_MS, PRICE_MICROS, World, superuser
@@ -8,7 +10,9 @@ from adserve.database import partitions
 from adserve.domain.events import Event, Outcome, Settled
 from adserve.domain.money import Money
 from adserve.domain.time import DAY_MS, day_of
-from adserve.metering.errors import RecorderUnavailable
+from adserve.limits.counters import MemoryCounters
+from adserve.metering.errors import JournalAway, RecorderUnavailable
+from adserve.metering.pending import Pending
 from adserve.metering.settle import settle
 
 MIDNIGHT_MS = (NOW_MS // DAY_MS + 1) * DAY_MS
@@ -18,6 +22,11 @@ STORED = "SELECT count(*) FROM events WHERE issued_day = $1"
 def issued(world: World, lease: int, at_ms: int, outcome: Outcome = Outcome.RECORDED) -> Event:
     ticket = world.ticket(lease, issued_at_ms=at_ms, expires_at_ms=at_ms + DAY_MS)
     return world.event(ticket, outcome=outcome)._replace(received_at_ms=max(at_ms, NOW_MS))
+
+
+async def make(world: World, day: date) -> None:
+    async with world.pools.owner.acquire() as connection:
+        await partitions.ensure(connection, day, day)
 
 
 def charged(event: Event) -> Settled:
@@ -49,10 +58,20 @@ async def test_an_event_of_a_day_that_is_not_made_yet_waits_for_it(world: World)
     early = issued(world, await world.lease(10_000), MIDNIGHT_MS + DAY_MS)
     with pytest.raises(RecorderUnavailable, match="not made ahead"):
         await settle(world.journal, [early])
-    day = day_of(MIDNIGHT_MS + DAY_MS)
-    async with world.pools.owner.acquire() as connection:
-        await partitions.ensure(connection, day, day)
+    await make(world, day_of(MIDNIGHT_MS + DAY_MS))
     assert await settle(world.journal, [early]) == [charged(early)]
+
+
+async def test_what_waits_for_the_counters_waits_for_its_day_too(world: World) -> None:
+    early = issued(world, await world.lease(10_000), MIDNIGHT_MS + DAY_MS, Outcome.ACCEPTED)
+    await settle(world.journal, [early])
+    pending = Pending(world.journal, MemoryCounters(1))
+    with pytest.raises(JournalAway, match="not made ahead"):
+        await pending.step(NOW_MS)
+    await make(world, day_of(MIDNIGHT_MS + DAY_MS))
+    await pending.step(NOW_MS)
+    assert await world.fetchval("SELECT outcome FROM events") == "recorded"
+    assert pending.waiting == 0
 
 
 async def test_control_a_default_partition_stands_in_the_way_of_the_day_that_it_took(
