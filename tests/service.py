@@ -221,16 +221,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     traffic = Traffic(Origins(pseudonyms))
     rules = TrafficKeeper(traffic, TrafficStore(pools.recorder), NO_NETWORKS, None)
     await rules.step(clock())
-    intake = Intake(
-        sealer,
-        counters,
-        book,
-        recorder,
-        draw_128_bits,
-        hides=hides,
-        may_serve=lambda: True,
-        traffic=traffic,
-    )
+    judging: dict[str, Any] = {"hides": hides, "may_serve": lambda: True, "traffic": traffic}
+    intake = Intake(sealer, counters, book, recorder, draw_128_bits, **judging)
     recording = Recording(Decisions(pools.recorder), 0.0)
     funnel = Funnel(FunnelStore(pools.recorder, REPLICA), clock())
     notes = (funnel.note, recording.note)
@@ -256,21 +248,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     try:
         async with TestClient(TestServer(app), headers=OUR_CLIENT) as client:
             service = Service(
-                pools,
-                clock,
-                client,
-                operations,
-                auth,
-                refresh,
-                live,
-                keeper,
-                landings,
-                recorder,
-                media,
-                checks,
-                recording,
-                funnel,
-                rules,
+                *(pools, clock, client, operations, auth, refresh, live, keeper),
+                *(landings, recorder, media, checks, recording, funnel, rules),
             )
             for scope in ("feed", "operator", "analyst", "reviewer"):
                 service.keys[scope] = await service.issue(scope)

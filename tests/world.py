@@ -93,6 +93,14 @@ class World:
         event = EventId(derived_uuid7(NOW_MS, ticket.ticket.int + seed, 2))
         return Event(event, EventKind(kind), ticket, outcome, NOW_MS + 1_000, None, None)
 
+    async def issue_invoices(self) -> None:
+        """Those of the month that NOW_MS is in, of what was charged in it so far."""
+        month, at = day_of(NOW_MS).replace(day=1), from_ms(NOW_MS + 40 * DAY_MS)
+        operator = self.pools.operator
+        await operator.execute("SELECT draft_invoices('UTC', $1, $2)", month, at)
+        for (invoice,) in await operator.fetch("SELECT id FROM invoices WHERE status = 'draft'"):
+            await operator.execute("SELECT issue_invoice($1, '{}', 'INV', $2)", invoice, at)
+
     async def fetchval(self, query: str, *values: Any) -> Any:
         return await self.pools.analyst.fetchval(query, *values)
 

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from adserve.api.beacons import Landings
 from adserve.background import Task
+from adserve.bootstrap.filling import filling_of, save_checkpoint
 from adserve.bootstrap.privacy import Privacy
 from adserve.bootstrap.spooling import open_spool, settle_some
 from adserve.bootstrap.traffic import TRAFFIC_S, TrafficKeeper, keeper_of
@@ -32,7 +33,6 @@ from adserve.limits.erased import Erased
 from adserve.limits.hides import HideReader, Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
-from adserve.limits.memos import Memos
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation, spooled
 from adserve.metering.errors import JournalAway
@@ -48,7 +48,6 @@ from adserve.prediction import quality
 from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
 from adserve.selection.funnel import Funnel
-from adserve.selection.memo import decode_offer, encode_offer, keep_offer, offer_again
 from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
 from adserve.selection.state import LiveView, Switch
@@ -56,9 +55,8 @@ from adserve.settings import Settings
 from adserve.store import idempotency
 from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
-from adserve.store.counters import MemoCodec, RedisCounters
+from adserve.store.counters import RedisCounters
 from adserve.store.decisions import Decisions
-from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.funnel import FunnelStore
 from adserve.store.journal import Journal
@@ -176,7 +174,7 @@ class Core:
             self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:
-        await _checkpoint(self.counters, self.checkpoints, now_ms)
+        await save_checkpoint(self.counters, self.checkpoints, now_ms)
 
     async def settle_pending(self, now_ms: int) -> None:
         COUNTERS_READY.set(self.counters.filled)
@@ -267,9 +265,10 @@ async def build_core(
     )
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     events = EventLog(journal, await open_spool(settings, database_url))
-    filling = await _filling(settings, pools, checkpoints, journal, events, erased, clock())
+    filling = await filling_of(settings, pools, checkpoints, journal, events, erased, clock())
     counters, recorder = filling.counters, _recorder(settings, journal, events.spool)
-    may_serve = _serving(lock)
+    named, may_serve = Named(counters), _serving(lock)
+    checkpoint = partial(save_checkpoint, counters, checkpoints)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc, erased)
     funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
@@ -278,6 +277,9 @@ async def build_core(
         clock,
         draw,
         Bounds(settings.candidates_max, settings.click_hold_factor),
+    )
+    intake = Intake(
+        sealer, named, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
     )
     admitting = Limiter(time.perf_counter, time.thread_time)
     return Core(
@@ -299,7 +301,7 @@ async def build_core(
         pseudonyms=pseudonyms,
         counters=counters,
         filling=filling,
-        pending=Pending(journal, Named(counters)),
+        pending=Pending(journal, named),
         hides=HideReader(hides, events),
         checkpoints=checkpoints,
         keeper=LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica),
@@ -314,32 +316,14 @@ async def build_core(
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
-        privacy=Privacy(
-            pools, erased, hides, counters, partial(_checkpoint, counters, checkpoints), (events.spool,)
-        ),
-        intake=Intake(
-            sealer,
-            Named(counters),
-            book,
-            recorder,
-            draw,
-            hides=hides,
-            may_serve=may_serve,
-            traffic=traffic.traffic,
-        ),
+        privacy=Privacy(pools, erased, hides, counters, checkpoint, (events.spool,)),
+        intake=intake,
         traffic=traffic,
     )
 
 
 def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
     return lambda: lock.may_serve(system_clock())
-
-
-async def _checkpoint(
-    counters: MemoryCounters | RedisCounters, checkpoints: Checkpoints, now_ms: int
-) -> None:
-    if isinstance(counters, MemoryCounters) and counters.filled:  # or half of them would replace a whole one
-        await checkpoints.save(counters.dump(), now_ms)
 
 
 def _publishing(landings: Landings, live: LiveView) -> Publish:
@@ -352,28 +336,6 @@ def _publishing(landings: Landings, live: LiveView) -> Publish:
 
 def _campaigns(live: LiveView) -> Callable[[], Mapping[Any, Campaign]]:
     return lambda: live.current().snapshot.campaigns
-
-
-async def _filling(
-    settings: Settings,
-    pools: Pools,
-    checkpoints: Checkpoints,
-    journal: Journal,
-    events: EventLog,
-    erased: Erased,
-    now_ms: int,
-) -> Filling | SharedCounters:
-    """The counters that the settings ask for, and what fills them."""
-    if settings.redis_url is None:
-        epoch = await checkpoints.open_epoch(now_ms)
-        counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again), erased=erased)
-        return Filling(counters, checkpoints, events)
-
-    async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
-        return await Pending(journal, counters).settle(Named(counters), now_ms)
-
-    codec = MemoCodec(encode_offer, decode_offer)
-    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending, erased)
 
 
 def _spooled(

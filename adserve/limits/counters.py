@@ -21,7 +21,7 @@ from adserve.domain.ads import Tier
 from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
-from adserve.limits.entries import CONFIRMED, REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.entries import REFUSED, RESERVED, Entry, Profile, Tally
 from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
 from adserve.limits.memos import AS_THEY_ARE, Memos
@@ -249,7 +249,7 @@ class MemoryCounters:
     async def held(self, viewer: bytes) -> Held:
         shard, key = self._shards[viewer[0]], viewer[:KEY_BYTES]
         counted = [
-            Counted(self._profiles[entry.profile], entries.STATES[entry.state], entry.at_ms)
+            Counted(self._profiles.by_number[entry.profile], entries.STATES[entry.state], entry.at_ms)
             for entry in entries.entries_of(shard.entries.get(key, b""))
         ]
         requests = [request for whose, request in self._requests if whose == viewer]

@@ -163,9 +163,13 @@ class Spool:
             after = rows[-1].number
             for row in rows:
                 event = row.event
-                if event is not None and event.ticket.viewer_cap and (
-                    event.kind in (EventKind.HIDE, EventKind.REPORT)
-                    or (event.kind in CONFIRMING and event.outcome is not Outcome.ACCEPTED)
+                if (
+                    event is not None
+                    and event.ticket.viewer_cap
+                    and (
+                        event.kind in (EventKind.HIDE, EventKind.REPORT)
+                        or (event.kind in CONFIRMING and event.outcome is not Outcome.ACCEPTED)
+                    )
                 ):
                     yield _counted(event)
 

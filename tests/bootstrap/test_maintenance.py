@@ -58,6 +58,7 @@ async def test_old_days_are_exported_and_young_ones_stay(
 ) -> None:
     lease = await world.lease(10_000)
     await world.journal.settle([world.event(world.ticket(lease))])
+    await world.issue_invoices()
     maintenance, core = Maintenance(service.core), service.core
     await maintenance.compact(core.clock())
     assert await world.fetchval("SELECT sum(billed_micros) FROM rollups") == PRICE_MICROS

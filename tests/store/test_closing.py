@@ -18,7 +18,7 @@ from adserve.domain.time import DAY_MS, HOUR_MS, day_of, from_ms
 from adserve.store.books import reconciled
 from adserve.store.closing import Closing
 from adserve.store.journal import SQL as JOURNAL
-from adserve.store.journal import columns_of
+from adserve.store.journal import rows_of
 from adserve.store.rollups import Rollups
 
 OLD = day_of(NOW_MS)
@@ -42,7 +42,7 @@ def young(world: World, lease: int) -> Ticket:
     return world.ticket(lease, issued_at_ms=issued_at_ms, expires_at_ms=issued_at_ms + HOUR_MS)
 
 
-async def live(world: World) -> int:
+async def live(world: World, *, invoiced: bool = True) -> int:
     """One lease that tickets of an old and a young day were charged to, in one batch and in two."""
     lease = await world.lease(50_000)
     both = [world.event(old(world, lease)), world.event(young(world, lease))]
@@ -52,6 +52,8 @@ async def live(world: World) -> int:
     )
     await world.journal.settle([world.event(young(world, lease))])
     await Rollups(world.pools.recorder).compact()
+    if invoiced:
+        await world.issue_invoices()
     return lease
 
 
@@ -188,14 +190,15 @@ async def test_days_are_closed_in_order_and_wait_for_pending_events(world: World
 
 
 async def settle_on(connection: asyncpg.Connection, world: World, lease: int) -> list[str]:
-    rows = await connection.fetch(JOURNAL.settle, *columns_of([world.event(old(world, lease))]))
+    """What the event became, where that is not what it was given as."""
+    rows = await connection.fetch(JOURNAL.settle, rows_of([world.event(old(world, lease))]), None)
     return [row["outcome"] for row in rows]
 
 
 async def test_a_batch_on_its_way_is_waited_for(world: World, closing: Closing) -> None:
     lease = await live(world)
     async with world.pools.recorder.acquire() as writer, writer.transaction():
-        assert await settle_on(writer, world, lease) == ["recorded"]
+        assert await settle_on(writer, world, lease) == []
         closed = asyncio.create_task(closing.close_before(FIRST_KEPT, AT))
         await asyncio.sleep(0.3)
         assert not closed.done()
@@ -227,7 +230,7 @@ async def test_a_batch_that_comes_while_a_day_is_closed_is_late(world: World, da
 async def test_control_without_the_trigger_it_is_stored_behind_the_entry(
     world: World, database_url: str
 ) -> None:
-    assert await _settled_while_closing(world, database_url, guarded=False) == ["recorded"]
+    assert await _settled_while_closing(world, database_url, guarded=False) == []
     checks = {difference.check for difference in (await books(world)).differences}
     assert "closing entries: hash of the events is another" in checks
 
@@ -262,6 +265,14 @@ async def test_a_detaching_that_was_given_up_is_finished(world: World, closing: 
             await impatient.execute(f"ALTER TABLE events DETACH PARTITION {TABLE} CONCURRENTLY")
     await closing.detach(AT)
     assert TABLE not in await attached(world)
+    assert (await books(world)).exact
+
+
+async def test_a_day_waits_for_its_invoices(world: World, closing: Closing) -> None:
+    await live(world, invoiced=False)
+    assert await closing.close_before(FIRST_KEPT, AT) == f"{OLD}: an invoice of it is not issued"
+    await world.issue_invoices()
+    assert await closing.close_before(FIRST_KEPT, AT) is None
     assert (await books(world)).exact
 
 

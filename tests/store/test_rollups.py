@@ -8,7 +8,7 @@ import pytest
 from world import PRICE_MICROS, World, superuser
 
 from adserve.database.pools import Pools, Sizes, open_pools
-from adserve.store.journal import SQL, columns_of
+from adserve.store.journal import SQL, rows_of
 from adserve.store.rollups import Rollups
 
 BATCHES, WRITERS, A_BATCH = 12, 2, 5
@@ -72,7 +72,7 @@ async def test_two_compactors_beside_writers_lose_and_double_nothing(world: Worl
 
 async def settle_on(connection: asyncpg.Connection, world: World) -> None:
     lease = await world.lease(10_000_000)
-    await connection.fetch(SQL.settle, *columns_of([world.event(world.ticket(lease))]))
+    await connection.fetch(SQL.settle, rows_of([world.event(world.ticket(lease))]), None)
 
 
 async def test_a_delta_that_is_committed_late_is_counted(world: World) -> None:

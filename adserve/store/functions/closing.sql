@@ -66,14 +66,16 @@ BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('adserve.closing', 0));
   IF EXISTS (SELECT FROM closed_days WHERE day >= p_day) THEN RETURN 'it is closed, or a later day is'; END IF;
   IF EXISTS (SELECT FROM pending_events WHERE issued_day <= p_day) THEN RETURN 'events of it wait for the counters'; END IF;
-  IF EXISTS (SELECT FROM spools WHERE settled_until < p_day + 1) THEN RETURN 'events of it may wait in a spool'; END IF;
-  IF EXISTS (SELECT FROM invoices WHERE status = 'draft' AND month <= p_day + 2) THEN RETURN 'an invoice of it is not issued'; END IF;
+  IF EXISTS (SELECT FROM spools WHERE settled_until < p_day + 2) THEN RETURN 'events of it may lie in a spool'; END IF;
   IF EXISTS (
-    SELECT FROM (SELECT DISTINCT advertiser_id FROM events WHERE issued_day = p_day AND outcome = 'recorded') AS e
-    JOIN advertisers a ON a.id = e.advertiser_id
-    WHERE NOT EXISTS (SELECT FROM invoice_runs r WHERE r.time_zone = a.time_zone AND r.month >= date_trunc('month', p_day + 2)
-                      AND r.made_at IS NOT NULL)
-  ) THEN RETURN 'its invoices are not made'; END IF;
+    SELECT FROM (
+      SELECT DISTINCT e.advertiser_id, e.currency, date_trunc('month', e.received_at AT TIME ZONE a.time_zone)::date AS month
+      FROM events e JOIN advertisers a ON a.id = e.advertiser_id
+      WHERE e.issued_day = p_day AND e.kind = e.billable AND e.outcome IN ('recorded', 'invalid_traffic')
+    ) AS charged
+    WHERE NOT EXISTS (SELECT FROM invoices i WHERE i.advertiser_id = charged.advertiser_id AND i.currency = charged.currency
+                      AND i.month = charged.month AND i.status IN ('issued', 'paid'))
+  ) THEN RETURN 'an invoice of it is not issued'; END IF;
   EXECUTE format('CREATE TRIGGER closed BEFORE INSERT OR UPDATE OR DELETE ON %I FOR EACH ROW EXECUTE FUNCTION refuse_closed()', v_table);
   EXECUTE format('CREATE TRIGGER closed_whole BEFORE TRUNCATE ON %I FOR EACH STATEMENT EXECUTE FUNCTION refuse_closed()', v_table);
 

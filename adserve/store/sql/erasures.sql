@@ -23,7 +23,8 @@ WHERE i.inhparent IN ('viewer_caps'::regclass, 'recorded_decisions'::regclass)
 ORDER BY 1
 
 -- name: forget_maps
-WITH gone AS (DELETE FROM viewer_caps WHERE issued_day = $1 AND viewer = ANY ($2) RETURNING ticket_id)
+WITH gone AS (DELETE FROM viewer_caps WHERE issued_day = $1 AND viewer = ANY ($2) RETURNING ticket_id),
+origins AS (DELETE FROM event_origins o USING gone WHERE o.issued_day = $1 AND o.ticket_id = gone.ticket_id)
 DELETE FROM viewer_log l USING gone WHERE l.issued_day = $1 AND l.ticket_id = gone.ticket_id
 
 -- name: forget_decisions
