@@ -84,7 +84,8 @@ class Flood:
         batch: list[str] = []
         while len(self.acknowledged) < impressions and not self.stopped:
             batch += await self._shown()
-            if len(batch) >= BATCH or len(self.acknowledged) + len(batch) >= impressions:
+            full = len(batch) >= BATCH or len(self.acknowledged) + len(batch) >= impressions
+            if batch and full:
                 await self._report(batch)
                 batch = []
 
@@ -150,6 +151,7 @@ class Flood:
             said = self.acknowledged.get(ticket)
             right = price_micros if outcome == "recorded" else 0
             misbilled += billed_micros != right or said not in (None, billed_micros)
+        print(len(rows), len(others), sorted({n[:2].hex() for n in stored.keys() - self.sent})[:8], sorted({n[:2].hex() for n in self.sent})[:8])
         return Verdict(
             acknowledged=len(self.acknowledged),
             stored=len(stored),

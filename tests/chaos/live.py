@@ -125,14 +125,21 @@ class Postgres:
     def __init__(self, home: Path) -> None:
         self._pid_file = home / "postgres" / "cluster" / "postmaster.pid"
 
-    def signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # there is none just now
+    def pids(self) -> list[int]:
+        """The postmaster first; none when there is none just now."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             pid = int(self._pid_file.read_text().split()[0])
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        return []
+
+    def signal(self, number: signal.Signals) -> None:
+        signal_all(self.pids(), number)
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-            for child in map(int, children):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, number)
 
 
 @dataclass

@@ -12,7 +12,7 @@ CHUNK_BYTES = 65_536
 
 class Proxy:
     """`drops` is the share of requests whose answer never arrives: the connection is closed instead. `delay_s` is added to
-    each direction. While `swallows`, nothing passes either way and connections stay open."""
+    each direction. While it `swallows`, nothing passes either way and connections stay open; they end with it."""
 
     def __init__(self, target_port: int, chance: random.Random) -> None:
         self.port = 0
@@ -82,9 +82,12 @@ class Proxy:
     async def _let_through(self, writer: asyncio.StreamWriter, data: bytes) -> None:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
-        if not self.swallows:
-            writer.write(data)
-            await writer.drain()
+        if self.swallows:
+            while self.swallows:  # noqa: ASYNC110 - set by another thread
+                await asyncio.sleep(0.05)
+            raise ConnectionResetError("what was sent is gone")
+        writer.write(data)
+        await writer.drain()
 
 
 @contextmanager

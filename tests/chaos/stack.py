@@ -3,13 +3,15 @@
 import asyncio
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
+from disk import Disk
 from flood import ADS, FEED_LENGTH, name_of, roomy
-from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, until
+from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, signal_all, until
 
 from adserve.database import embedded
 from adserve.database.embedded import Embedded
@@ -25,14 +27,17 @@ AGAIN_S = 60.0
 
 
 class Stack:
-    """`server` lives in this process; `live` is another."""
+    """`server` lives in this process; `live` is another, which reaches it by the port that `via` answers for its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, via: Callable[[int], int] = lambda port: port) -> None:
         self.home = home
         self.probed: set[bytes] = set()
         self.server: Embedded = asyncio.run(embedded.start(home, lambda _: None))
         migrate(self.server.url, lambda _: None)
-        self.live = Live(home, database_url=self.server.url, config=roomy(home))
+        port = urlsplit(self.server.url).port
+        assert port is not None
+        self.replicas_url = self.server.url.replace(f":{port}/", f":{via(port)}/")
+        self.live = Live(home, database_url=self.replicas_url, config=roomy(home))
         self.live.start()
         self.keys = asyncio.run(furnish(self.live, self.server.url, CAMPAIGNS))
         self.capped = asyncio.run(self._enrich())
@@ -66,6 +71,22 @@ class Stack:
         await self.shows(capped=True, records=True)
         return time.monotonic() - began
 
+    async def lose_power(self, disk: Disk) -> None:
+        """Of the machine that the replica and its PostgreSQL run on."""
+        running = Postgres(self.home).pids()
+        disk.cut_power()
+        self.live.kill()
+        signal_all(running, signal.SIGKILL)
+        with suppress(OSError):  # it says so on a disk that is gone
+            await self.server.stop()
+        disk.unmount()
+        disk.mount()
+
+    async def start_again(self) -> None:
+        self.server = await embedded.start(self.home, lambda _: None)
+        self.live = Live(self.home, self.live.port, database_url=self.server.url, config=roomy(self.home))
+        await asyncio.to_thread(self.live.start)
+
     async def shows(self, *, capped: bool, records: bool = False) -> None:
         async with calling(self.live, self.keys) as caller:
             await until(lambda: self._shown(caller, capped, records), AGAIN_S)
@@ -91,8 +112,8 @@ class Stack:
 
 
 @contextmanager
-def stacked(home: Path) -> Iterator[Stack]:
-    stack = Stack(home)
+def stacked(home: Path, via: Callable[[int], int] = lambda port: port) -> Iterator[Stack]:
+    stack = Stack(home, via)
     try:
         yield stack
     finally:
