@@ -86,7 +86,7 @@ class Flood:
             batch += await self._shown()
             full = len(batch) >= BATCH or len(self.acknowledged) + len(batch) >= impressions
             if batch and full:
-                await self._report(batch)
+                await self.report(batch)
                 batch = []
 
     async def _shown(self) -> list[str]:
@@ -98,7 +98,7 @@ class Flood:
         answer = await self._insist(self.url + "/v1/slots", ask)
         return [placement["ticket"] for placement in answer["placements"]] if answer else []
 
-    async def _report(self, tokens: list[str]) -> None:
+    async def report(self, tokens: list[str]) -> None:
         self.sent.update(map(name_of, tokens))
         events = {"events": [{"ticket": token, "kind": "impression"} for token in tokens]}
         for _ in range(1 + (self.chance.random() < AGAIN)):
@@ -115,7 +115,7 @@ class Flood:
     async def _insist(self, url: str, body: Any) -> Any:
         while not self.stopped:
             try:
-                answer = await self._post(url, body)
+                answer = await self.post(url, body)
             except (*NO_ANSWER, TimeoutError):
                 answer = None
             if answer is not None:
@@ -124,7 +124,7 @@ class Flood:
             await asyncio.sleep(PATIENCE_S)
         return None
 
-    async def _post(self, url: str, body: Any) -> Any:
+    async def post(self, url: str, body: Any) -> Any:
         headers = {"Authorization": f"Bearer {self.key}"}
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         async with self.session.post(url, json=body, headers=headers, timeout=timeout) as answer:
@@ -151,7 +151,12 @@ class Flood:
             said = self.acknowledged.get(ticket)
             right = price_micros if outcome == "recorded" else 0
             misbilled += billed_micros != right or said not in (None, billed_micros)
-        print(len(rows), len(others), sorted({n[:2].hex() for n in stored.keys() - self.sent})[:8], sorted({n[:2].hex() for n in self.sent})[:8])
+        print(
+            len(rows),
+            len(others),
+            sorted({n[:2].hex() for n in stored.keys() - self.sent})[:8],
+            sorted({n[:2].hex() for n in self.sent})[:8],
+        )
         return Verdict(
             acknowledged=len(self.acknowledged),
             stored=len(stored),
