@@ -151,12 +151,6 @@ class Flood:
             said = self.acknowledged.get(ticket)
             right = price_micros if outcome == "recorded" else 0
             misbilled += billed_micros != right or said not in (None, billed_micros)
-        print(
-            len(rows),
-            len(others),
-            sorted({n[:2].hex() for n in stored.keys() - self.sent})[:8],
-            sorted({n[:2].hex() for n in self.sent})[:8],
-        )
         return Verdict(
             acknowledged=len(self.acknowledged),
             stored=len(stored),
