@@ -5,7 +5,8 @@ import selectors
 from collections.abc import Coroutine
 from typing import Any
 
-START_S = 1_767_268_800.0  # 2026-01-01T12:00:00Z
+START_MS = 1_767_268_800_000  # 2026-01-01T12:00:00Z
+RESOLUTION_S = 1e-6
 
 
 class _Selector(selectors.SelectSelector):
@@ -13,12 +14,13 @@ class _Selector(selectors.SelectSelector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now_s = START_S
+        self.now_s = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             raise RuntimeError("everybody waits for ever")
-        self.now_s += timeout
+        if timeout:
+            self.now_s += max(timeout, RESOLUTION_S)
         return []
 
 
@@ -31,7 +33,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual.now_s
 
     def now_ms(self) -> int:
-        return round(self._virtual.now_s * 1_000)
+        return START_MS + round(self._virtual.now_s * 1_000)
 
 
 def run(main: Coroutine[Any, Any, Any], loop: VirtualLoop) -> Any:

@@ -1,0 +1,204 @@
+"""The ledger behind a network that delays, refuses and forgets to answer: what the recorder and the keeper speak to."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from ledger_model import Books
+
+from adserve.domain.events import Event, Outcome, Settled
+from adserve.domain.ids import EventId
+from adserve.limits.pacing import Asked, Granted, Unspent, Used
+from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
+from adserve.store.journal import Counted
+
+T = TypeVar("T")
+
+LATENCY_S = 0.02
+HANGS_S = 8.0
+"""Longer than anyone waits for a batch."""
+POISON_VIEW_MS = -1
+"""No column takes an event with that."""
+
+
+class Away(Exception):
+    """What the keeper's store raises."""
+
+
+class Network:
+    """`share` of the calls go wrong, in one of five ways. A statement whose caller has gone may still commit, unless the
+    caller is a process that died: PostgreSQL notices that."""
+
+    def __init__(self, chance: random.Random, share: float) -> None:
+        self.share = share
+        self._chance = chance
+
+    async def call(self, away: type[Exception], statement: Callable[[], T], contended: bool = False) -> T:
+        chance = self._chance
+        fate = chance.randrange(5) if chance.random() < self.share else -1
+        await asyncio.sleep(chance.random() * LATENCY_S)
+        match fate:
+            case 0:
+                raise away("not connected")
+            case 1 if contended:
+                raise JournalContended("another batch was first")
+            case 2:
+                await asyncio.sleep(HANGS_S)
+                raise away("no answer")
+            case 3:  # it commits, however long its caller waits
+                asyncio.get_running_loop().call_later(chance.random() * HANGS_S, _quietly(statement))
+                await asyncio.sleep(2 * HANGS_S)
+                raise away("no answer")
+        result = statement()
+        if fate == 4:
+            raise away("the answer was lost")
+        await asyncio.sleep(chance.random() * LATENCY_S)
+        return result
+
+
+def _quietly(statement: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            statement()
+        except JournalRejected:
+            pass
+
+    return run
+
+
+class FaultyJournal:
+    """`committed` hears of every batch that has."""
+
+    def __init__(self, books: Books, network: Network, committed: Callable[[list[Settled]], None]) -> None:
+        self.books = books
+        self.quarantined: dict[tuple[UUID, str], Event] = {}
+        self._network = network
+        self._committed = committed
+
+    async def settle(self, events: Sequence[Event]) -> list[Settled]:
+        return await self._network.call(JournalAway, lambda: self._settle(events), contended=True)
+
+    def _settle(self, events: Sequence[Event]) -> list[Settled]:
+        if any(event.view_ms == POISON_VIEW_MS for event in events):
+            raise JournalRejected("view_ms")
+        rated = iter(self.books.settle([event for event in events if event.outcome is not Outcome.ACCEPTED]))
+        kept = iter([self.books.keep_pending(event) for event in events if event.outcome is Outcome.ACCEPTED])
+        settled = [next(kept if event.outcome is Outcome.ACCEPTED else rated) for event in events]
+        self._committed(settled)
+        return settled
+
+    async def quarantine(self, event: Event, _reason: str) -> EventId:
+        key = (event.ticket.ticket, event.kind)
+        return await self._network.call(
+            JournalAway, lambda: self.quarantined.setdefault(key, event).event, contended=True
+        )
+
+    async def settle_pending(
+        self, judge: Callable[[Sequence[Event]], Awaitable[list[Event]]], most: int
+    ) -> list[tuple[Event, Settled]] | None:
+        """While it judges, nobody else comes between: it holds the turn's lock."""
+        waiting = sorted(self.books.pending.values(), key=lambda event: event.received_at_ms)[:most]
+        judged = await judge(waiting) if waiting else []
+
+        def move() -> list[tuple[Event, Settled]]:
+            if any(event.view_ms == POISON_VIEW_MS for event in judged):
+                raise JournalRejected("view_ms")
+            for event in judged:
+                self.books.pending.pop((event.ticket.ticket, event.kind))
+            settled = self.books.settle(judged)
+            self._committed(settled)
+            return list(zip(judged, settled, strict=True))
+
+        return await self._network.call(JournalAway, move) if judged else []
+
+    async def quarantine_pending(self, _reason: str) -> None:
+        key, event = min(self.books.pending.items(), key=lambda item: item[1].received_at_ms)
+        self.quarantined.setdefault(key, event)
+        del self.books.pending[key]
+
+    async def count_pending(self) -> int:
+        return len(self.books.pending)
+
+    async def count_since(self, received_at_ms: int) -> int:
+        return sum(stored.event.received_at_ms >= received_at_ms for stored in self.books.events.values())
+
+    async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        rows = sorted(self.books.events.values(), key=lambda stored: stored.event.received_at_ms)
+        for event, outcome, _ in rows:
+            if event.received_at_ms >= received_at_ms:
+                ticket = event.ticket
+                yield Counted(
+                    ticket.ticket, ticket.viewer_cap, ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels,
+                    event.kind, outcome, event.received_at_ms, ticket.expires_at_ms,
+                )  # fmt: skip
+
+
+class FaultyLedger:
+    """What the keeper asks for unpaced campaigns; a process's own."""
+
+    def __init__(self, books: Books, network: Network) -> None:
+        self._books = books
+        self._network = network
+
+    async def take(
+        self, asked: Sequence[Asked], replica: UUID, tickets_until_ms: int, at_ms: int
+    ) -> list[Granted]:
+        ordered = sorted(asked, key=lambda one: one.campaign)
+        return await self._network.call(
+            Away, lambda: [self._books.take(one, replica, tickets_until_ms, at_ms) for one in ordered]
+        )
+
+    async def drawable(self, replica: UUID) -> dict[int, int]:
+        return await self._network.call(
+            Away,
+            lambda: {
+                number: lease.captured_micros
+                for number, lease in self._books.leases.items()
+                if lease.replica == replica and not lease.frozen
+            },
+        )
+
+    async def captured(self, replica: UUID, drawn: Sequence[int], retired: Sequence[int]) -> dict[int, int]:
+        asked, drawing = {*drawn, *retired}, set(drawn)
+        return await self._network.call(
+            Away,
+            lambda: {
+                number: lease.captured_micros
+                for number, lease in self._books.leases.items()
+                if number in asked
+                and lease.replica == replica
+                and (not lease.frozen or (not lease.closed and number not in drawing))
+            },
+        )
+
+    async def newest_deposit(self) -> int:
+        return 1
+
+    async def extend(self, until_ms: Mapping[int, int]) -> None:
+        def extend() -> None:
+            for number, moment_ms in until_ms.items():
+                self._books.leases[number].tickets_until_ms = moment_ms
+
+        await self._network.call(Away, extend)
+
+    async def freeze(self, closes_at_ms: Mapping[int, int], _at_ms: int) -> None:
+        moments = dict(closes_at_ms)
+        await self._network.call(Away, lambda: self._books.freeze(moments))
+
+    async def freeze_lost(self, _replica: UUID, heard_since_ms: int, _closes_ms: int, at_ms: int) -> None:
+        await self._network.call(Away, lambda: self._books.freeze_lost(heard_since_ms, at_ms))
+
+    async def close_due(self, at_ms: int) -> None:
+        await self._network.call(Away, lambda: self._books.close_due(at_ms))
+
+    async def forecast(self, _unspent: Sequence[Unspent], _replica: UUID, _at_ms: int) -> list[Used]:
+        return []
+
+    async def add_traffic(self, _requests: Mapping[tuple[int, str], int]) -> None: ...
+
+    async def traffic(self, _since_quarter: int) -> Iterable[tuple[int, str, int]]:
+        return []
+
+    async def forget_traffic(self, _before_quarter: int, _at_ms: int) -> None: ...

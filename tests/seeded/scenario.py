@@ -1,0 +1,353 @@
+"""One seeded run: viewers, clients and a process that dies now and then, over a ledger that is not always there.
+
+Tickets, intake, recorder, counters and leases are the real ones; the ledger is the model of ledger_model.py. Left out is a
+statement that commits after its process has died.
+"""
+
+import asyncio
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from faulty import POISON_VIEW_MS, Away, FaultyJournal, FaultyLedger, Network
+from ledger_model import Books, Budget
+from virtual_time import VirtualLoop, run
+
+from adserve.domain.ads import Campaign, Tier
+from adserve.domain.events import EventKind, Outcome, Settled
+from adserve.domain.ids import uuid7
+from adserve.domain.targeting import Targeting
+from adserve.domain.tickets import Ticket
+from adserve.domain.time import SECOND_MS
+from adserve.limits.counters import Candidate, CountersAway, MemoryCounters, Reservation
+from adserve.limits.hides import Hides
+from adserve.limits.keeper import LeaseKeeper
+from adserve.limits.leases import LeaseBook
+from adserve.limits.rebuild import OVERLAP_MS, rebuild
+from adserve.limits.rules import RETENTION_MS, Rule, campaign_key, keys_counted
+from adserve.metering.errors import JournalAway, RecorderUnavailable
+from adserve.metering.intake import Answer, Intake, Report
+from adserve.metering.pending import Pending
+from adserve.metering.recorder import Recorder
+from adserve.metering.tickets import Sealer, TicketKey
+
+VIEWERS = 4
+CAMPAIGNS = 3
+PRICE_MICROS = 2_500
+CAP, WINDOW_MS = 3, 60 * SECOND_MS
+VISITS = 60
+LASTS_S = 240.0
+TTL_S = 60
+TRIES_MAX = 12
+SETTLES_S = 60.0
+"""Long enough after the last fault for what is under way and pending to come to its end."""
+STEP_S = 3.0
+KILLED = 0.02
+"""The share of visits before which the process dies, at most."""
+
+
+def make_campaign(number: int, daily_events: int) -> Campaign:
+    return Campaign(
+        id=number, advertiser=1, name="c", starts_at_ms=0, ends_at_ms=None, time_zone="UTC", bid_model="cpm",  # type: ignore[arg-type]
+        bid_micros=1_000 * PRICE_MICROS, currency="USD", billable="impression",
+        budget_daily_micros=daily_events * PRICE_MICROS, budget_total_micros=None, pacing="asap", tier=Tier.AUCTION,
+        targeting=Targeting(), caps=(), separation=(),
+    )  # fmt: skip
+
+
+@dataclass
+class Parts:
+    """Which make is run; a control puts a broken twin in the place of one."""
+
+    books: Callable[[], Books] = Books
+    recorder: Callable[..., Recorder] = Recorder
+    counters: Callable[..., MemoryCounters] = MemoryCounters
+
+
+class Process:
+    """What dies and is started again; only the ledger and the last checkpoint outlive it."""
+
+    def __init__(self, scenario: "Scenario", epoch: int) -> None:
+        self._scenario = scenario
+        self.replica = UUID(int=epoch)
+        self.counters = scenario.parts.counters(epoch, filled=False)
+        self.book = LeaseBook()
+        self.recorder = scenario.parts.recorder(scenario.journal)
+        self.keeper = LeaseKeeper(
+            self.book,
+            FaultyLedger(scenario.books, scenario.network),
+            lambda: scenario.campaigns,
+            self.replica,
+        )
+        self.intake = Intake(
+            scenario.sealer, self.counters, self.book, self.recorder, scenario.draw, hides=Hides(), may_serve=lambda: True
+        )  # fmt: skip
+        self.pending = Pending(scenario.journal, self.counters)
+        self._tasks = [
+            asyncio.create_task(step)
+            for step in (self.recorder.run(), self._fill(), self._keep(), self._settle(), self._checkpoint())
+        ]
+
+    async def die(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _fill(self) -> None:
+        scenario = self._scenario
+        await asyncio.sleep(scenario.chance.random())
+        now_ms = scenario.now_ms()
+        since_ms, parts = now_ms - RETENTION_MS, None
+        if scenario.checkpoint is not None:
+            taken_at_ms, saved = scenario.checkpoint
+            since_ms, parts = taken_at_ms - OVERLAP_MS, _each(saved)
+        events = scenario.journal.since(since_ms)
+        await rebuild(self.counters, parts, events, since_ms, lambda _: None)
+        self.counters.filled = True
+
+    async def _keep(self) -> None:
+        await self._every(STEP_S, self.keeper.step)
+
+    async def _settle(self) -> None:
+        await self._every(STEP_S, self.pending.step)
+
+    async def _checkpoint(self) -> None:
+        async def save(now_ms: int) -> None:
+            if self.counters.filled:
+                self._scenario.checkpoint = (now_ms, list(self.counters.dump()))
+
+        await self._every(60.0, save)
+
+    async def _every(self, seconds: float, step: Callable[[int], Any]) -> None:
+        while True:
+            with suppress(Away, JournalAway, CountersAway):
+                await step(self._scenario.now_ms())
+            await asyncio.sleep(seconds)
+
+
+async def _each(parts: list[bytes]) -> Any:
+    for part in parts:
+        yield part
+
+
+@dataclass
+class Scenario:
+    """`acknowledged` are all answers that clients got, with the ticket and kind that they were for."""
+
+    seed: int
+    parts: Parts = field(default_factory=Parts)
+    acknowledged: list[tuple[Ticket, str, Answer]] = field(default_factory=list)
+    checkpoint: tuple[int, list[bytes]] | None = None
+    deaths: int = 0
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.loop = VirtualLoop()
+        self.now_ms = self.loop.now_ms
+        self.digest = hashlib.sha256()
+        self.books = self.parts.books()
+        self.network = Network(self.chance, self.chance.uniform(0.01, 0.30))
+        self.journal = FaultyJournal(self.books, self.network, self._committed)
+        self.sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
+        self.campaigns: dict[int, Campaign] = {}
+        for number in range(1, CAMPAIGNS + 1):
+            campaign = make_campaign(number, self.chance.randint(5, 60))
+            self.campaigns[number] = campaign
+            self.books.budgets[number] = Budget(1, "USD", campaign.budget_daily_micros, None)
+        self.books.deposit(1, self.chance.randint(20, 200) * PRICE_MICROS)
+
+    @property
+    def hash(self) -> str:
+        return self.digest.hexdigest()
+
+    def draw(self) -> int:
+        return self.chance.getrandbits(128)
+
+    def run(self) -> "Scenario":
+        run(self._run(), self.loop)
+        return self
+
+    async def _run(self) -> None:
+        self.process = Process(self, 1)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(VISITS):
+                await asyncio.sleep(self.chance.expovariate(VISITS / LASTS_S))
+                if self.chance.random() < self.network.share * KILLED / 0.15:
+                    await self._restart()
+                group.create_task(self._visit(self.chance.randrange(VIEWERS)))
+        self.network.share = 0.0
+        await asyncio.sleep(SETTLES_S)
+        await self.process.die()
+
+    async def _restart(self) -> None:
+        self.deaths += 1
+        self.books.lost.add(self.process.replica)
+        await self.process.die()
+        await asyncio.sleep(self.chance.random())
+        self.process = Process(self, self.deaths + 1)
+
+    async def _visit(self, viewer: int) -> None:
+        """A feed with ads; each is reported until that is acknowledged, some by two clients at once, some too late."""
+        tickets = await self._decide(bytes([viewer]) * 16)
+        async with asyncio.TaskGroup() as group:
+            for ticket in tickets:
+                token = self.sealer.seal(ticket)
+                for _ in range(1 + (self.chance.random() < 0.2)):
+                    group.create_task(self._report(ticket, token, EventKind.IMPRESSION))
+                if self.chance.random() < 0.2:
+                    group.create_task(self._report(ticket, token, EventKind.CLICK))
+
+    async def _decide(self, viewer: bytes) -> list[Ticket]:
+        process, now_ms = self.process, self.now_ms()
+        order = self.chance.sample(sorted(self.campaigns), CAMPAIGNS)
+        held = [(number, process.book.hold(number, PRICE_MICROS, now_ms)) for number in order]
+        offered = [(number, hold) for number, hold in held if hold is not None]
+        expires_at_ms = now_ms + TTL_S * SECOND_MS
+        ids = [uuid7(now_ms, self.draw()) for _ in range(2)]
+        rules = {number: Rule(campaign_key(number), CAP, WINDOW_MS) for number, _ in offered}
+        candidates = [
+            Candidate(1, 0, keys_counted(number, number, 1, ()), (rules[number],)) for number, _ in offered
+        ]
+        reservation = Reservation(uuid7(now_ms, self.draw()), candidates, ids, expires_at_ms)
+        try:
+            await process.counters.recall(viewer, None, now_ms)
+            grant = await process.counters.reserve(viewer, reservation, now_ms)
+        except CountersAway:
+            grant = None
+        tickets = []
+        for index, (number, hold) in enumerate(offered):
+            if grant is None or index not in grant.reserved:
+                process.book.give_back(hold)
+                continue
+            price_micros = PRICE_MICROS - self.chance.randrange(500)
+            id_ = ids[grant.reserved.index(index)]
+            process.book.keep(hold, id_, price_micros, expires_at_ms)
+            tickets.append(self._ticket(id_, number, viewer, hold.lease, price_micros, now_ms, rules[number]))
+        return tickets
+
+    def _ticket(
+        self, id_: UUID, campaign: int, viewer: bytes, lease: int, price_micros: int, now_ms: int, rule: Rule
+    ) -> Ticket:
+        return Ticket(
+            ticket=id_, decision=id_, advertiser=1, campaign=campaign, ad=campaign, creative=1, revision=1, viewer_cap=viewer,
+            viewer_log=viewer, price_micros=price_micros, currency="USD", billable="impression", lease=lease, budget_day=739_617,
+            epoch=1, surface="status", country="ID", platform="android", position=1, propensity=1.0, model="prior",
+            catalogue_version=1, rules_version=1, arm="exposed", issued_at_ms=now_ms,
+            expires_at_ms=now_ms + TTL_S * SECOND_MS, rules=(tuple(rule),),
+        )  # fmt: skip
+
+    async def _report(self, ticket: Ticket, token: str, kind: EventKind) -> None:
+        chance = self.chance
+        await asyncio.sleep(chance.expovariate(1 / 10))
+        view_ms = POISON_VIEW_MS if chance.random() < 0.02 else None
+        again = 1 + (chance.random() < 0.3)
+        for _ in range(TRIES_MAX):
+            now_ms = self.now_ms()
+            asked = asyncio.create_task(
+                self.process.intake.take([Report(token, kind, None, view_ms)], now_ms)
+            )
+            try:
+                (answer,) = await asked
+            except (RecorderUnavailable, CountersAway):
+                await asyncio.sleep(chance.expovariate(1 / 5))
+                continue
+            if chance.random() >= self.network.share:  # or the answer is lost on its way
+                self.acknowledged.append((ticket, kind, answer))
+                self._note("acknowledged", ticket.ticket, kind, answer.outcome, answer.billed)
+                again -= 1
+                if not again:
+                    return
+
+    def _committed(self, settled: list[Settled]) -> None:
+        self._note("committed", *settled)
+
+    def _note(self, *what: object) -> None:
+        self.digest.update(repr((self.now_ms(), what)).encode())
+
+
+def violations(scenario: Scenario) -> list[str]:
+    """Of I1 to I5, by what was acknowledged and what has committed."""
+    return [
+        f"{name}: {what}"
+        for name, check in (("I1", _lost), ("I2", _twice), ("I3", _unbalanced), ("I4", _over_cap), ("I5", _overspent))
+        for what in check(scenario)
+    ]  # fmt: skip
+
+
+def _lost(scenario: Scenario) -> list[str]:
+    there = scenario.books.events.keys() | scenario.journal.quarantined.keys()
+    lost = [
+        f"{ticket.ticket} {answer.outcome}"
+        for ticket, kind, answer in scenario.acknowledged
+        if (ticket.ticket, kind) not in there
+    ]
+    return lost + [f"{key} still waits" for key in scenario.books.pending]
+
+
+def _twice(scenario: Scenario) -> list[str]:
+    billed: dict[UUID, int] = defaultdict(int)
+    for ticket, _, answer in scenario.acknowledged:
+        billed[ticket.ticket] += answer.outcome is Outcome.RECORDED
+    found = [f"{ticket} recorded {times} times" for ticket, times in billed.items() if times > 1]
+    stored_micros = sum(stored.billed_micros for stored in scenario.books.events.values())
+    revenue_micros = _balance(scenario, "revenue")
+    return found + (
+        [f"{revenue_micros} posted of {stored_micros}"] if revenue_micros != stored_micros else []
+    )
+
+
+def _unbalanced(scenario: Scenario) -> list[str]:
+    books = scenario.books
+    found = [f"{postings}" for postings in books.transactions if sum(postings.values())]
+    held = sum(
+        lease.granted_micros - lease.captured_micros for lease in books.leases.values() if not lease.closed
+    )
+    derived = {"held 1": held, "available 1": books.available_micros[1]}
+    return found + [
+        f"{account} is {_balance(scenario, account)}, not {micros}"
+        for account, micros in derived.items()
+        if _balance(scenario, account) != micros
+    ]
+
+
+def _balance(scenario: Scenario, account: str) -> int:
+    return sum(postings.get(account, 0) for postings in scenario.books.transactions)
+
+
+def _over_cap(scenario: Scenario) -> list[str]:
+    counted: dict[tuple[bytes, int], list[int]] = defaultdict(list)
+    for event, outcome, _ in scenario.books.events.values():
+        if event.kind is EventKind.IMPRESSION and outcome not in (Outcome.LATE, Outcome.OVER_CAP):
+            counted[event.ticket.viewer_cap, event.ticket.campaign].append(event.received_at_ms)
+    found = []
+    for subject, unsorted in counted.items():
+        moments = sorted(unsorted)
+        for first, last in zip(moments, moments[CAP:], strict=False):
+            if last - first < WINDOW_MS:
+                found.append(f"{subject}: {CAP + 1} from {first} to {last}")
+    return found
+
+
+def _overspent(scenario: Scenario) -> list[str]:
+    books = scenario.books
+    captured: dict[int, int] = defaultdict(int)
+    for event, _, billed_micros in books.events.values():
+        captured[event.ticket.lease] += billed_micros
+    found = [
+        f"lease {number}: {captured[number]} of {lease.granted_micros}, told {lease.captured_micros}"
+        for number, lease in books.leases.items()
+        if not captured[number] == lease.captured_micros <= lease.granted_micros
+    ]
+    days = {lease.day for lease in books.leases.values()}
+    found += [
+        f"campaign {number} leased over its budget"
+        for number, budget in books.budgets.items()
+        for day in days
+        if books.leased_micros(number, day) > (budget.daily_micros or 0)
+    ]
+    return found + (["more leased than was paid"] if books.available_micros[1] < 0 else [])

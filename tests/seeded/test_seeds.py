@@ -1,0 +1,121 @@
+"""Seeded runs find no violation of I1 to I5, find planted ones, and go the same way each time."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from ledger_model import Books, Key
+from scenario import Parts, Scenario, violations
+from sizes import record, sized, whole_run
+
+from adserve.domain.events import Event, Outcome, Settled
+from adserve.domain.tickets import Ticket
+from adserve.limits.counters import MemoryCounters
+from adserve.metering.recorder import Recorder
+
+SEEDS = sized(20_000, 200)
+CONTROL_SEEDS = 60
+
+
+@whole_run
+def test_no_seed_violates_an_invariant() -> None:
+    found: dict[int, list[str]] = {}
+    events = acknowledged = deaths = 0
+    outcomes: set[Outcome] = set()
+    for seed in range(SEEDS):
+        scenario = Scenario(seed).run()
+        if broken := violations(scenario):
+            found[seed] = broken
+        events += len(scenario.books.events)
+        acknowledged += len(scenario.acknowledged)
+        deaths += scenario.deaths
+        outcomes |= {stored.outcome for stored in scenario.books.events.values()}
+    record(
+        "seeded simulation",
+        rounds=SEEDS,
+        events=events,
+        acknowledged=acknowledged,
+        deaths=deaths,
+        violations=len(found),
+    )
+    assert found == {}
+    assert outcomes == {
+        Outcome.RECORDED,
+        Outcome.UNBILLED_KIND,
+        Outcome.LATE,
+        Outcome.OVER_CAP,
+        Outcome.OVER_BUDGET,
+    }
+    assert deaths > 0
+
+
+def test_the_same_seed_goes_the_same_way() -> None:
+    hashes = {seed: Scenario(seed).run().hash for seed in range(5)}
+    assert {seed: Scenario(seed).run().hash for seed in range(5)} == hashes
+    assert len(set(hashes.values())) == len(hashes)
+
+
+class KeylessBooks(Books):
+    """Without the unique key: a second event of a ticket is stored over the first, and billed like it."""
+
+    def _fresh(self, events: Sequence[Event]) -> set[int]:
+        return set(range(len(events)))
+
+
+class BottomlessBooks(Books):
+    """Looks at no lease's room."""
+
+    def _room(self, number: int) -> int:
+        return 1 << 60
+
+
+class LopsidedBooks(Books):
+    """Posts one side of a charge."""
+
+    def _store(self, key: Key, event: Event, outcome: Outcome) -> Settled:
+        settled = super()._store(key, event, outcome)
+        if settled.billed is not None:
+            del self.transactions[-1][f"held {event.ticket.advertiser}"]
+        return settled
+
+
+class EarlyRecorder(Recorder):
+    """Answers what it has in its queue."""
+
+    async def record(self, events: Sequence[Event]) -> list[Settled]:
+        self._later = asyncio.ensure_future(super().record(events))
+        self._later.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return [Settled(event.event, event.outcome, None) for event in events]
+
+
+class CertainCounters(MemoryCounters):
+    """Never doubts: what it confirmed and was stored later, or not, it takes for stored when it confirmed it."""
+
+    async def doubt(self, ticket: Ticket) -> None: ...
+
+
+class ForgetfulCounters(MemoryCounters):
+    """Takes a start for a beginning: what was shown before it is not put back."""
+
+    def restore(self, *_: object) -> None: ...  # type: ignore[override]
+
+    async def load(self, *_: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("parts", "invariant"),
+    [
+        (Parts(recorder=EarlyRecorder), "I1"),
+        (Parts(books=KeylessBooks), "I2"),
+        (Parts(books=LopsidedBooks), "I3"),
+        (Parts(counters=CertainCounters), "I4"),
+        (Parts(counters=ForgetfulCounters), "I4"),
+        (Parts(books=BottomlessBooks), "I5"),
+    ],
+)
+def test_control_a_planted_bug_is_found(parts: Parts, invariant: str) -> None:
+    for seed in range(CONTROL_SEEDS):
+        if any(what.startswith(invariant) for what in violations(Scenario(seed, parts).run())):
+            record("seeded simulation", **{f"control_{invariant}_found_at_seed": seed})
+            return
+    raise AssertionError(f"{CONTROL_SEEDS} seeds did not notice")
