@@ -148,9 +148,10 @@ class Intake:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
         overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
+        aside = settled.outcome is Outcome.ACCEPTED is not event.outcome
         if (
-            overtaken and event.kind in CONFIRMING
-        ):  # what was confirmed with our moment is stored with a later one
+            (overtaken or aside) and event.kind in CONFIRMING
+        ):  # what was confirmed with our moment is, or may be, stored with a later one
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from flood import Flood, amid, stored
 from live import calling
-from proxy import Proxy
+from lossy_proxy import Proxy
 from sizes import SHARE, record, sized, whole_run
 from stack import Stack, stacked
 from traffic import books, early_front, keyless_twin

@@ -27,7 +27,7 @@ from adserve.domain.time import SECOND_MS
 from adserve.limits.counters import Candidate, CountersAway, MemoryCounters, Reservation
 from adserve.limits.hides import Hides
 from adserve.limits.keeper import LeaseKeeper
-from adserve.limits.leases import LeaseBook
+from adserve.limits.leases import Hold, LeaseBook
 from adserve.limits.rebuild import OVERLAP_MS, rebuild
 from adserve.limits.rules import RETENTION_MS, Rule, campaign_key, keys_counted
 from adserve.metering.errors import JournalAway, RecorderUnavailable
@@ -46,6 +46,8 @@ TTL_S = 60
 TRIES_MAX = 12
 SETTLES_S = 60.0
 """Long enough after the last fault for what is under way and pending to come to its end."""
+UNHELD = 0.3
+"""The share of decisions that place what they could not hold, as one that has a bug might."""
 STEP_S = 3.0
 KILLED = 0.02
 """The share of visits before which the process dies, at most."""
@@ -156,7 +158,7 @@ class Scenario:
         self.sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
         self.campaigns: dict[int, Campaign] = {}
         for number in range(1, CAMPAIGNS + 1):
-            campaign = make_campaign(number, self.chance.randint(5, 60))
+            campaign = make_campaign(number, self.chance.randint(4, 40))
             self.campaigns[number] = campaign
             self.books.budgets[number] = Budget(1, "USD", campaign.budget_daily_micros, None)
         self.books.deposit(1, self.chance.randint(20, 200) * PRICE_MICROS)
@@ -206,6 +208,8 @@ class Scenario:
         process, now_ms = self.process, self.now_ms()
         order = self.chance.sample(sorted(self.campaigns), CAMPAIGNS)
         held = [(number, process.book.hold(number, PRICE_MICROS, now_ms)) for number in order]
+        if self.chance.random() < UNHELD:
+            held = [(number, hold or self._unheld(number)) for number, hold in held]
         offered = [(number, hold) for number, hold in held if hold is not None]
         expires_at_ms = now_ms + TTL_S * SECOND_MS
         ids = [uuid7(now_ms, self.draw()) for _ in range(2)]
@@ -229,6 +233,11 @@ class Scenario:
             process.book.keep(hold, id_, price_micros, expires_at_ms)
             tickets.append(self._ticket(id_, number, viewer, hold.lease, price_micros, now_ms, rules[number]))
         return tickets
+
+    def _unheld(self, campaign: int) -> Hold | None:
+        """On a lease that has no room left: what is charged to it is the ledger's to refuse."""
+        leases = [number for number, lease in self.books.leases.items() if lease.campaign == campaign]
+        return Hold(leases[-1], 0, PRICE_MICROS) if leases else None
 
     def _ticket(
         self, id_: UUID, campaign: int, viewer: bytes, lease: int, price_micros: int, now_ms: int, rule: Rule
