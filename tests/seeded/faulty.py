@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 from uuid import UUID
 
@@ -60,10 +61,8 @@ class Network:
 
 def _quietly(statement: Callable[[], object]) -> Callable[[], None]:
     def run() -> None:
-        try:
+        with suppress(JournalRejected):
             statement()
-        except JournalRejected:
-            pass
 
     return run
 

@@ -1,12 +1,15 @@
 import asyncio
+from collections.abc import Callable, Iterable, Sequence
 
-from world import NOW_MS
+from sizes import record
+from world import NOW_MS, make_world
 
 from adserve.database.pools import Pools
 from adserve.domain.time import DAY_MS, SECOND_MS
+from adserve.metering.errors import TicketRefused
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.rotation import Rotation
-from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS, Sealer
+from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS, Sealer, TicketKey
 from adserve.store.secrets import Secrets
 
 
@@ -42,3 +45,40 @@ async def test_next_months_secret_is_known_ahead_and_the_cap_secret_stays(pools:
     assert pseudonyms.of("u", NOW_MS) == january
     assert pseudonyms.of("u", NOW_MS + 31 * DAY_MS) == february
     assert len((await secrets.viewer_secrets()).months) == 3
+
+
+DAYS = 95
+"""Three rotations."""
+
+
+async def refused_before_they_expire(
+    pools: Pools, kept: Callable[[Sequence[TicketKey]], Iterable[TicketKey]]
+) -> int:
+    """Of the tickets of each day, looked at when they are about to expire, with the keys of then."""
+    secrets, world, refused, token = Secrets(pools.catalogue), await make_world(pools), 0, ""
+    for day in range(DAYS):
+        now_ms = NOW_MS + day * DAY_MS
+        await secrets.rotate(now_ms)
+        keys = await secrets.ticket_keys()
+        try:
+            if token:
+                Sealer(kept(keys)).open(token, now_ms)
+        except TicketRefused:
+            refused += 1
+        token = Sealer(keys).seal(world.ticket(1, issued_at_ms=now_ms, expires_at_ms=now_ms + DAY_MS))
+    return refused
+
+
+async def test_through_rotations_every_ticket_opens_until_it_expires(pools: Pools) -> None:
+    refused = await refused_before_they_expire(pools, lambda keys: keys)
+    record("key rotation", rounds=3, tickets=DAYS, refused=refused)
+    assert refused == 0
+
+
+async def test_control_with_the_sealing_key_alone_some_do_not(pools: Pools) -> None:
+    def sealing(keys: Sequence[TicketKey]) -> list[TicketKey]:
+        return [key for key in keys if key.opens_until_ms is None]
+
+    refused = await refused_before_they_expire(pools, sealing)
+    record("key rotation", control_refused=refused)
+    assert refused > 0
