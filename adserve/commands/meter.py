@@ -2,7 +2,7 @@
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -11,7 +11,7 @@ class Meter:
     """Called with what is being done, how many bytes of it are, and how many there are in all."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         self._what = ""
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from flood import FEED_LENGTH, Flood, stored
 from live import NO_ANSWER, Postgres
 from lossy_proxy import Proxy, proxied
 from sizes import SHARE, record, sized, whole_run
-from stack import Stack, stacked
+from stacked import Stack, stacked
 from traffic import books
 
 pytestmark = [whole_run, pytest.mark.slow]

@@ -11,7 +11,7 @@ from flood import Flood, amid, stored
 from live import calling
 from lossy_proxy import Proxy
 from sizes import SHARE, record, sized, whole_run
-from stack import Stack, stacked
+from stacked import Stack, stacked
 from traffic import books, early_front, keyless_twin
 
 pytestmark = [whole_run, pytest.mark.slow]

@@ -10,7 +10,7 @@ import pytest
 from disk import Disk, own_disk
 from flood import Flood, amid, stored
 from sizes import record, sized, whole_run
-from stack import Stack
+from stacked import Stack
 from traffic import books, early_front
 
 from adserve.database.refusal import DatabaseRefused
