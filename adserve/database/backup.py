@@ -11,7 +11,9 @@ import hashlib
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -33,6 +35,7 @@ PARTIAL = "restore.partial"
 CLUSTER = "postgres/cluster"
 PASSWORD = "postgres/password"  # noqa: S105 - where it lies
 MEDIA = "media"
+SPOOL = "spool"
 BLOCK_BYTES = 2**20
 HASH_TIMEOUT_S = 3_600.0
 HASH_SETTINGS = {"timezone": "UTC", "datestyle": "ISO", "bytea_output": "hex", "extra_float_digits": "1"}
@@ -79,6 +82,7 @@ async def take(
         raise DatabaseRefused(f"{target} is not empty: name a folder that is new")
     source, copy = installation.locate(data_home), installation.locate(target)
     try:
+        _copy_spools(data_home / SPOOL, target / SPOOL)
         await _copy_cluster(source, url, copy, meter)
         _copy_media(data_home / MEDIA, target / MEDIA, meter)
         progress("starting the copy, to count and hash what is in it")
@@ -88,9 +92,9 @@ async def take(
         manifest = Manifest(FORMAT, now, version("adserve"), tables, folders, files)
         _write_durably(target / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
     except BaseException as error:
-        for name in ("postgres", MEDIA, MANIFEST):
+        for name in ("postgres", SPOOL, MEDIA, MANIFEST):
             _remove(target / name)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | sqlite3.Error):
             raise DatabaseRefused(f"the backup could not be written: {error}") from error
         raise
     return manifest
@@ -127,6 +131,14 @@ async def restore(source: Path, data_home: Path, progress: Progress, meter: Mete
             raise DatabaseRefused(f"the backup could not be restored: {error}") from error
         raise
     return manifest
+
+
+def _copy_spools(source: Path, target: Path) -> None:
+    """Each as it stands at one moment, whoever writes to it."""
+    for path in sorted(source.glob("*.sqlite")):
+        target.mkdir(mode=0o700, exist_ok=True)
+        with closing(sqlite3.connect(path)) as spool, closing(sqlite3.connect(target / path.name)) as copy:
+            spool.backup(copy)
 
 
 async def _copy_cluster(source: Installation, url: str, copy: Installation, meter: Meter) -> None:
@@ -244,7 +256,7 @@ def _copy_checked(source: Path, manifest: Manifest, place: Installation, meter: 
     target = place.root.parent
     total, done = sum(file.size for file in manifest.files), 0
     for name in manifest.folders:
-        (target / name).mkdir(parents=True, exist_ok=True)
+        (target / name).mkdir(mode=0o700 if name == SPOOL else 0o755, parents=True, exist_ok=True)
     for file in manifest.files:
         path = source / file.path
         try:

@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from flood import FEED_LENGTH, Flood, stored
 from live import NO_ANSWER, Postgres
-from lossy_proxy import Proxy, proxied
+from proxy import Proxy, proxied
 from sizes import SHARE, record, sized, whole_run
 from stacked import Stack, stacked
 from traffic import books

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from flood import Flood, amid, stored
 from live import calling
-from lossy_proxy import Proxy
+from proxy import Proxy
 from sizes import SHARE, record, sized, whole_run
 from stacked import Stack, stacked
 from traffic import books, early_front, keyless_twin

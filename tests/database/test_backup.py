@@ -3,8 +3,9 @@
 import asyncio
 import json
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
@@ -94,11 +95,13 @@ async def test_what_was_acknowledged_before_a_backup_under_traffic_is_in_it_and_
         pool = await open_pool(own_server.url, "adserve_operator", size=1)
         async with pool:
             picture = await Media(data_home / "media", pool).put(PICTURE, "image/png", 1, 1)
+        spool = spooling(data_home)
         before = set(running.acknowledged)
         meters: set[str] = set()
         manifest = await backup.take(
             data_home, own_server.url, folder, NOW, silent, lambda what, *_: meters.add(what)
         )
+        spool.close()
         during = len(running.acknowledged) - len(before)
     assert during > 0
     assert meters == {"copying the database", "copying media", "hashing the backup"}
@@ -115,10 +118,25 @@ async def test_what_was_acknowledged_before_a_backup_under_traffic_is_in_it_and_
         async with analyst:
             books = await reconciled(analyst)
             medium = Media(elsewhere / "media", analyst).find(picture)
+    with closing(sqlite3.connect(elsewhere / "spool" / "adserve.sqlite")) as copy:
+        assert copy.execute("SELECT event FROM spooled").fetchall() == [(b"committed",)]
+    assert (elsewhere / "spool").stat().st_mode & 0o777 == 0o700
     assert books.exact
     assert books.events == manifest.tables["events"].rows
     assert medium is not None
     assert medium.path.read_bytes() == PICTURE
+
+
+def spooling(home: Path) -> sqlite3.Connection:
+    """A spool that somebody is writing to: one event has committed, and is in no main file yet, the other has not."""
+    (home / "spool").mkdir()
+    spool = sqlite3.connect(home / "spool" / "adserve.sqlite", isolation_level=None)
+    spool.execute("PRAGMA journal_mode = WAL")
+    spool.execute("CREATE TABLE spooled (event BLOB)")
+    spool.execute("INSERT INTO spooled VALUES (?)", (b"committed",))
+    spool.execute("BEGIN")
+    spool.execute("INSERT INTO spooled VALUES (?)", (b"not yet",))
+    return spool
 
 
 @asynccontextmanager
