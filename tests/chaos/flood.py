@@ -3,6 +3,7 @@
 import asyncio
 import random
 import secrets
+import time
 from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ AGAIN = 0.05
 PATIENCE_S = 0.1
 ANSWER_S = 10.0
 QUERY_S = 600.0
+SETTLED_WITHIN_S = 120.0
+"""What is accepted settles by itself within that time, once all is well again."""
+SURELY_LOST_S = 10.0
+"""For controls, which wait for what will not come."""
 FEED_LENGTH = 60
 ADS = 12
 ROOMY = f"""[surfaces.status]
@@ -31,7 +36,6 @@ max_per_feed = {ADS}
 
 STORED = """SELECT substr(uuid_send(ticket_id), 5) AS ticket, outcome, billed_micros, price_micros FROM events
 WHERE kind = 'impression'"""
-WAITING = """SELECT substr(uuid_send(ticket_id), 5) AS ticket FROM pending_events WHERE kind = 'impression'"""
 
 DURABLE = frozenset(
     {"recorded", "accepted", "duplicate", "over_budget", "over_cap", "late", "invalid_traffic"}
@@ -133,12 +137,21 @@ class Flood:
             assert answer.status == 200, await answer.text()
             return await answer.json()
 
-    async def verdict(self, database_url: str, others: Set[bytes]) -> Verdict:
-        """`others` are tickets that are not of this flood."""
+    async def verdict(
+        self, database_url: str, others: Set[bytes], patience_s: float = SETTLED_WITHIN_S
+    ) -> Verdict:
+        """When all that is only `accepted` has settled, or the patience is over. `others` are tickets that are not of this flood."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            verdict = await self._verdict(database_url, others)
+            if not verdict.lost or time.monotonic() > deadline:
+                return verdict
+            await asyncio.sleep(1.0)
+
+    async def _verdict(self, database_url: str, others: Set[bytes]) -> Verdict:
         connection = await asyncpg.connect(database_url, server_settings={"search_path": "adserve"})
         try:
             rows = await connection.fetch(STORED, timeout=QUERY_S)
-            waiting = {ticket for (ticket,) in await connection.fetch(WAITING)}
         finally:
             await connection.close()
         stored: dict[bytes, int] = {}
@@ -154,21 +167,12 @@ class Flood:
         return Verdict(
             acknowledged=len(self.acknowledged),
             stored=len(stored),
-            lost=len(self.acknowledged.keys() - stored.keys() - waiting),
+            lost=len(self.acknowledged.keys() - stored.keys()),
             twice=twice,
             foreign=len(stored.keys() - self.sent),
             misbilled=misbilled,
             billed_micros=sum(stored.values()),
         )
-
-
-async def stored(database_url: str) -> set[bytes]:
-    """The tickets whose impressions the ledger has."""
-    connection = await asyncpg.connect(database_url, server_settings={"search_path": "adserve"})
-    try:
-        return {row["ticket"] for row in await connection.fetch(STORED, timeout=QUERY_S)}
-    finally:
-        await connection.close()
 
 
 def roomy(home: Path) -> Path:

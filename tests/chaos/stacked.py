@@ -31,7 +31,7 @@ class Stack:
 
     def __init__(self, home: Path, via: Callable[[int], int] = lambda port: port) -> None:
         self.home = home
-        self.probed: set[bytes] = set()
+        self.known: set[bytes] = set()
         self.server: Embedded = asyncio.run(embedded.start(home, lambda _: None))
         migrate(self.server.url, lambda _: None)
         port = urlsplit(self.server.url).port
@@ -102,7 +102,7 @@ class Stack:
             ]
             if not (fitting and records):
                 return bool(fitting)
-            self.probed.add(name_of(fitting[0]))
+            self.known.add(name_of(fitting[0]))
             return (await caller.report(fitting[0])).status == 200
         return False
 

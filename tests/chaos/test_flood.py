@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from flood import Flood, amid, stored
+from flood import SURELY_LOST_S, Flood, amid
 from live import calling
 from proxy import Proxy
 from sizes import SHARE, record, sized, whole_run
@@ -38,7 +38,9 @@ def stack(home: Path) -> Iterator[Stack]:
 @pytest.fixture
 async def flood(stack: Stack) -> AsyncIterator[Flood]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=False)) as session:
-        yield Flood(session, stack.live.url, stack.keys["feed"], random.Random(1))
+        flood = Flood(session, stack.live.url, stack.keys["feed"], random.Random(1))
+        yield flood
+        stack.known |= flood.sent
 
 
 async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood, stack: Stack) -> None:
@@ -53,9 +55,8 @@ async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood,
 
     faults = [kill_service] * SERVICE_KILLS + [kill_postgres] * POSTGRES_KILLS
     random.Random(2).shuffle(faults)
-    before = await stored(stack.server.url)
     await amid(flood, KILLED_IMPRESSIONS, faults)
-    verdict = await flood.verdict(stack.server.url, before | stack.probed)
+    verdict = await flood.verdict(stack.server.url, stack.known)
     record(
         "kill -9 of the service and of PostgreSQL",
         rounds=len(faults),
@@ -76,7 +77,6 @@ async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood,
 
 
 async def test_control_a_front_that_answers_early_loses_through_a_kill(flood: Flood, stack: Stack) -> None:
-    before = await stored(stack.server.url)
 
     async def kill_service() -> None:
         await stack.kill_service()
@@ -84,20 +84,19 @@ async def test_control_a_front_that_answers_early_loses_through_a_kill(flood: Fl
     async with early_front(stack.live.url) as url:
         flood.events_url = url
         await amid(flood, CONTROL_IMPRESSIONS, [kill_service])
-    verdict = await flood.verdict(stack.server.url, before | stack.probed)
+    verdict = await flood.verdict(stack.server.url, stack.known, SURELY_LOST_S)
     record("kill -9 of the service and of PostgreSQL", control_lost=verdict.lost)
     assert verdict.lost > 0
 
 
 async def test_nothing_is_lost_or_twice_where_answers_are_dropped(flood: Flood, stack: Stack) -> None:
-    before = await stored(stack.server.url)
     async with Proxy(stack.live.port, random.Random(3)).running() as proxy:
         proxy.drops = DROPS
         flood.url = f"http://127.0.0.1:{proxy.port}"
         await flood.run(DROPPED_IMPRESSIONS)
         assert proxy.dropped > 0
         dropped = proxy.dropped
-    verdict = await flood.verdict(stack.server.url, before | stack.probed)
+    verdict = await flood.verdict(stack.server.url, stack.known)
     record("answers dropped", rounds=1, drop_share=DROPS, answers_dropped=dropped, **verdict._asdict())
     assert verdict.clean, verdict
     assert (await books(stack.server.url)).exact
