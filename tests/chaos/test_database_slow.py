@@ -24,7 +24,7 @@ from traffic import books
 
 pytestmark = [whole_run, pytest.mark.slow]
 
-LASTS_S = 10.0 if SHARE else 2.0
+LASTS_S = 10.0 if SHARE else 1.0
 REQUESTS_PER_S = 50 if SHARE else 20
 ROUNDS = sized(6, 1)
 DEADLINE_MS = 250 if SHARE else 1_000
