@@ -35,6 +35,13 @@ class Network:
     def __init__(self, chance: random.Random, share: float) -> None:
         self.share = share
         self._chance = chance
+        self._late: list[asyncio.TimerHandle] = []
+
+    def cut_off(self) -> None:
+        """The process has died: none of its statements commits any more."""
+        for statement in self._late:
+            statement.cancel()
+        self._late.clear()
 
     async def call(self, away: type[Exception], statement: Callable[[], T], contended: bool = False) -> T:
         chance = self._chance
@@ -49,7 +56,8 @@ class Network:
                 await asyncio.sleep(HANGS_S)
                 raise away("no answer")
             case 3:  # it commits, however long its caller waits
-                asyncio.get_running_loop().call_later(chance.random() * HANGS_S, _quietly(statement))
+                late = chance.random() * HANGS_S
+                self._late.append(asyncio.get_running_loop().call_later(late, _quietly(statement)))
                 await asyncio.sleep(2 * HANGS_S)
                 raise away("no answer")
         result = statement()

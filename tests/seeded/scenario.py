@@ -96,6 +96,7 @@ class Process:
         ]
 
     async def die(self) -> None:
+        self._scenario.network.cut_off()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
