@@ -10,6 +10,7 @@ from adserve.database import partitions
 from adserve.domain.events import Event, EventKind, Outcome
 from adserve.domain.ids import EventId, derived_uuid7
 from adserve.domain.time import DAY_MS, HOUR_MS, to_ms
+from adserve.domain.traffic import UNJUDGED, Reason, Verdict
 from adserve.store import invoices
 from adserve.store.invoices import Drafts
 from adserve.store.ledger import Charge, deposit, issue_credit
@@ -71,7 +72,8 @@ class Billing:
                 expires_at_ms=at_ms + HOUR_MS,
             )
             event = EventId(derived_uuid7(at_ms, self._tickets, 1))
-            events.append(Event(event, EventKind.IMPRESSION, ticket, outcome, at_ms, None, None))
+            verdict = Verdict(reason=Reason.DECLARED_BOT) if outcome is Outcome.INVALID_TRAFFIC else UNJUDGED
+            events.append(Event(event, EventKind.IMPRESSION, ticket, outcome, at_ms, None, None, verdict))
         settled = await self.world.journal.settle(events)
         assert {one.outcome for one in settled} == {outcome}
         return events

@@ -45,6 +45,8 @@ from adserve.metering.rotation import Rotation
 from adserve.metering.spooled import Spooled
 from adserve.metering.tickets import Sealer
 from adserve.prediction import quality
+from adserve.prediction.model import Model
+from adserve.prediction.prior import Prior
 from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
 from adserve.selection.funnel import Funnel
@@ -251,18 +253,14 @@ async def build_core(
     lock: ServingLock | SharedServing,
     clock: Clock,
     draw: Callable[[], int],
-    progress: Progress,
 ) -> Core:
     """Puts the core together. The counters are empty and no secrets known when this returns; no task runs yet."""
-    await _alone(lock, progress)
     replica = uuid4()
     catalogue = Catalogue(pools.catalogue, replica)
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
     erased, pseudonyms, book = Erased(), Pseudonyms(), LeaseBook()
     sealer, hides = Sealer(erased=erased), Hides(erased)
-    rates, rates_fallback = load_or_prior(
-        settings.model_path, await catalogue.click_counts(clock() - CLICKS_BACK_MS)
-    )
+    rates, rates_fallback = await _rates(settings, catalogue, clock())
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     events = EventLog(journal, await open_spool(settings, database_url))
     filling = await filling_of(settings, pools, checkpoints, journal, events, erased, clock())
@@ -272,12 +270,9 @@ async def build_core(
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc, erased)
     funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
-    slots = Slots(
-        Parts(live.current, counters, hides, book, sealer, may_serve, (funnel.note, recording.note)),
-        clock,
-        draw,
-        Bounds(settings.candidates_max, settings.click_hold_factor),
-    )
+    notes = (funnel.note, recording.note)
+    parts = Parts(live.current, counters, hides, book, sealer, may_serve, notes)
+    slots = Slots(parts, clock, draw, Bounds(settings.candidates_max, settings.click_hold_factor))
     intake = Intake(
         sealer, named, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
     )
@@ -322,6 +317,10 @@ async def build_core(
     )
 
 
+async def _rates(settings: Settings, catalogue: Catalogue, now_ms: int) -> tuple[Model | Prior, str | None]:
+    return load_or_prior(settings.model_path, await catalogue.click_counts(now_ms - CLICKS_BACK_MS))
+
+
 def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
     return lambda: lock.may_serve(system_clock())
 
@@ -359,7 +358,7 @@ def _recorder(settings: Settings, journal: Journal, spool: Spool) -> Recorder:
     )
 
 
-async def _alone(lock: ServingLock | SharedServing, progress: Progress) -> None:
+async def alone(lock: ServingLock | SharedServing, progress: Progress) -> None:
     while not lock.may_serve(system_clock()):
         progress("an earlier process may still serve; waiting until it cannot")
         await asyncio.sleep(BEAT_S)

@@ -21,6 +21,7 @@ from adserve.bootstrap.core import (
     SWITCH_CHANNEL,
     Core,
     Progress,
+    alone,
     build_core,
     draw_128_bits,
     system_clock,
@@ -245,7 +246,8 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         )
         await lock.acquire(system_clock())
         undo.push_async_callback(lock.release)
-        core = await build_core(settings, database_url, pools, lock, clock, draw, progress)
+        await alone(lock, progress)
+        core = await build_core(settings, database_url, pools, lock, clock, draw)
         session = open_session(settings.upstream_timeout_ms)
         undo.push_async_callback(session.close)
         slots = slots_api_of(core)
