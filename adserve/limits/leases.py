@@ -225,13 +225,17 @@ class LeaseBook:
             self._leaving[account.lease.id] = account
 
     def retire_ended(self, now_ms: int) -> None:
-        """Ends the drawing on leases whose day or campaign is over, as many as a step can carry."""
+        """Ends the drawing on leases whose day or campaign is over, as many as a step can carry. Their campaigns count as
+        asked for: the first who asks on a new day is to find a lease."""
         for _ in range(ENDED_AT_ONCE_MAX):
             if not self._ends or self._ends[0][0] > now_ms:
                 break
             account = self._accounts.get(heappop(self._ends)[1])
             if account is not None and account in account.purse.open:
                 self.retire([account])
+                if not account.purse.touched:
+                    account.purse.touched = True
+                    self._touched.append(account.purse)
 
     def leaving(self, now_ms: int) -> dict[int, int]:
         """The retired leases that no decision holds any more, each with the moment when its last ticket is over.

@@ -120,6 +120,16 @@ async def test_a_daily_budget_is_drawn_to_the_end_and_begins_again_the_next_day(
     assert await leases(world, "budget_day = '2026-01-02'") == 1
 
 
+async def test_the_first_who_asks_on_a_new_day_finds_a_lease(world: World) -> None:
+    kept = Kept(world, [make_campaign(world.campaign, world.advertiser)])
+    await kept.keeper.step(NOW_MS)
+    assert kept.draw(world.campaign, 1, NOW_MS) == 1
+    await kept.keeper.step(NOW_MS + 1_000)
+    tomorrow_ms = NOW_MS + 12 * HOUR_MS
+    await kept.keeper.step(tomorrow_ms)
+    assert kept.draw(world.campaign, 1, tomorrow_ms) == 1
+
+
 async def test_a_rest_below_a_bid_does_not_keep_a_new_lease_away(world: World) -> None:
     """A lease of one event's bid, of which the auction took less: what is left is not enough for another."""
     budget = 10 * PRICE_MICROS
