@@ -2,8 +2,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from crediting import furnish_credits
-from world import PRICE_MICROS, World, make_world, superuser
+from world import PRICE_MICROS, World, make_world
 
 from adserve.__main__ import main
 from adserve.database.pools import Pools
@@ -29,9 +28,6 @@ async def test_it_credits_once_and_says_how_far_it_is(
     monkeypatch.setenv("ADSERVE_DATABASE_URL", database_url)
     monkeypatch.setenv("ADSERVE_NETWORKS_PATH", str(networks))
     world = await make_world(pools)
-    owner = await superuser(database_url)
-    await furnish_credits(owner)
-    await owner.close()
     lease = await world.lease(100_000)
     await world.journal.settle([hosted(world, lease), world.event(world.ticket(lease))])
 

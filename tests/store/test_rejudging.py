@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
-from crediting import TWICE, furnish_credits
+from crediting import TWICE
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.domain.events import EventKind, Outcome
@@ -60,11 +60,10 @@ class Setting:
             moments = Moments(one.at_ms, one.occurred_at_ms)
             judging = self.processes[self._stored % 2]
             verdict = judging.judge(one.kind, one.ticket, moments, one.source)
-            outcome = rated(one.ticket, one.kind, verdict, counts=True)
-            event = self.world.event(one.ticket, one.kind, outcome, seed=self._stored)
-            await self.world.journal.settle(
-                [event._replace(verdict=verdict, received_at_ms=one.at_ms, occurred_at_ms=one.occurred_at_ms)]
+            event = self.world.event(one.ticket, one.kind, seed=self._stored)._replace(
+                verdict=verdict, received_at_ms=one.at_ms, occurred_at_ms=one.occurred_at_ms
             )
+            await self.world.journal.settle([rated(event, counts=True, epoch=None)])
             verdicts.append(verdict)
         return verdicts
 
@@ -93,7 +92,6 @@ class Setting:
 @pytest.fixture
 async def setting(world: World, database_url: str) -> AsyncIterator[Setting]:
     owner = await superuser(database_url)
-    await furnish_credits(owner)
     yield Setting(world, owner, await world.lease(10_000_000))
     await owner.close()
 
