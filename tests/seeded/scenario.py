@@ -32,9 +32,12 @@ from adserve.limits.rebuild import OVERLAP_MS, rebuild
 from adserve.limits.rules import RETENTION_MS, Rule, campaign_key, keys_counted
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Answer, Intake, Report
+from adserve.metering.origins import Origins
 from adserve.metering.pending import Pending
+from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
+from adserve.metering.traffic import Traffic
 
 VIEWERS = 4
 CAMPAIGNS = 3
@@ -87,7 +90,8 @@ class Process:
             self.replica,
         )
         self.intake = Intake(
-            scenario.sealer, self.counters, self.book, self.recorder, scenario.draw, hides=Hides(), may_serve=lambda: True
+            scenario.sealer, self.counters, self.book, self.recorder, scenario.draw, hides=Hides(),
+            may_serve=lambda: True, traffic=Traffic(Origins(Pseudonyms())),
         )  # fmt: skip
         self.pending = Pending(scenario.journal, self.counters)
         self._tasks = [

@@ -12,6 +12,7 @@ from adserve.domain.events import Event, EventKind, Outcome
 from adserve.domain.ids import EventId, derived_uuid7
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import day_of
+from adserve.domain.traffic import UNJUDGED, Reason, Verdict
 
 BATCHES = 60
 TICKETS = 150
@@ -75,7 +76,8 @@ def drawn_event(ticket: Ticket, seed: int, chance: random.Random) -> Event:
     (outcome,) = chance.choices(list(SHARES), list(SHARES.values()))
     kind = EventKind.CLICK if outcome is Outcome.UNBILLED_KIND else EventKind.IMPRESSION
     event = EventId(derived_uuid7(NOW_MS, seed, 3))
-    return Event(event, kind, ticket, outcome, NOW_MS + seed, None, None)
+    verdict = Verdict(reason=Reason.DECLARED_BOT) if outcome is Outcome.INVALID_TRAFFIC else UNJUDGED
+    return Event(event, kind, ticket, outcome, NOW_MS + seed, None, None, verdict)
 
 
 def one_fate_a_key(events: list[Event]) -> list[Event]:
