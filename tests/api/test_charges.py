@@ -165,7 +165,7 @@ async def random_charges(service: Service, rounds: int, seed: int) -> list[dict[
         late = chance.random() < 0.2
         service.clock.advance(2 * HOUR_MS if late else SECOND_MS)
         given = [
-            {"ticket": placement["ticket"], "kind": kind}
+            {"ticket": placement["ticket"], "kind": kind, "view_ms": 1_000 if kind == "view" else None}
             for placement in placements
             for kind in chance.sample(KINDS, 2)
         ]

@@ -34,7 +34,7 @@ async def test_it_tells_the_newest_night_with_its_differences(service: Service, 
     assert (told["exact"], told["differing"]) == (False, 1)
     (difference,) = told["differences"]
     assert difference["check"] == "balances kept for leasing"
-    assert difference["key"] == [str(ids["advertiser"]), "USD"]
+    assert difference["key"] == ["available", str(ids["advertiser"]), "USD"]
     assert difference["booked"] - difference["derived"] == 1
 
     tenant = await service.issue("advertiser", "analyst", advertiser=ids["advertiser"])

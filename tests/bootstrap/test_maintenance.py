@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
-from world import PRICE_MICROS, World, make_world, superuser
+from world import NOW_MS, PRICE_MICROS, World, make_world, superuser
 
 from adserve import settings
 from adserve.bootstrap.maintenance import KNOWN_AFTER_MS, Maintenance
 from adserve.bootstrap.service import Service, start
+from adserve.database import partitions
 from adserve.database.pools import Pools
-from adserve.domain.time import DAY_MS
+from adserve.domain.time import DAY_MS, day_of
 from adserve.settings import SettingsError
 
 
@@ -56,6 +57,8 @@ async def test_a_night_that_finds_a_difference_is_an_error_once(
 async def test_old_days_are_exported_and_young_ones_stay(
     service: Service, world: World, tmp_path: Path
 ) -> None:
+    async with service.core.pools.owner.acquire() as connection:  # the start has dropped what names viewers
+        await partitions.ensure(connection, day_of(NOW_MS), day_of(NOW_MS))
     lease = await world.lease(10_000)
     await world.journal.settle([world.event(world.ticket(lease))])
     await world.issue_invoices()
