@@ -51,7 +51,7 @@ class Ceiling:
 
     async def settle_per_s(self, tokens: Sequence[str]) -> float:
         """Of settling itself."""
-        batches: list[Columns] = [[journal.rows_of(events)] for events in self._batches(tokens)]
+        batches: list[list[Any]] = [[journal.rows_of(events), None] for events in self._batches(tokens)]
         return len(tokens) / await _seconds(self._recorder, journal.SQL.settle, batches)
 
     def _batches(self, tokens: Sequence[str]) -> Iterator[list[Event]]:

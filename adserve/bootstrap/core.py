@@ -311,7 +311,7 @@ async def build_core(
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
-        privacy=Privacy(pools, erased, hides, counters, checkpoint, (events.spool,)),
+        privacy=Privacy(pools, erased, hides, counters, checkpoint, (events.spool, traffic.traffic)),
         intake=intake,
         traffic=traffic,
     )

@@ -15,7 +15,7 @@ from adserve.limits.erased import Erased
 from adserve.limits.hides import Hides
 from adserve.limits.rules import RETENTION_MS
 from adserve.metering import erasing
-from adserve.metering.erasing import Erasing, Spool
+from adserve.metering.erasing import Erasing, Keeper
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.store.counters import RedisCounters
 from adserve.store.erasures import Erasures
@@ -47,13 +47,13 @@ class Privacy:
         hides: Hides,
         counters: MemoryCounters | RedisCounters,
         checkpoint: Callable[[int], Awaitable[None]],
-        spools: Sequence[Spool] = (),
+        keepers: Sequence[Keeper] = (),
     ) -> None:
         self._pools = pools
         self._counters = counters
         self._secrets = Secrets(pools.catalogue)
         self._erasures = Erasures(pools.recorder)
-        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, spools)
+        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, keepers)
 
     def tasks(self, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
         return (

@@ -35,6 +35,7 @@ class TrafficKeeper:
         self.networks = networks
 
     async def step(self, now_ms: int) -> None:
+        self.traffic.sweep(now_ms)
         damage = await self._reread()
         revision = await self._store.newest()
         wanted = revision.number, self.networks.digest

@@ -32,8 +32,7 @@ SCALE_PRIOR = 0.01
 REQUESTS_PRIOR = 200.0
 LEAD = 0.01
 """How far a campaign is ahead of its plan, of its day's budget, at least by one event: what comes back of the last tickets
-shall still find viewers. One that pays by the click is ahead by half a click: its tickets hold parts of one, and when one comes,
-all of it is spent, so that it is as much ahead of the plan then as it was behind before."""
+shall still find viewers."""
 
 _NEVER = 1 << 62
 _SLOTS = 96 * (DAYS_BACK + 3)
@@ -321,10 +320,7 @@ class Pacer:
             share = min(1.0, max(0.0, came / (came + coming)))
         else:
             share = min(1.0, (now_ms - plan.begins_ms) / max(1, plan.ends_ms - plan.begins_ms))
-        if campaign.billable == "click":
-            lead = campaign.event_bid_micros // 2
-        else:
-            lead = max(campaign.event_bid_micros, int(LEAD * (plan.used_micros + plan.part_micros)))
+        lead = max(campaign.event_bid_micros, int(LEAD * (plan.used_micros + plan.part_micros)))
         return plan.used_micros + int(plan.part_micros * share), lead
 
     def refresh(self, now_ms: int) -> None:

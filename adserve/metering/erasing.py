@@ -55,14 +55,14 @@ class Counters(Protocol):
         ...
 
 
-class Spool(Protocol):
+class Keeper(Protocol):
     async def erase(self, viewer: bytes) -> None:
-        """The viewer's keys are gone from what waits here, if not the events."""
+        """The viewer's keys are gone from what this process keeps, if not the events."""
         ...
 
 
 class Erasing:
-    """`save_counts` replaces what the counters wrote down of themselves; `spools` are those of this process. `waiting` is how
+    """`save_counts` replaces what the counters wrote down of themselves; `keepers` are what else this process has of viewers. `waiting` is how
     many erasures go on."""
 
     def __init__(
@@ -72,14 +72,14 @@ class Erasing:
         hides: Hides,
         counters: Counters,
         save_counts: Callable[[int], Awaitable[None]],
-        spools: Sequence[Spool] = (),
+        keepers: Sequence[Keeper] = (),
     ) -> None:
         self._store = store
         self._erased = erased
         self._hides = hides
         self._counters = counters
         self._save_counts = save_counts
-        self._spools = spools
+        self._keepers = keepers
         self._known: dict[bytes, Erasure] = {}
         self._read_ms = self._read_all_ms = 0
 
@@ -97,8 +97,8 @@ class Erasing:
         going_on = self._going_on()
         for viewer in going_on:
             self._hides.erase(viewer)
-            for spool in self._spools:
-                await spool.erase(viewer)
+            for keeper in self._keepers:
+                await keeper.erase(viewer)
         ready = {
             viewer: erasure.id
             for viewer, erasure in going_on.items()

@@ -59,6 +59,15 @@ class Judge:
         self._rules = rules
         self._allowed = frozenset(rules.clients_allowed)
 
+    def sweep(self, now_ms: int) -> None:
+        for memory in (self._shown, self._impressions, self._clicks, self._clicks_of_address, self._viewers):
+            memory.sweep(now_ms)
+
+    def erase(self, viewer: bytes) -> None:
+        """Of a device's viewers the beginnings of their pseudonyms stay, until their window is over."""
+        self._impressions.forget(viewer)
+        self._clicks.forget(viewer)
+
     def judge(self, kind: EventKind, facts: Facts, moments: Moments, origin: Origin) -> Reason | None:
         """None for valid traffic."""
         reason = None if origin is NOWHERE else self._of_source(origin)
@@ -154,6 +163,13 @@ class Traffic:
         self._version, self._networks = version, networks
         self._valid = Verdict(rules=version)
         self._judge.use(rules)
+
+    async def erase(self, viewer: bytes) -> None:
+        self._judge.erase(viewer)
+
+    def sweep(self, now_ms: int) -> None:
+        """Forgets what no rule asks for any more."""
+        self._judge.sweep(now_ms)
 
     def judge(self, kind: EventKind, facts: Facts, moments: Moments, source: Source | None) -> Verdict:
         if self._version is None:

@@ -3,12 +3,14 @@
 import struct
 from typing import Generic, TypeVar
 
-from adserve.domain.time import SECOND_MS
+from adserve.domain.time import DAY_MS, SECOND_MS
 from adserve.domain.traffic import Rate
 
 KEYS_MAX = 50_000
 """Of one generation; there are two."""
 MARK_BYTES = 8
+SPAN_MAX_MS = DAY_MS
+"""The longest window that a rate may have."""
 
 _ENTRY = struct.Struct(f">{MARK_BYTES}sq")
 
@@ -30,6 +32,15 @@ class Memory(Generic[Value]):
     def get(self, key: bytes) -> Value | None:
         value = self._young.get(key)
         return self._old.get(key) if value is None else value
+
+    def forget(self, key: bytes) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def sweep(self, now_ms: int) -> None:
+        """Forgets what is older than any span may be."""
+        if now_ms - self._since_ms > 2 * SPAN_MAX_MS:
+            self._old, self._young = {}, {}
 
     def put(self, key: bytes, value: Value, now_ms: int, span_ms: int) -> None:
         if len(self._young) >= self._keys_max or now_ms - self._since_ms > span_ms:
@@ -63,6 +74,12 @@ class Window:
         entry = _ENTRY.pack(mark, at_ms << 1 | beyond)
         self._past.put(key, (past + entry)[-kept:], now_ms, window_ms)
         return beyond
+
+    def forget(self, key: bytes) -> None:
+        self._past.forget(key)
+
+    def sweep(self, now_ms: int) -> None:
+        self._past.sweep(now_ms)
 
 
 def _moment(past: bytes, place: int) -> int:

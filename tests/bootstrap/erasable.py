@@ -110,8 +110,8 @@ class Place:
             assert await self.outcomes(first, kind="hide") == ["unbilled_kind"]
         await self.run()  # decisions are recorded, and a checkpoint is taken
         for pending, failed, _ in waiting.values():
-            await self.core.journal.settle([self.opened(pending, Outcome.ACCEPTED)])
-            await self.core.journal.quarantine(self.opened(failed, Outcome.RECORDED), "a test")
+            await self.core.events.journal.settle([self.opened(pending, Outcome.ACCEPTED)])
+            await self.core.events.journal.quarantine(self.opened(failed, Outcome.RECORDED), "a test")
         return {viewer: late for viewer, (_, _, late) in waiting.items()}
 
     def forms(self, viewer: str) -> list[bytes]:

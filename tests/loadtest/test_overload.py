@@ -50,7 +50,7 @@ async def serve(limiter: Limiter, port: asyncio.Future[int], over: asyncio.Event
     handlers, refusals = runner.server, Refusals(lambda: time.time_ns() // 1_000_000, lambda: 1)
     assert handlers is not None
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(limiter, refusals, None, handlers()), "127.0.0.1", 0
+        lambda: Connection(limiter, refusals, None, None, handlers()), "127.0.0.1", 0
     )
     port.get_loop().call_soon_threadsafe(port.set_result, server.sockets[0].getsockname()[1])
     while not over.is_set():

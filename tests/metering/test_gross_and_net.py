@@ -52,9 +52,9 @@ class Sent(NamedTuple):
     @property
     def report(self) -> Report:
         sources = INVALID if self.invalid else VALID
-        return Report(
-            SEALER.seal(self.ticket), self.kind, source=sources[self.ticket.ticket.int % len(sources)]
-        )
+        view_ms = self.ticket.view_least_ms if self.kind is EventKind.VIEW else None
+        source = sources[self.ticket.ticket.int % len(sources)]
+        return Report(SEALER.seal(self.ticket), self.kind, view_ms=view_ms, source=source)
 
 
 class Dropping:

@@ -17,8 +17,8 @@ SUMS = "SELECT sum(events)::bigint AS events, sum(billed_micros)::bigint AS micr
 LEFT = "SELECT count(*) FROM rollup_deltas"
 
 NAIVE = """
-INSERT INTO rollups AS r (hour, campaign_id, ad_id, kind, outcome, currency, advertiser_id, events, billed_micros)
-SELECT hour, campaign_id, ad_id, kind, outcome, currency, advertiser_id, sum(events), sum(billed_micros)
+INSERT INTO rollups AS r (hour, campaign_id, ad_id, kind, outcome, currency, advertiser_id, events, billed_micros, invalid_micros)
+SELECT hour, campaign_id, ad_id, kind, outcome, currency, advertiser_id, sum(events), sum(billed_micros), sum(invalid_micros)
 FROM rollup_deltas GROUP BY 1, 2, 3, 4, 5, 6, 7
 ON CONFLICT (hour, campaign_id, ad_id, kind, outcome, currency, advertiser_id) DO UPDATE
 SET events = r.events + excluded.events, billed_micros = r.billed_micros + excluded.billed_micros"""
