@@ -75,7 +75,9 @@ async def test_nothing_is_left_in_shared_counters(database_url: str, tmp_path: P
     try:
         async with serving(database_url, tmp_path, redis_url=server.url) as place:
             await place.furnish()
-            await nothing_is_left(place, TABLES | {"memory of hides", "memory of intake", "redis"}, server.url)
+            await nothing_is_left(
+                place, TABLES | {"memory of hides", "memory of intake", "redis"}, server.url
+            )
     finally:
         server.end()
 
@@ -201,7 +203,11 @@ async def test_two_hundred_days_later_nobody_is_known_any_more(place: Place) -> 
     assert await place.found(VIEWER) == TABLES | MEMORY
     place.clock.skip(RETENTION_MS - DAY_MS)
     await place.run()
-    assert await place.found(VIEWER) >= MEMORY - {"memory of intake"} | {"viewer_caps", "viewer_log", "quarantined_events"}
+    assert await place.found(VIEWER) >= MEMORY - {"memory of intake"} | {
+        "viewer_caps",
+        "viewer_log",
+        "quarantined_events",
+    }
     place.clock.skip(3 * DAY_MS)
     await place.run()
     await place.run()
