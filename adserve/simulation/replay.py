@@ -114,14 +114,13 @@ class Replay:
 
     async def _report(self, shown: Sequence[_Shown], tally: Tally) -> None:
         """Every ad was seen; it was clicked if the log's was, and is the same."""
-        reports = []
+        reports: list[tuple[Placed, EventKind, dict[str, Any]]] = []
         for row, placed in shown:
-            kinds = [EventKind.IMPRESSION]
+            reports.append((placed, EventKind.IMPRESSION, {"occurred_at": rfc3339(row.at_ms)}))
             if row.clicked and self._campaigns[placed.ad.campaign] == row.campaign:
-                kinds.append(EventKind.CLICK)
-            reports += [(placed, kind, rfc3339(row.at_ms)) for kind in kinds]
+                reports.append((placed, EventKind.CLICK, {}))  # no log tells when that was
         answers = await self._caller.send(
-            [{"ticket": placed.ticket, "kind": kind, "occurred_at": at} for placed, kind, at in reports]
+            [{"ticket": placed.ticket, "kind": kind, **more} for placed, kind, more in reports]
         )
         for (placed, kind, _), answer in zip(reports, answers, strict=True):
             tally.happened(placed.ad.campaign, kind, answer)
