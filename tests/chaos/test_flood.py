@@ -68,7 +68,6 @@ async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood,
         calls_without_answer=flood.unanswered,
         **verdict._asdict(),
     )
-
     assert verdict.clean, verdict
     assert verdict.acknowledged == verdict.stored == len(flood.sent)
     assert (await books(stack.server.url)).exact
