@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = settings.load()
         code: int = import_module(f"adserve.commands.{parsed.command}").run(parsed, loaded)
     except settings.SettingsError as error:
-        print(f"adserve: {error}", file=sys.stderr)  # noqa: T201 - the command line speaks on standard error
+        print(f"adserve: {error}", file=sys.stderr)
         return 2
     except DatabaseRefused as refused:
-        print(f"adserve: {refused}", file=sys.stderr)  # noqa: T201
+        print(f"adserve: {refused}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

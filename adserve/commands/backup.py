@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         )
     manifest = asyncio.run(_taken(settings, arguments.folder.absolute()))
     size_mb = sum(file.size for file in manifest.files) / 1e6
-    print(f"{arguments.folder}: {size_mb:,.0f} MB, {summary(manifest)}")  # noqa: T201 - the result of the command
+    print(f"{arguments.folder}: {size_mb:,.0f} MB, {summary(manifest)}")
     return 0
 
 

@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         told = asyncio.run(_told(settings, arguments.event))
     except Missing as error:
-        print(f"adserve charge: {error}", file=sys.stderr)  # noqa: T201
+        print(f"adserve charge: {error}", file=sys.stderr)
         return 1
     text = msgspec.json.encode(told).decode() if arguments.json else "\n".join(_lines(told))
-    print(text)  # noqa: T201 - what the command is for
+    print(text)
     return 0 if told.rating.same else 1
 
 
@@ -70,4 +70,4 @@ def _lines(told: ChargeShown) -> Iterator[str]:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(message, file=sys.stderr, flush=True)

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     except (DatabaseRefused, CallRefused, SeedError) as error:
         _say(f"adserve demo: {error}")
         return 1
-    print(summary.json() if arguments.json else text_of(summary))  # noqa: T201 - the result of the command
+    print(summary.json() if arguments.json else text_of(summary))
     return 1 if summary.differences else 0
 
 

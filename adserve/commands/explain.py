@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         told = asyncio.run(_told(settings, arguments.decision))
     except (Missing, RecordRefused) as error:
-        print(f"adserve explain: {error}", file=sys.stderr)  # noqa: T201
+        print(f"adserve explain: {error}", file=sys.stderr)
         return 1
     text = msgspec.json.encode(told).decode() if arguments.json else "\n".join(_lines(told))
-    print(text)  # noqa: T201 - what the command is for
+    print(text)
     return 0 if told.same else 1
 
 
@@ -87,4 +87,4 @@ def _why(ad: dict[str, Any]) -> str:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(message, file=sys.stderr, flush=True)

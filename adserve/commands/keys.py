@@ -80,14 +80,14 @@ async def _act(arguments: argparse.Namespace, keys: Keys) -> None:
             except StoreError as error:
                 raise Missing(f"there is no advertiser {advertiser}") from error
             _say(f"key {id_}, shown this once:")
-            print(new.secret)  # noqa: T201 - alone on standard output, for a script to take
+            print(new.secret)
         case "list":
             for known in await keys.known():
                 key = known.key
                 whose = "staff" if key.advertiser is None else f"advertiser {key.advertiser}"
                 state = f"revoked {known.revoked_at:%F %T}" if known.revoked_at else "valid"
                 fields = (key.id, f"{known.hint}…", ",".join(sorted(key.scopes)), whose, state, key.name)
-                print(*fields, sep="\t")  # noqa: T201
+                print(*fields, sep="\t")
         case _:
             await keys.revoke(KeyId(arguments.id), now)
 
@@ -99,4 +99,4 @@ def _name(text: str) -> str:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(message, file=sys.stderr, flush=True)

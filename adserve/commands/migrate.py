@@ -23,4 +23,4 @@ async def _migrate(settings: Settings) -> None:
 
 
 def _say(message: str) -> None:
-    print(message, flush=True)  # noqa: T201 - progress for whoever started the command
+    print(message, flush=True)

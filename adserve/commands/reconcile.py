@@ -23,10 +23,10 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.json:
         found: list[dict[str, Any]] = []
         result = asyncio.run(_reconcile(settings, lambda difference: found.append(difference._asdict())))
-        print(json.dumps(_told(result) | {"differences": found}))  # noqa: T201 - what the command is for
+        print(json.dumps(_told(result) | {"differences": found}))
     else:
         result = asyncio.run(_reconcile(settings, _print_difference))
-        print("\n".join(_lines(result)))  # noqa: T201
+        print("\n".join(_lines(result)))
     return 0 if result.exact else 1
 
 
@@ -69,4 +69,4 @@ def _print_difference(difference: Difference) -> None:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(message, file=sys.stderr, flush=True)

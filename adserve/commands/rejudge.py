@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _say("--to is before --from")
         return 2
     tally, version = asyncio.run(_rejudge(arguments, settings))
-    print(_as_text(tally, version))  # noqa: T201 - what the command is for
+    print(_as_text(tally, version))
     return 0
 
 
@@ -75,4 +75,4 @@ def _day(text: str) -> datetime:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    print(message, file=sys.stderr, flush=True)

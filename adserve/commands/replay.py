@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     except (LogRefused, DatabaseRefused, CallRefused, SeedError) as error:
         _say(f"adserve replay: {error}")
         return 1
-    print(report.json() if arguments.json else text_of(report))  # noqa: T201 - the result of the command
+    print(report.json() if arguments.json else text_of(report))
     if not report.adds_up:
         return 1
     return 0 if report.complete else 130

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         )
     manifest = asyncio.run(_restored(settings, arguments.folder.absolute()))
     taken = f"as of {manifest.taken_at:%Y-%m-%d %H:%M:%S} UTC"
-    print(f"{settings.data_home}: {summary(manifest)}, {taken}; all tables equal")  # noqa: T201 - the result
+    print(f"{settings.data_home}: {summary(manifest)}, {taken}; all tables equal")
     return 0
 
 

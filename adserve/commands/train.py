@@ -112,7 +112,7 @@ def _midnight_ms(day: date) -> int:
 
 
 def _show(report: Report, out: Path) -> None:
-    print(metrics_table(report.evaluations))  # noqa: T201 - the result of the command
+    print(metrics_table(report.evaluations))
     _say(f"model lr-{report.header.weights_sha256[:8]} is in {out}; its card is beside it")
 
 
