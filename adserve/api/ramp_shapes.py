@@ -14,6 +14,7 @@ from adserve.domain.ramps import (
     Direction,
     Finding,
     Guardrail,
+    Look,
     Metric,
     Mismatch,
     OnBreach,
@@ -24,8 +25,8 @@ from adserve.domain.ramps import (
 )
 from adserve.domain.targeting import Country
 from adserve.domain.time import from_ms, to_ms
-from adserve.rollout.ramps import BEFORE_FIRST, percent_bp_of, refusal, waits_for
-from adserve.store.ramps import Look, Made, Moved
+from adserve.rollout.ramps import BEFORE_FIRST, percent_bp_of, refusal, rises, waits_for
+from adserve.store.ramps import Made, Moved
 from adserve.web.problems import invalid
 
 STEPS_MAX = 30
@@ -160,7 +161,7 @@ class RampShown(Struct, frozen=True, kw_only=True):
 
 
 def decode_plan(body: PlanBody, surfaces: Collection[str], now_ms: int) -> Plan:
-    """Raises Problem for what no type can check. Whether the steps rise from where the places stand is for `refused`."""
+    """Raises Problem for what no type can check."""
     if body.surface not in surfaces:
         raise invalid("$.surface", f"is not one of {', '.join(surfaces)}")
     check_time_zone("$.time_zone", body.time_zone)
@@ -169,7 +170,7 @@ def decode_plan(body: PlanBody, surfaces: Collection[str], now_ms: int) -> Plan:
     _check_once("$.countries", Counter(body.countries))
     _check_once("$.hours", Counter(body.hours))
     _check_once("$.guardrails", Counter((each.metric, each.on_breach) for each in body.guardrails))
-    return Plan(
+    plan = Plan(
         body.surface,
         tuple(_decode_step(f"$.steps[{place}]", step) for place, step in enumerate(body.steps)),
         tuple(
@@ -180,6 +181,9 @@ def decode_plan(body: PlanBody, surfaces: Collection[str], now_ms: int) -> Plan:
         tuple(sorted(body.hours)),
         body.time_zone,
     )
+    if not rises(plan):
+        raise invalid("$.steps", "do not rise from one to the next")
+    return plan
 
 
 def _check_once(field: str, times: Mapping[object, int]) -> None:

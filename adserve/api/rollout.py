@@ -8,6 +8,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from adserve.api.ramp_shapes import basis_points
 from adserve.api.resource import OPERATORS
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.targeting import Country
@@ -85,10 +86,10 @@ class RolloutApi:
         if name not in self._surfaces:
             raise invalid(field, f"is not one of {', '.join(self._surfaces)}")
         return SurfaceRollout(
-            _basis_points(f"{field}.percent", surface.percent),
-            _basis_points(f"{field}.holdout_percent", surface.holdout_percent),
+            basis_points(f"{field}.percent", surface.percent),
+            basis_points(f"{field}.holdout_percent", surface.holdout_percent),
             {
-                country: _basis_points(f"{field}.countries.{country}", percent)
+                country: basis_points(f"{field}.countries.{country}", percent)
                 for country, percent in surface.countries.items()
             },
         )
@@ -115,6 +116,8 @@ class RolloutApi:
                 scopes=OPERATORS,
                 body=Rollout,
                 answer=CurrentRollout,
+                refusals=(409,),
+                description="What a plan of /v1/ramps holds stays as it is until the plan has ended.",
                 example={
                     "surfaces": {"status": {"percent": 5, "countries": {"ID": 10}, "holdout_percent": 1}}
                 },
@@ -136,13 +139,6 @@ class RolloutApi:
                 )
             ),
         ]
-
-
-def _basis_points(field: str, percent: float) -> int:
-    points = round(percent * 100)
-    if abs(percent * 100 - points) > 1e-6:
-        raise invalid(field, "has more than two decimals")
-    return points
 
 
 def _percent(points: int) -> float:

@@ -174,3 +174,14 @@ class Mismatch(NamedTuple):
     found: bool
     p_value: float
     words: str
+
+
+class Look(Struct, frozen=True):
+    """What a plan saw of a step at one moment, since the step was entered, and what it thought of it."""
+
+    at_ms: int
+    step: int
+    exposed: int
+    control: int
+    verdicts: tuple[Verdict, ...]
+    mismatch: Mismatch | None

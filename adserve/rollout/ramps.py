@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from adserve.domain.ramps import ENDED, Act, Finding, Mismatch, OnBreach, Plan, Ramp, Status, Verdict
 from adserve.domain.time import SECOND_MS, from_ms
-from adserve.rollout.assignment import BUCKETS
 
 BEFORE_FIRST = -1
 
@@ -48,16 +47,15 @@ def percent_bp_of(ramp: Ramp) -> int:
     return ramp.plan.steps[ramp.step].percent_bp
 
 
-def refused(plan: Plan, percent_bp: int) -> str | None:
-    """Why places that stand at `percent_bp` cannot be walked by the plan: nobody may lose ads on the way up."""
+def rises(plan: Plan) -> bool:
+    """Nobody may lose ads on the way up."""
     percents = [step.percent_bp for step in plan.steps]
-    if not percents:
-        return "has no step"
-    if any(after <= before for before, after in pairwise(percents)) or percents[-1] > BUCKETS:
-        return "does not rise from step to step"
-    if percents[0] < percent_bp:
-        return f"begins at {percents[0] / 100:g} %, where {percent_bp / 100:g} % see ads already"
-    return None
+    return all(before < after for before, after in pairwise(percents))
+
+
+def begins_below(plan: Plan, percent_bp: int) -> bool:
+    """Whether places that stand at `percent_bp` can be walked by the plan."""
+    return percent_bp <= plan.steps[0].percent_bp
 
 
 def walk(

@@ -27,6 +27,10 @@ class UnknownReference(StoreError):
         self.field = field
 
 
+class Contradiction(StoreError):
+    """What is wanted contradicts what is already so."""
+
+
 class KeyReused(StoreError):
     """An idempotency key came before with another request."""
 
