@@ -26,6 +26,7 @@ from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
+from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
@@ -279,6 +280,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Ads(desk),
         MediaFiles(media),
         RolloutApi(desk, SURFACES),
+        RampsApi(desk, SURFACES, clock),
         Impressions(analysts),
         Reports(analysts, clock),
         DecisionsApi(analysts),

@@ -20,6 +20,7 @@ from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
+from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
@@ -93,6 +94,7 @@ def operations_of(
         MediaFiles(core.media),
         Ads(staff),
         RolloutApi(staff, settings.surfaces),
+        RampsApi(staff, settings.surfaces, clock),
         Impressions(analysts),
         Reports(analysts, clock),
         TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),

@@ -9,7 +9,7 @@ import msgspec
 from adserve.domain.ramps import Act, Look, Plan, Ramp, Status
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.time import from_ms, to_ms
-from adserve.rollout.ramps import Move, acted, begins_below, moved, percent_bp_of, planned, walk
+from adserve.rollout.ramps import BEFORE_FIRST, Move, acted, begins_below, moved, percent_bp_of, planned, walk
 from adserve.store import rollouts
 from adserve.store.desk import Connection
 from adserve.store.errors import Contradiction, Missing
@@ -135,12 +135,16 @@ async def active(connection: Connection, looked_before_ms: int) -> list[Active]:
 
 
 async def decide(connection: Connection, ramp: Ramp, look: Look | None, now_ms: int) -> Move | None:
-    """Writes down what was seen of a plan, and moves it by that. Nothing, where it does not stand there any more."""
+    """Writes down what was seen of a plan, and moves it by that. Nothing, where it does not stand there any more. Without a look,
+    what needs none is decided: a start, and that all ads are paused."""
     await rollouts.lock(connection)
     if _ramp(await connection.fetchrow(SQL.lock, ramp.id)) != ramp:
         return None
+    paused = await rollouts.paused(connection)
+    if look is None and ramp.step != BEFORE_FIRST and not paused:
+        return None
     seen = (look.verdicts, look.mismatch, look.exposed) if look else ((), None, 0)
-    move = walk(ramp, *seen, now_ms, await rollouts.paused(connection))
+    move = walk(ramp, *seen, now_ms, paused)
     if look is not None:
         await connection.execute(
             SQL.add_look, ramp.id, look.step, from_ms(look.at_ms), msgspec.to_builtins(look)
