@@ -40,7 +40,7 @@ SELECT r.*, coalesce((SELECT max(at) FROM ramp_looks WHERE ramp_id = r.id AND st
 FROM ramps r WHERE status NOT IN ('completed', 'rolled_back', 'aborted') ORDER BY id
 
 -- name: add_look
-INSERT INTO ramp_looks (ramp_id, step, at, look) VALUES ($1, $2, $3, $4) ON CONFLICT (ramp_id, step, at) DO UPDATE SET look = excluded.look
+INSERT INTO ramp_looks (ramp_id, step, at, look) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
 
 -- name: newest_looks
 SELECT r.id, newest.look
