@@ -51,7 +51,7 @@ class StepBody(Struct, frozen=True, forbid_unknown_fields=True):
 class GuardrailBody(Struct, frozen=True, forbid_unknown_fields=True):
     """`metric` must not fall below, or rise above, `bound`. Statuses viewed, session seconds, returns and posts are held against the
     control: there a bound of 0.02 is a change of 2 %. Others are held against the bound itself. Nothing is said of it before
-    `min_viewers` of each arm were seen, and the plan does not advance before."""
+    `min_viewers` of each arm told of it; a plan that has exposed as many does not advance before."""
 
     metric: Metric
     direction: Direction

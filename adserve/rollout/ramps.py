@@ -12,7 +12,19 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 from msgspec.structs import replace
 
-from adserve.domain.ramps import ENDED, Act, Finding, Mismatch, OnBreach, Plan, Ramp, Status, Verdict
+from adserve.domain.ramps import (
+    ENDED,
+    OPERATIONAL,
+    Act,
+    Finding,
+    Guardrail,
+    Mismatch,
+    OnBreach,
+    Plan,
+    Ramp,
+    Status,
+    Verdict,
+)
 from adserve.domain.time import SECOND_MS, from_ms
 
 BEFORE_FIRST = -1
@@ -154,8 +166,8 @@ def _watched(
 
 
 def waits_for(ramp: Ramp, verdicts: Sequence[Verdict], exposed_viewers: int, now_ms: int) -> list[str]:
-    """What keeps a plan from its next step, in words. A step that gives more viewers ads needs to know of every guardrail that
-    could stop it."""
+    """What keeps a plan from its next step, in words. Nobody more gets ads while a guardrail that could stop it says nothing of as many
+    viewers as it asks for: then their outcomes do not come."""
     plan = ramp.plan
     if ramp.status is Status.SCHEDULED:
         start = from_ms(plan.starts_at_ms)
@@ -171,12 +183,18 @@ def waits_for(ramp: Ramp, verdicts: Sequence[Verdict], exposed_viewers: int, now
         reasons.append(f"{step.min_viewers - exposed_viewers:,} of {step.min_viewers:,} viewers")
     if ramp.step == len(plan.steps) - 1:
         return reasons
-    unknown = [
+    silent = [
         verdict.guardrail.metric
         for verdict in verdicts
-        if verdict.finding is Finding.NO_DATA and verdict.guardrail.on_breach is not OnBreach.WARN
+        if verdict.finding is Finding.NO_DATA and _needed(verdict.guardrail, exposed_viewers)
     ]
-    return reasons + [f"data on {metric}" for metric in unknown] + _waits_for_hours(plan, now_ms)
+    return reasons + [f"data on {metric}" for metric in silent] + _waits_for_hours(plan, now_ms)
+
+
+def _needed(guardrail: Guardrail, exposed_viewers: int) -> bool:
+    """Operational figures are of the last minutes, in which there may have been none."""
+    banded = guardrail.metric not in OPERATIONAL and guardrail.on_breach is not OnBreach.WARN
+    return banded and exposed_viewers >= guardrail.min_viewers
 
 
 def _waits_for_hours(plan: Plan, now_ms: int) -> list[str]:

@@ -153,13 +153,16 @@ def test_a_warning_stops_nothing() -> None:
     assert leads(seen(at(0), WARNING)) == (Status.RUNNING, 1, 100)
 
 
-def test_a_step_up_needs_to_know_of_what_could_stop_it() -> None:
+def test_a_step_up_needs_the_outcomes_of_as_many_viewers_as_a_guardrail_asks_for() -> None:
     unknown = [verdict(Finding.NO_DATA)]
-    assert seen(at(0), unknown) is None
-    assert waits_for(at(0), unknown, 10, NOW_MS + HOUR_MS) == ["data on session_seconds"]
-    assert seen(at(0), [verdict(Finding.NO_DATA, OnBreach.WARN)]) is not None
-    assert seen(at(0), [verdict(Finding.OPEN)]) is not None
-    assert leads(seen(at(3), unknown)) == (Status.COMPLETED, 3, None), "nobody gets ads by it"
+    assert seen(at(0), unknown, viewers=100) is None
+    assert waits_for(at(0), unknown, 100, NOW_MS + HOUR_MS) == ["data on session_seconds"]
+    assert seen(at(0), unknown, viewers=99) is not None, "a step may be too small to be judged"
+    assert seen(at(0), [verdict(Finding.NO_DATA, OnBreach.WARN)], viewers=100) is not None
+    assert seen(at(0), [verdict(Finding.OPEN)], viewers=100) is not None
+    errors = replace(unknown[0], guardrail=Guardrail(Metric.ERRORS, Direction.RISES, 0.02))
+    assert seen(at(0), [errors], viewers=100) is not None, "it is of the last minutes"
+    assert leads(seen(at(3), unknown, viewers=100)) == (Status.COMPLETED, 3, None), "nobody gets ads by it"
 
 
 @pytest.mark.parametrize("status", [Status.RUNNING, Status.HELD, Status.AWAITING_APPROVAL])
