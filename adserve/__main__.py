@@ -17,6 +17,7 @@ COMMANDS = {
     "rejudge": "judge the traffic of a period again by the newest rules, and credit what was charged wrongly",
     "explain": "show a recorded decision and make it again; exit 1 when it is not the same",
     "charge": "show what an event was charged and rate it again; exit 1 when it is not the same",
+    "ramp": "show, make and move plans of staged ramps, and stop all ads at once",
     "keys": "issue, list and revoke API keys",
     "backup": "copy the data home into a folder while it is served, and prove the copy",
     "restore": "put a backup into an empty data home; exit 1 when it is damaged or not the same",

@@ -8,7 +8,6 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from adserve.api.ramp_shapes import (
-    PERSONS,
     STEPS_MAX,
     ActBody,
     LookShown,
@@ -138,9 +137,9 @@ class RampsApi:
                 Operation(
                     method="POST",
                     path=f"/v1/ramps/{{id}}/{act}",
-                    id=f"{act.replace('-b', 'B')}Ramp",
+                    id=id_,
                     tag="ramps",
-                    summary=_SUMMARIES[act],
+                    summary=summary,
                     handle=partial(self.act, act),
                     scopes=OPERATORS,
                     body=ActBody,
@@ -148,7 +147,7 @@ class RampsApi:
                     refusals=(409,),
                     example={"reason": "looked at with the feed team"},
                 )
-                for act in PERSONS
+                for act, (id_, summary) in _ACTS.items()
             ),
         ]
 
@@ -188,13 +187,13 @@ class RampsApi:
         ]
 
 
-_SUMMARIES = {
-    Act.PAUSE: "Keep the plan at its percent until a person resumes it",
-    Act.RESUME: "Let a plan that is paused or held go on; its step begins anew",
-    Act.ADVANCE: "Take the next step now",
-    Act.APPROVE: "Let the plan take the step that needs approval",
-    Act.ROLL_BACK: "Return to the last good percent, and end the plan",
-    Act.ABORT: "End the plan, and leave the percents as they are",
+_ACTS = {
+    Act.PAUSE: ("pauseRamp", "Keep the plan at its percent until a person resumes it"),
+    Act.RESUME: ("resumeRamp", "Let a plan that is paused or held go on; its step begins anew"),
+    Act.ADVANCE: ("advanceRamp", "Take the next step now"),
+    Act.APPROVE: ("approveRamp", "Let the plan take the step that needs approval"),
+    Act.ROLL_BACK: ("rollBackRamp", "Return to the last good percent, and end the plan"),
+    Act.ABORT: ("abortRamp", "End the plan, and leave the percents as they are"),
 }
 EXAMPLE = {
     "surface": "status",

@@ -1,6 +1,5 @@
 """/v1/rollout: how much of each surface's audience sees ads, and the switch that stops them all."""
 
-import asyncio
 from collections.abc import Collection
 from functools import partial
 from typing import Annotated
@@ -17,9 +16,6 @@ from adserve.store.desk import Desk
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import invalid
 from adserve.web.replies import json_response
-
-APPLIED_WITHIN_S = 1.0
-APPLIED_POLL_S = 0.02
 
 Percent = Annotated[float, Meta(ge=0, le=100, description="Of up to two decimals")]
 
@@ -72,14 +68,12 @@ class RolloutApi:
         """Turns the switch, and waits a moment for the replicas to say that they obey."""
         async with self._desk.transaction(None) as connection:
             version = await rollouts.set_paused(connection, pause)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + APPLIED_WITHIN_S
-        while True:
+
+        async def ask() -> rollouts.Applied:
             async with self._desk.transaction(None) as connection:
-                applied, replicas = await rollouts.applied(connection, version)
-            if applied == replicas or loop.time() >= until:
-                return json_response(Applied(applied, replicas))
-            await asyncio.sleep(APPLIED_POLL_S)
+                return await rollouts.applied(connection, version)
+
+        return json_response(Applied(*await rollouts.obeyed(ask)))
 
     def _decode(self, name: str, surface: Surface) -> SurfaceRollout:
         field = f"$.surfaces.{name}"

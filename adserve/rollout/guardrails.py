@@ -111,7 +111,9 @@ def _operational(guardrail: Guardrail, evidence: Evidence) -> Verdict:
     name, figure, unit = _SUBJECTS[guardrail.metric]
     value = evidence.operational.get(guardrail.metric)
     if value is None:
-        return Verdict(guardrail, Finding.NO_DATA, None, None, None, f"{name}: not measured in the last minutes")
+        return Verdict(
+            guardrail, Finding.NO_DATA, None, None, None, f"{name}: not measured in the last minutes"
+        )
     beyond = value > guardrail.bound if guardrail.direction is Direction.RISES else value < guardrail.bound
     finding = Finding.BREACHED if beyond else Finding.FINE
     words = f"{name} {figure(value)}{unit}: {_judged_in_words(guardrail, finding)}"

@@ -20,7 +20,9 @@ def mismatch_of(exposed: int, control: int, exposed_share: float) -> Mismatch:
     """Of `exposed` and `control` viewers seen in this step; without a share between 0 and 1 there is nothing to compare."""
     total = exposed + control
     if not (0 < exposed_share < 1) or total == 0:
-        return Mismatch(False, 1.0, f"{exposed:,} exposed viewers, {control:,} in control: nothing to compare")
+        return Mismatch(
+            False, 1.0, f"{exposed:,} exposed viewers, {control:,} in control: nothing to compare"
+        )
     p_value = min(1.0, math.exp(min(0.0, -_log_factor(exposed, control, exposed_share))))
     found = p_value < ERROR
     judged = "which chance does not explain" if found else "as drawn"

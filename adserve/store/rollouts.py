@@ -1,6 +1,7 @@
 """How much of each surface's audience sees ads, and the switch that beats every percent."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adserve.domain.rollouts import SurfaceRollout
@@ -9,6 +10,9 @@ from adserve.store.errors import Contradiction
 from adserve.store.statements import load
 
 SQL = load("rollouts")
+
+APPLIED_WITHIN_S = 1.0
+APPLIED_POLL_S = 0.02
 
 NOBODY = SurfaceRollout()
 
@@ -65,6 +69,17 @@ async def set_paused(connection: Connection, pause: bool) -> int:
 
 async def applied(connection: Connection, switch_version: int) -> Applied:
     return Applied(*await connection.fetchrow(SQL.applied, switch_version))
+
+
+async def obeyed(ask: Callable[[], Awaitable[Applied]]) -> Applied:
+    """Waits a moment for the replicas to say that they obey."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + APPLIED_WITHIN_S
+    while True:
+        answer = await ask()
+        if answer.applied == answer.replicas or loop.time() >= until:
+            return answer
+        await asyncio.sleep(APPLIED_POLL_S)
 
 
 def _same(before: SurfaceRollout, after: SurfaceRollout, country: str) -> bool:
