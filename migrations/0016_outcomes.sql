@@ -116,7 +116,5 @@ CREATE TABLE ramp_minutes (
   PRIMARY KEY (ramp_id, minute, replica)
 );
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON arm_viewers, arm_event_reads, ramp_minutes TO adserve_recorder;
-GRANT SELECT, INSERT, DELETE ON outcome_ids TO adserve_recorder;
-GRANT SELECT, INSERT, DELETE ON arm_sums TO adserve_recorder;
+GRANT SELECT, INSERT, UPDATE, DELETE ON arm_viewers, arm_sums, outcome_ids, arm_event_reads, ramp_minutes TO adserve_recorder;
 GRANT SELECT ON arm_sums, ramp_minutes TO adserve_operator, adserve_analyst;

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -28,14 +29,14 @@ words = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 @settings(derandomize=True, max_examples=300)
 def test_nobody_goes_back(viewer: str, ramp: int, holdout_bp: int, steps: set[int]) -> None:
     arms = [arm_of(viewer, "status", ramp, percent, holdout_bp) for percent in sorted(steps)]
-    assert all(after in NEXT[before] for before, after in zip(arms, arms[1:], strict=False))
+    assert all(after in NEXT[before] for before, after in pairwise(arms))
 
 
 def steps_back(draw: Draw) -> int:
     back = 0
     for viewer in CROWD[:4_000]:
         arms = [draw(viewer, "status", 7, percent, HOLDOUT_BP) for percent in STEPS]
-        back += sum(after not in NEXT[before] for before, after in zip(arms, arms[1:], strict=False))
+        back += sum(after not in NEXT[before] for before, after in pairwise(arms))
     return back
 
 
@@ -51,9 +52,7 @@ def test_control_a_control_that_is_drawn_anew_at_each_step_is_noticed() -> None:
 
 @given(viewer=words, group=words, percent_bp=basis_points, holdout_bp=basis_points)
 @settings(derandomize=True, max_examples=300)
-def test_the_exposed_are_those_who_see_ads(
-    viewer: str, group: str, percent_bp: int, holdout_bp: int
-) -> None:
+def test_the_exposed_are_those_who_see_ads(viewer: str, group: str, percent_bp: int, holdout_bp: int) -> None:
     rollout = SurfaceRollout(percent_bp, holdout_bp)
     sees = in_rollout(rollout, group, viewer, None) and not in_holdout(rollout, group, viewer)
     assert (arm_of(viewer, group, 7, percent_bp, holdout_bp) is Arm.EXPOSED) is sees
