@@ -74,11 +74,11 @@ def sizes_off(draw: Draw, percent_bp: int) -> float:
     return abs(arms[Arm.EXPOSED] - both * share) / max(deviation, 1.0)
 
 
-def of_one_salt(viewer: str, group: str, _ramp: int, percent_bp: int, holdout_bp: int) -> Arm:
-    """A broken twin: the holdout's neighbours by the rollout's own salt, and the holdout among them."""
-    if in_rollout(SurfaceRollout(percent_bp), group, viewer, None):
-        return arm_of(viewer, group, 7, percent_bp, holdout_bp)
-    return Arm.CONTROL if bucket_of(group, viewer) < 2 * percent_bp else Arm.NONE
+def everybody_else(viewer: str, group: str, ramp: int, percent_bp: int, holdout_bp: int) -> Arm:
+    """A broken twin: a control of all who are not exposed."""
+    arm = arm_of(viewer, group, ramp, percent_bp, holdout_bp)
+    held = in_holdout(SurfaceRollout(percent_bp, holdout_bp), group, viewer)
+    return Arm.CONTROL if arm is Arm.NONE and not held else arm
 
 
 @pytest.mark.parametrize("percent_bp", STEPS)
@@ -87,7 +87,7 @@ def test_the_control_is_as_large_as_the_exposed_where_enough_remain(percent_bp: 
 
 
 def test_control_a_wrong_size_is_noticed() -> None:
-    assert sizes_off(of_one_salt, 7_500) > 4.5
+    assert sizes_off(everybody_else, 2_500) > 4.5
 
 
 def test_the_share_that_ought_to_be_exposed() -> None:
