@@ -25,6 +25,10 @@ EVENTS_KEPT_DAYS_MIN = 210
 """Longer than a hide or a count is held (200 days), and than the longest ticket and the spool last together."""
 
 
+OUTCOMES_KEPT_DAYS_MAX = 200
+"""As long as anything that hangs on a viewer's pseudonym for caps."""
+
+
 class SettingsError(ValueError):
     """A setting is unknown or has a value that it cannot have; the message names it."""
 
@@ -58,6 +62,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     decision_sample_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
     decisions_kept_days: Positive = 30
     origins_kept_days: Positive = 60
+    outcomes_kept_days: Annotated[int, Meta(ge=1, le=OUTCOMES_KEPT_DAYS_MAX)] = 90
     networks_path: Path | None = None
     trusted_proxies: str | None = None
     events_kept_days: Annotated[int, Meta(ge=EVENTS_KEPT_DAYS_MIN)] = 400

@@ -25,6 +25,7 @@ from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
+from adserve.api.outcomes import OutcomesApi
 from adserve.api.placements import PlacementEncoder
 from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
@@ -34,6 +35,7 @@ from adserve.api.slots import SlotsApi
 from adserve.api.traffic import TrafficApi
 from adserve.bootstrap.traffic import TrafficKeeper
 from adserve.catalogue.refresh import Refresh
+from adserve.catalogue.snapshot import Snapshot
 from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign
@@ -41,6 +43,7 @@ from adserve.domain.ids import AdvertiserId, KeyId
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.erased import Erased
 from adserve.limits.hides import Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import LeaseBook
@@ -65,6 +68,7 @@ from adserve.store.journal import Journal
 from adserve.store.keys import Keys
 from adserve.store.ledger import Ledger
 from adserve.store.media import Media
+from adserve.store.outcomes import Outcomes
 from adserve.store.spool import Spool
 from adserve.store.spools import EventLog
 from adserve.store.traffic import TrafficStore
@@ -218,7 +222,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     spool = Spool.open(home / "spool" / "test.sqlite", SPOOL_BYTES)
     recorder, landings, hides = Recorder(journal, spool), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))
-    pseudonyms = Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))
+    erased, pseudonyms = Erased(), Pseudonyms(ViewerSecrets(b"c" * 32, ((0, b"m" * 32),)))
     traffic = Traffic(Origins(pseudonyms))
     rules = TrafficKeeper(traffic, TrafficStore(pools.recorder), NO_NETWORKS, None)
     await rules.step(clock())
@@ -233,12 +237,18 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     def campaigns() -> Mapping[Any, Campaign]:
         return live.current().snapshot.campaigns
 
+    outcomes = Outcomes(pools.recorder, REPLICA)
+
+    def snapshot() -> Snapshot:
+        return live.current().snapshot
+
     apis = [
         Health(checks),
         *setting_up(pools, clock, media),
         slots_api(slots, sealer, pseudonyms, clock),
         TrafficApi(*desks(pools), lambda: "", clock),
         EventsApi(intake, EventLog(journal, spool), sealer, clock),
+        OutcomesApi(outcomes, pseudonyms, snapshot, {"status": "status"}, erased.covers, clock),
         Beacons(intake, sealer, landings, Sources(decode_networks(LOOPBACK)), clock),
     ]
     operations = [operation for api in apis for operation in api.operations()]

@@ -93,7 +93,7 @@ class Feed:
     """`GET` and `HEAD /v1/feed/<path>`.
 
     `viewer` makes the viewer's keys of the raw id; `encode` makes of a placement the JSON that POST /v1/slots
-    answers for it.
+    answers for it; `wrapped` is told how many seconds a feed was kept to be given ads.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Feed:
         *,
         viewer: Callable[[str], Viewer],
         encode: Callable[[Placement], bytes],
+        wrapped: Callable[[Ask, float], None],
         surface: str,
         bounds: Bounds,
     ) -> None:
@@ -112,6 +113,7 @@ class Feed:
         self._auth = auth
         self._viewer = viewer
         self._encode = encode
+        self._wrapped = wrapped
         self._surface = surface
         self._bounds = bounds
 
@@ -173,6 +175,8 @@ class Feed:
             return Untouched.FAULT
 
     async def _with_ads(self, request: web.Request, answer: ClientResponse, body: bytes) -> bytes | Untouched:
+        seconds = asyncio.get_running_loop().time
+        began_s = seconds()
         plain = _decoded(body, answer.headers.get("Content-Encoding", ""), self._bounds.body_max_bytes)
         items = None if plain is None else find_items(plain, self._bounds.items_max)
         if plain is None or items is None:
@@ -180,11 +184,14 @@ class Feed:
         ask = self._ask(request, items.authors)
         if isinstance(ask, Untouched):
             return ask
-        decision = await self._slots.answer(ask)
-        if not decision.placements:
-            return Untouched.NO_ADS
-        ads = [(placement.position, _item(self._encode(placement))) for placement in decision.placements]
-        return splice(plain, items, ads)[0]
+        try:
+            decision = await self._slots.answer(ask)
+            if not decision.placements:
+                return Untouched.NO_ADS
+            ads = [(placement.position, _item(self._encode(placement))) for placement in decision.placements]
+            return splice(plain, items, ads)[0]
+        finally:
+            self._wrapped(ask, seconds() - began_s)
 
     def _ask(self, request: web.Request, authors: tuple[str | None, ...]) -> Ask | Untouched:
         raw = request.headers.get("X-Adserve-Viewer")

@@ -22,6 +22,7 @@ from adserve.metering.erasing import Erasure
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.store.erasures import Erasures
 from adserve.store.errors import Away
+from adserve.store.outcomes import Outcomes
 from adserve.store.viewers import Viewers
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.replies import JSON, json_response
@@ -36,18 +37,20 @@ class About(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Amounts(Struct, frozen=True):
-    """How many there were when the call came: events stored and waiting, sampled decisions; and of the counters, null while
+    """How many there were when the call came: events stored and waiting, sampled decisions, steps of ramps
+    that compare the viewer; and of the counters, null while
     they cannot be asked, entries, hides, and answered requests that may come again."""
 
     events: int
     waiting: int
     decisions: int
+    compared: int
     counted: int | None
     hides: int | None
     requests: int | None
 
 
-NOTHING = Amounts(0, 0, 0, 0, 0, 0)
+NOTHING = Amounts(0, 0, 0, 0, 0, 0, 0)
 
 
 class ErasureState(Struct, frozen=True):
@@ -61,12 +64,13 @@ class ErasureState(Struct, frozen=True):
 
 
 class Export(Struct, frozen=True):
-    """`events` and `waiting` are as in the log of events; `counted` is what the counters hold."""
+    """`events` and `waiting` are as in the log of events; `compared` has a row for each step of a ramp; `counted` is what the counters hold."""
 
     at: Moment
     events: list[dict[str, Any]]
     waiting: list[dict[str, Any]]
     decisions: list[dict[str, Any]]
+    compared: list[dict[str, Any]]
     counted: Held
 
 
@@ -80,6 +84,7 @@ class ViewersApi:
         pseudonyms: Pseudonyms,
         erasures: Erasures,
         viewers: Viewers,
+        outcomes: Outcomes,
         counters: Counters,
         clock: Clock,
         draw: Callable[[], int],
@@ -87,6 +92,7 @@ class ViewersApi:
         self._pseudonyms = pseudonyms
         self._erasures = erasures
         self._viewers = viewers
+        self._outcomes = outcomes
         self._counters = counters
         self._clock = clock
         self._draw = draw
@@ -132,7 +138,10 @@ class ViewersApi:
                 if len(chunk) >= CHUNK_BYTES:
                     await response.write(bytes(chunk))
                     chunk.clear()
-        await response.write(bytes(chunk) + b',"counted":' + msgspec.json.encode(held) + b"}")
+        compared = msgspec.json.encode(await self._outcomes.held(viewer))
+        await response.write(
+            bytes(chunk) + b',"compared":' + compared + b',"counted":' + msgspec.json.encode(held) + b"}"
+        )
         await response.write_eof()
 
     async def _held(self, viewer: bytes) -> Held:
@@ -151,6 +160,7 @@ class ViewersApi:
             await _count(self._viewers.events(viewer, days)),
             await _count(self._viewers.waiting(viewer)),
             await _count(self._viewers.decisions(viewer, days)),
+            len(await self._outcomes.held(viewer)),
             *counted,
         )
 

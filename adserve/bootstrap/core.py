@@ -16,6 +16,7 @@ from prometheus_client import Counter, Gauge
 from adserve.api.beacons import Landings
 from adserve.background import Task
 from adserve.bootstrap.filling import filling_of, save_checkpoint
+from adserve.bootstrap.outcomes import Judged
 from adserve.bootstrap.privacy import Privacy
 from adserve.bootstrap.spooling import open_spool, settle_some
 from adserve.bootstrap.traffic import TRAFFIC_S, TrafficKeeper, keeper_of
@@ -51,8 +52,9 @@ from adserve.prediction.quality import Qualities
 from adserve.prediction.rates import load_or_prior
 from adserve.selection.funnel import Funnel
 from adserve.selection.recording import Recording
-from adserve.selection.slots import Bounds, Parts, Slots
+from adserve.selection.slots import Bounds, Parts
 from adserve.selection.state import LiveView, Switch
+from adserve.selection.watched import Watched
 from adserve.settings import Settings
 from adserve.store import idempotency
 from adserve.store.catalogue import Catalogue
@@ -151,7 +153,8 @@ class Core:
     events: EventLog
     spooled: Spooled
     recorder: Recorder
-    slots: Slots
+    slots: Watched
+    judged: Judged
     limiter: Limiter
     admission: Admission
     refusals: Refusals
@@ -242,6 +245,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
+        *core.judged.tasks(core.settings.outcomes_kept_days),
         *core.privacy.tasks(wakes),
     )
 
@@ -272,10 +276,14 @@ async def build_core(
     funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
     notes = (funnel.note, recording.note)
     parts = Parts(live.current, counters, hides, book, sealer, may_serve, notes)
-    slots = Slots(parts, clock, draw, Bounds(settings.candidates_max, settings.click_hold_factor))
+    keeper = LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica)
+    judged = Judged(pools, replica, erased, keeper.off_pace, lambda: live.current().snapshot)
+    bounds = Bounds(settings.candidates_max, settings.click_hold_factor)
+    slots = judged.watched(parts, clock, draw, bounds)
     intake = Intake(
         sealer, named, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
     )
+    keepers = events.spool, traffic.traffic, judged.assignments
     admitting = Limiter(time.perf_counter, time.thread_time)
     return Core(
         settings=settings,
@@ -289,7 +297,7 @@ async def build_core(
         landings=landings,
         live=live,
         rates_fallback=rates_fallback,
-        refresh=Refresh(catalogue, _publishing(landings, live)),
+        refresh=Refresh(catalogue, _publishing(landings, live, slots)),
         qualities=Qualities(catalogue.hide_counts),
         rotation=Rotation(Secrets(pools.catalogue), sealer, pseudonyms),
         sealer=sealer,
@@ -299,11 +307,12 @@ async def build_core(
         pending=Pending(journal, named),
         hides=HideReader(hides, events),
         checkpoints=checkpoints,
-        keeper=LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica),
+        keeper=keeper,
         events=events,
         spooled=_spooled(settings, pools, events, recorder, counters),
         recorder=recorder,
         slots=slots,
+        judged=judged,
         recording=recording,
         decisions=decisions,
         funnel=funnel,
@@ -311,7 +320,7 @@ async def build_core(
         limiter=admitting,
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
-        privacy=Privacy(pools, erased, hides, counters, checkpoint, (events.spool, traffic.traffic)),
+        privacy=Privacy(pools, erased, hides, counters, checkpoint, keepers, judged.store),
         intake=intake,
         traffic=traffic,
     )
@@ -325,10 +334,11 @@ def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
     return lambda: lock.may_serve(system_clock())
 
 
-def _publishing(landings: Landings, live: LiveView) -> Publish:
+def _publishing(landings: Landings, live: LiveView, slots: Watched) -> Publish:
     async def publish(snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
         landings.learn(snapshot)
         await live.publish(snapshot, switch, confirmed_at_ms)
+        slots.follow(snapshot)
 
     return publish
 

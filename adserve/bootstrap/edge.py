@@ -95,6 +95,7 @@ def operations_of(
         Ads(staff),
         RolloutApi(staff, settings.surfaces),
         RampsApi(staff, settings.surfaces, clock),
+        core.judged.api(core.pseudonyms, settings.surfaces, clock),
         Impressions(analysts),
         Reports(analysts, clock),
         TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),
@@ -119,6 +120,7 @@ def _feeds(core: Core, session: ClientSession, witness: Witness) -> list[Feed]:
         core.auth,
         viewer=core.viewer,
         encode=PlacementEncoder(settings.base_url).placement,
+        wrapped=core.slots.wrapped,
         surface=next(iter(settings.surfaces)),
         bounds=FeedBounds(DEADLINE_DEFAULT_MS, settings.feed_body_max_bytes, settings.feed_items_max),
     )

@@ -20,6 +20,7 @@ from adserve.metering.pseudonyms import Pseudonyms
 from adserve.store.counters import RedisCounters
 from adserve.store.erasures import Erasures
 from adserve.store.errors import Away
+from adserve.store.outcomes import Outcomes
 from adserve.store.secrets import Secrets
 from adserve.store.viewers import Viewers
 
@@ -47,13 +48,15 @@ class Privacy:
         hides: Hides,
         counters: MemoryCounters | RedisCounters,
         checkpoint: Callable[[int], Awaitable[None]],
-        keepers: Sequence[Keeper] = (),
+        keepers: Sequence[Keeper],
+        outcomes: Outcomes,
     ) -> None:
         self._pools = pools
         self._counters = counters
         self._secrets = Secrets(pools.catalogue)
         self._erasures = Erasures(pools.recorder)
-        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, keepers)
+        self._outcomes = outcomes
+        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, keepers, outcomes)
 
     def tasks(self, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
         return (
@@ -64,7 +67,7 @@ class Privacy:
 
     def api(self, pseudonyms: Pseudonyms, clock: Clock, draw: Callable[[], int]) -> ViewersApi:
         viewers = Viewers(self._pools.recorder)
-        return ViewersApi(pseudonyms, self._erasures, viewers, self._counters, clock, draw)
+        return ViewersApi(pseudonyms, self._erasures, viewers, self._outcomes, self._counters, clock, draw)
 
     async def erase(self, now_ms: int) -> None:
         try:

@@ -55,8 +55,9 @@ IDLE_S = 75.0
 IN_FLIGHT_S = 10.0
 """How long a shutdown waits for requests that are being answered."""
 HAND_OVER_S = 10.0
-SPARE_CONNECTIONS = 4
-"""Of the recorder's, beside its writers: filling shared counters takes two, for minutes; leases and pending events one each."""
+SPARE_CONNECTIONS = 6
+"""Of the recorder's, beside its writers: filling shared counters takes two, for minutes; leases and pending events one each,
+outcomes two."""
 FILL_S = 1.0
 FILL_WAIT_S = 1.0
 """How long a start waits for its counters: after that it serves what needs none."""
@@ -181,6 +182,7 @@ class Service:
             ("checkpoint", self.core.checkpoint(now_ms)),
             ("recorded decisions", self.core.recording.step(now_ms)),
             ("funnel", self.core.funnel.step(now_ms, ended=True)),
+            ("assignments", self.core.judged.hand_over(now_ms)),
             ("replica", self.core.catalogue.leave()),
         ):
             try:

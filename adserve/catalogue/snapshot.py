@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from adserve.domain.ads import Ad, Campaign
 from adserve.domain.ids import AdId, CampaignId
-from adserve.domain.rollouts import SurfaceRollout
+from adserve.domain.rollouts import Stages, SurfaceRollout
 
 SNAPSHOT_MAX_AGE_MS = 300_000
 
@@ -21,6 +21,7 @@ class Snapshot(Struct, frozen=True):
 
     An ad or campaign that did not change is the same object from one snapshot to the next, and so is `ads` when none did.
     `qualities` are in (0, 1]: what the value of an ad is multiplied by because people hide it; one that is absent has 1.
+    `stages` are those of the ramps under way.
     """
 
     version: int
@@ -30,6 +31,7 @@ class Snapshot(Struct, frozen=True):
     news: tuple[Ad, ...] = ()
     qualities: Mapping[AdId, float] = {}
     read_at_ms: int = 0
+    stages: Stages = {}
 
 
 EMPTY = Snapshot(0, (), {})

@@ -5,6 +5,7 @@ A step's work is in proportion to the campaigns that decisions asked for, not to
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 from uuid import UUID
 
@@ -25,6 +26,9 @@ WATCHED_MS = 300 * SECOND_MS
 LOST_AFTER_MS = 310 * SECOND_MS
 """A replica that was not heard of for so long draws no more: its snapshot is too old to serve from."""
 TICKET_TTL_MAX_MS = DAY_MS
+OFF_PACE_MAX = 1_000
+PLAN_BEGUN = 5
+"""So many times of what it may be ahead a campaign is to have spent before it is said to be off its plan."""
 REACH_MS = LOST_AFTER_MS
 """How much longer than needed a lease's tickets are said to last, so that it need not be said for each: as long as a process
 may draw that cannot say anything any more."""
@@ -123,6 +127,18 @@ class LeaseKeeper:
             self._book.retire(list(purse.open))
         await self._leave(now_ms)
         await self._ledger.close_due(now_ms)
+
+    def off_pace(self, now_ms: int) -> tuple[int, float]:
+        """How many paced campaigns were to have spent something by now, and how far each is off that, relative to it, in all; of the first
+        OFF_PACE_MAX that were asked for."""
+        count, off = 0, 0.0
+        for line in islice(self._lines.values(), OFF_PACE_MAX):
+            if line.paced and self._pacer.knows(line.campaign, line.day):
+                allowed_micros, lead_micros = self._pacer.allowance(line.campaign, now_ms)
+                if allowed_micros >= PLAN_BEGUN * lead_micros:
+                    expected_micros = line.expected_micros + line.spending()[0] - line.ours_micros
+                    count, off = count + 1, off + abs(expected_micros - allowed_micros) / allowed_micros
+        return count, off
 
     def _follow(self, running: Mapping[int, Campaign]) -> None:
         """Campaigns that are no more give up their leases; new ones get their first before anyone asks."""

@@ -46,6 +46,10 @@ class Store(Protocol):
     async def finish(self, ids: Sequence[UUID], now_ms: int) -> None: ...
 
 
+class Outcomes(Protocol):
+    async def erase(self, viewers: Sequence[bytes]) -> None: ...
+
+
 class Counters(Protocol):
     @property
     def filled(self) -> bool: ...
@@ -72,7 +76,8 @@ class Erasing:
         hides: Hides,
         counters: Counters,
         save_counts: Callable[[int], Awaitable[None]],
-        keepers: Sequence[Keeper] = (),
+        keepers: Sequence[Keeper],
+        outcomes: Outcomes,
     ) -> None:
         self._store = store
         self._erased = erased
@@ -80,6 +85,7 @@ class Erasing:
         self._counters = counters
         self._save_counts = save_counts
         self._keepers = keepers
+        self._outcomes = outcomes
         self._known: dict[bytes, Erasure] = {}
         self._read_ms = self._read_all_ms = 0
 
@@ -140,6 +146,7 @@ class Erasing:
         for day in await self._store.days():
             await self._store.forget_maps(day, viewers)
             await self._store.forget_decisions(day, viewers)
+        await self._outcomes.erase(viewers)
         for viewer in viewers:
             await self._store.strip_waiting(viewer)
             await self._counters.erase(viewer)

@@ -9,12 +9,15 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.facts import EXPOSURES_MAX, ViewerFacts, facts_of
+from adserve.domain.ramps import Arm
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import VIEW_LEAST_MS, Ticket
 from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
 from adserve.limits.rules import ALL
+from adserve.rollout.arms import stage_at
 from adserve.selection.compiled import CompiledAd
 from adserve.selection.gates import first_closed
 from adserve.selection.placement import open_positions
@@ -23,7 +26,6 @@ from adserve.selection.ranking import Ranked, predicted, rank
 from adserve.selection.state import View
 
 RULES_VERSION = 1
-ARM = "exposed"
 
 
 class Plan(Struct, frozen=True, gc=False):
@@ -68,6 +70,7 @@ class Offer(Struct, frozen=True, gc=False):
     epoch: int
     issued_at_ms: int
     expires_at_ms: int
+    arm: str = Arm.NONE
 
 
 def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *, quick: bool = False) -> Plan:
@@ -137,7 +140,15 @@ def offer_of(
         epoch=epoch,
         issued_at_ms=now_ms,
         expires_at_ms=now_ms + ask.ticket_ttl_s * 1_000,
+        arm=_arm_told(ask, view.snapshot) if view.snapshot.stages else Arm.NONE,
     )
+
+
+def _arm_told(ask: Ask, snapshot: Snapshot) -> Arm:
+    """Of a viewer who is shown ads: exposed to whatever ramp moves their percent."""
+    rollout = snapshot.rollouts[ask.surface]
+    compared = stage_at(snapshot.stages, rollout, ask.surface, ask.context.country) is not None
+    return Arm.EXPOSED if compared else Arm.NONE
 
 
 class Award(Struct, frozen=True, gc=False):
@@ -186,7 +197,7 @@ def _ticket(offer: Offer, winner: Contender, hold: Hold, nth: int, price: int) -
         model=offer.model,
         catalogue_version=offer.catalogue_version,
         rules_version=RULES_VERSION,
-        arm=ARM,
+        arm=offer.arm,
         issued_at_ms=offer.issued_at_ms,
         expires_at_ms=offer.expires_at_ms,
         bid_model=campaign.bid_model,

@@ -47,6 +47,7 @@ class _Head(Struct, array_like=True, frozen=True, gc=False):
     epoch: int
     issued_at_ms: int
     expires_at_ms: int
+    arm: str
     numbers: tuple[tuple[float, float, int, int, int], ...]
 
 
@@ -112,6 +113,7 @@ def keep_offer(offer: Offer, grant: Grant) -> Kept:
         offer.epoch,
         offer.issued_at_ms,
         offer.expires_at_ms,
+        offer.arm,
         numbers,
     )
     compiled = tuple([contender.compiled for contender, _ in granted])

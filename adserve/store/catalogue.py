@@ -12,7 +12,7 @@ import msgspec
 from adserve.catalogue.snapshot import EMPTY, Snapshot, changed
 from adserve.domain.ads import Ad, Campaign, Cap, Creative, Tier
 from adserve.domain.ids import AdId, AdvertiserId, CampaignId, CreativeId
-from adserve.domain.rollouts import SurfaceRollout
+from adserve.domain.rollouts import Stage, SurfaceRollout
 from adserve.domain.targeting import Targeting
 from adserve.domain.time import from_ms, to_ms
 from adserve.store import statements
@@ -67,7 +67,18 @@ class Catalogue:
                 row["surface"]: SurfaceRollout(row["percent_bp"], row["holdout_bp"], row["countries"])
                 for row in await connection.fetch(SQL.rollouts)
             }
-        newer = Snapshot(state.catalogue_version, (), rollouts, qualities=known.qualities, read_at_ms=now_ms)
+            stages = {
+                (surface, country): Stage(ramp, step, to_ms(entered_at))
+                for surface, country, ramp, step, entered_at in await connection.fetch(SQL.stages)
+            }
+        newer = Snapshot(
+            state.catalogue_version,
+            (),
+            rollouts,
+            qualities=known.qualities,
+            read_at_ms=now_ms,
+            stages=stages,
+        )
         return await asyncio.to_thread(changed, known, newer, changes)
 
     async def landing_url(self, creative: int, revision: int) -> str | None:

@@ -121,6 +121,7 @@ async def wrapper(session: aiohttp.ClientSession) -> AsyncIterator[World]:
         auth,  # type: ignore[arg-type]
         viewer=lambda raw: Viewer(raw, b"c" * 16, b"l" * 16),
         encode=encode,
+        wrapped=lambda _ask, _seconds: None,
         surface="status",
         bounds=Bounds(deadline_ms=30, body_max_bytes=BODY_MAX_BYTES, items_max=1_000),
     )

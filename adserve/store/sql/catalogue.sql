@@ -36,6 +36,10 @@ WHERE live.live OR $1 > 0;
 -- name: rollouts
 SELECT surface, percent_bp, holdout_bp, countries FROM rollouts;
 
+-- name: stages
+SELECT p.surface, nullif(p.country, '') AS country, r.id, r.step, r.step_entered_at
+FROM ramp_places p JOIN ramps r ON r.id = p.ramp_id WHERE r.step >= 0;
+
 -- name: landing_url
 SELECT landing_url FROM creative_revisions WHERE creative_id = $1 AND revision = $2;
 
