@@ -14,8 +14,11 @@ from prometheus_client import Counter
 from adserve.background import Task
 from adserve.domain.ramps import Look, Ramp, Status
 from adserve.domain.time import DAY_MS, MINUTE_MS
+from adserve.rollout.guardrails import judge
+from adserve.rollout.mismatch import mismatch_of
 from adserve.rollout.ramps import BEFORE_FIRST
 from adserve.store import ramps, rollouts
+from adserve.store.evidence import gather
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +34,17 @@ Observe = Callable[[Any, Ramp, int], Awaitable[Look]]
 """What a plan sees of the step that it stands at, over a connection of the operator's."""
 
 
+async def observed(connection: Any, ramp: Ramp, now_ms: int) -> Look:
+    evidence = await gather(connection, ramp, now_ms)
+    mismatch = mismatch_of(evidence.exposed, evidence.control, evidence.exposed_share)
+    verdicts = tuple(judge(ramp.plan, ramp.step, evidence))
+    return Look(now_ms, ramp.step, evidence.exposed, evidence.control, verdicts, mismatch)
+
+
 class Walking:
     """Every method is safe to repeat and to run beside others' in other processes."""
 
-    def __init__(self, pool: Any, observe: Observe) -> None:
+    def __init__(self, pool: Any, observe: Observe = observed) -> None:
         self._pool = pool
         self._observe = observe
 

@@ -30,6 +30,7 @@ from adserve.bootstrap.core import (
 from adserve.bootstrap.edge import Witness, events_api_of, operations_of, slots_api_of
 from adserve.bootstrap.maintenance import Maintenance
 from adserve.bootstrap.peers import PERIOD_S, Peers
+from adserve.bootstrap.ramps import Walking
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
 from adserve.database.refusal import DatabaseRefused
@@ -39,6 +40,7 @@ from adserve.domain.time import SECOND_MS, Clock
 from adserve.limits.keeper import TICKET_TTL_MAX_MS
 from adserve.limits.leases import GRACE_MS
 from adserve.settings import Settings, SettingsError
+from adserve.store import ramps
 from adserve.store.invoices import Drafts
 from adserve.store.notify import Listener
 from adserve.web.app import build_app
@@ -79,7 +81,7 @@ class Service:
         self._events = _lane(core, partial(events_api_of(core).report_plainly, core.auth), "reportEvents")
         self._wakes = {
             name: asyncio.Event()
-            for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL)
+            for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL, ramps.CHANNEL)
         }
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
@@ -102,6 +104,7 @@ class Service:
                 *told,
                 *self._tasks,
                 *Maintenance(core).tasks(),
+                *Walking(core.pools.operator).tasks(self._wakes),
                 invoices,
             ),
             core.clock,
