@@ -123,14 +123,14 @@ async def take_turn(connection: Connection) -> bool:
 
 
 class Active(NamedTuple):
-    """`due` says whether the plan has moved since it last looked at its step, or looked before a given moment."""
+    """`due` says whether the plan has moved since it last looked at its step, or looked at a given moment or before."""
 
     ramp: Ramp
     due: bool
 
 
-async def active(connection: Connection, looked_before_ms: int) -> list[Active]:
-    rows = await connection.fetch(SQL.active, from_ms(looked_before_ms))
+async def active(connection: Connection, looked_by_ms: int) -> list[Active]:
+    rows = await connection.fetch(SQL.active, from_ms(looked_by_ms))
     return [Active(_ramp(row), row["due"]) for row in rows]
 
 

@@ -7,76 +7,18 @@ import asyncpg
 import msgspec
 import pytest
 from conftest import TestClock
+from plans import PLAN, Seen, act, at, history, made, stands
 
-from adserve.bootstrap.ramps import Walking
+from adserve.bootstrap.ramps import LOOKS_KEPT_MS, Walking
 from adserve.database.pools import Pools
-from adserve.domain.ramps import (
-    Act,
-    Direction,
-    Finding,
-    Guardrail,
-    Look,
-    Metric,
-    Mismatch,
-    Plan,
-    Ramp,
-    Status,
-    Step,
-    Verdict,
-)
+from adserve.domain.ramps import Act, Finding, Look, Ramp, Status
 from adserve.domain.time import MINUTE_MS
 from adserve.store import ramps, rollouts
-
-GUARDRAIL = Guardrail(Metric.SESSION_SECONDS, Direction.FALLS, 0.02)
-PLAN = Plan("status", (Step(1, 60), Step(100, 60), Step(10_000, 60)), (GUARDRAIL,), ("ID", "SG"))
-FINE = Mismatch(False, 0.5, "as asked for")
-
-
-class Seen:
-    """What the replicas of a test see of every step."""
-
-    def __init__(self) -> None:
-        self.finding = Finding.FINE
-        self.looks = 0
-        self.error: Exception | None = None
-
-    async def observe(self, _connection: Any, ramp: Ramp, now_ms: int) -> Look:
-        if self.error is not None:
-            raise self.error
-        self.looks += 1
-        verdict = Verdict(GUARDRAIL, self.finding, -0.05, -0.06, -0.04, f"sessions are {self.finding}")
-        return Look(now_ms, ramp.step, 1_000, 990, (verdict,), FINE)
 
 
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
-
-
-async def made(pools: Pools, clock: TestClock, plan: Plan = PLAN) -> int:
-    async with pools.operator.acquire() as connection, connection.transaction():
-        return await ramps.create(connection, plan, "a test", "because", clock())
-
-
-async def act(pools: Pools, id_: int, act_: Act, clock: TestClock) -> None:
-    async with pools.operator.acquire() as connection, connection.transaction():
-        await ramps.act(connection, id_, act_, "a test", "because", clock())
-
-
-async def stands(pools: Pools, id_: int) -> tuple[Status, int, dict[str, int]]:
-    async with pools.operator.acquire() as connection:
-        ramp = (await ramps.one(connection, id_)).ramp
-        return ramp.status, ramp.step, (await rollouts.read(connection))["status"].countries
-
-
-async def history(pools: Pools, id_: int) -> list[tuple[str, str, int]]:
-    async with pools.operator.acquire() as connection:
-        rows = await ramps.history(connection, id_, 0, 100)
-    return [(row.act, row.status, row.percent_bp) for row in rows]
-
-
-def at(percent_bp: int) -> dict[str, int]:
-    return dict.fromkeys(PLAN.countries, percent_bp)
 
 
 async def test_a_plan_is_walked_to_its_end(pools: Pools, clock: TestClock, seen: Seen) -> None:
@@ -200,3 +142,32 @@ async def test_what_moved_while_it_was_looked_at_is_not_moved_by_that_look(
     clock.advance(MINUTE_MS)
     await Walking(pools.operator, slow.observe).step(clock())
     assert await stands(pools, id_) == (Status.ABORTED, 0, at(1))
+
+
+async def test_looks_are_thinned_out_when_shown_and_forgotten_when_old(
+    pools: Pools, clock: TestClock, seen: Seen
+) -> None:
+    id_, walking = (
+        await made(pools, clock, msgspec.structs.replace(PLAN, hours=(0,))),
+        Walking(pools.operator, seen.observe),
+    )
+    await walking.step(clock())
+    clock.advance(60 * MINUTE_MS)  # past the hour in which it may advance
+    first_ms = clock()
+    for _ in range(20):
+        await walking.step(clock())
+        clock.advance(MINUTE_MS)
+    last_ms = clock() - MINUTE_MS
+
+    async def kept(points: int) -> list[int]:
+        async with pools.operator.acquire() as connection:
+            return [look.at_ms for look in await ramps.looks(connection, id_, 0, points)]
+
+    assert await kept(100) == list(range(first_ms, last_ms + 1, MINUTE_MS))
+    few = await kept(5)
+    assert len(few) == 5
+    assert few[-1] == last_ms
+    await walking.forget(last_ms + LOOKS_KEPT_MS - 5 * MINUTE_MS)
+    assert await kept(100) == list(range(last_ms - 5 * MINUTE_MS, last_ms + 1, MINUTE_MS))
+    await walking.forget(last_ms + 2 * LOOKS_KEPT_MS)
+    assert await kept(100) == [last_ms], "the newest of a step stays"

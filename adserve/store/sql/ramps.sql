@@ -35,9 +35,9 @@ SELECT id, at, act, by, status, step, percent_bp, reason, seen FROM ramp_history
 SELECT pg_try_advisory_lock(hashtextextended('adserve.ramps', 0))
 
 -- name: active
-SELECT r.*, coalesce((SELECT max(at) FROM ramp_looks WHERE ramp_id = r.id AND step = r.step), '-infinity')
-              < greatest((SELECT max(at) FROM ramp_history WHERE ramp_id = r.id), $1) AS due
-FROM ramps r WHERE status NOT IN ('completed', 'rolled_back', 'aborted') ORDER BY id
+SELECT r.*, newest.at IS NULL OR newest.at <= $1 OR newest.at < (SELECT max(at) FROM ramp_history WHERE ramp_id = r.id) AS due
+FROM ramps r, LATERAL (SELECT max(at) AS at FROM ramp_looks WHERE ramp_id = r.id AND step = r.step) AS newest
+WHERE status NOT IN ('completed', 'rolled_back', 'aborted') ORDER BY id
 
 -- name: add_look
 INSERT INTO ramp_looks (ramp_id, step, at, look) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING
