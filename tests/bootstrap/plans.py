@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from conftest import TestClock
-
 from adserve.database.pools import Pools
 from adserve.domain.ramps import (
     Act,
@@ -42,12 +40,12 @@ class Seen:
         return Look(now_ms, ramp.step, 1_000, 990, (verdict,), FINE)
 
 
-async def made(pools: Pools, clock: TestClock, plan: Plan = PLAN) -> int:
+async def made(pools: Pools, clock: Any, plan: Plan = PLAN) -> int:
     async with pools.operator.acquire() as connection, connection.transaction():
         return await ramps.create(connection, plan, "a test", "because", clock())
 
 
-async def act(pools: Pools, id_: int, act_: Act, clock: TestClock) -> None:
+async def act(pools: Pools, id_: int, act_: Act, clock: Any) -> None:
     async with pools.operator.acquire() as connection, connection.transaction():
         await ramps.act(connection, id_, act_, "a test", "because", clock())
 

@@ -6,7 +6,6 @@ from typing import Any
 import asyncpg
 import msgspec
 import pytest
-from conftest import TestClock
 from plans import PLAN, Seen, act, at, history, made, stands
 
 from adserve.bootstrap.ramps import LOOKS_KEPT_MS, Walking
@@ -21,7 +20,7 @@ def seen() -> Seen:
     return Seen()
 
 
-async def test_a_plan_is_walked_to_its_end(pools: Pools, clock: TestClock, seen: Seen) -> None:
+async def test_a_plan_is_walked_to_its_end(pools: Pools, clock: Any, seen: Seen) -> None:
     id_, walking = await made(pools, clock), Walking(pools.operator, seen.observe)
     for expected in (
         (Status.RUNNING, 0, at(1)),
@@ -38,7 +37,7 @@ async def test_a_plan_is_walked_to_its_end(pools: Pools, clock: TestClock, seen:
 
 
 async def test_harm_takes_the_step_back_and_says_why_with_the_figures(
-    pools: Pools, clock: TestClock, seen: Seen
+    pools: Pools, clock: Any, seen: Seen
 ) -> None:
     id_, walking = await made(pools, clock), Walking(pools.operator, seen.observe)
     for _ in range(2):
@@ -58,7 +57,7 @@ async def test_harm_takes_the_step_back_and_says_why_with_the_figures(
 
 
 async def test_a_step_is_looked_at_once_a_minute_by_one_of_many_and_at_once_after_an_act(
-    pools: Pools, clock: TestClock, seen: Seen
+    pools: Pools, clock: Any, seen: Seen
 ) -> None:
     id_ = await made(pools, clock)
     replicas = [Walking(pools.operator, seen.observe) for _ in range(3)]
@@ -77,7 +76,7 @@ async def test_a_step_is_looked_at_once_a_minute_by_one_of_many_and_at_once_afte
 
 
 async def test_whoever_holds_the_turn_decides_alone(
-    pools: Pools, clock: TestClock, seen: Seen, database_url: str
+    pools: Pools, clock: Any, seen: Seen, database_url: str
 ) -> None:
     id_, walking = await made(pools, clock), Walking(pools.operator, seen.observe)
     other = await asyncpg.connect(database_url)
@@ -90,9 +89,7 @@ async def test_whoever_holds_the_turn_decides_alone(
     assert (await stands(pools, id_))[0] is Status.RUNNING
 
 
-async def test_all_ads_paused_pauses_the_plan_without_a_look(
-    pools: Pools, clock: TestClock, seen: Seen
-) -> None:
+async def test_all_ads_paused_pauses_the_plan_without_a_look(pools: Pools, clock: Any, seen: Seen) -> None:
     id_, walking = await made(pools, clock), Walking(pools.operator, seen.observe)
     for _ in range(2):
         await walking.step(clock())
@@ -110,7 +107,7 @@ async def test_all_ads_paused_pauses_the_plan_without_a_look(
 
 
 async def test_one_plan_that_cannot_be_looked_at_keeps_no_other_from_being(
-    pools: Pools, clock: TestClock, seen: Seen
+    pools: Pools, clock: Any, seen: Seen
 ) -> None:
     class HalfBlind(Seen):
         async def observe(self, connection: Any, ramp: Ramp, now_ms: int) -> Look:
@@ -130,7 +127,7 @@ async def test_one_plan_that_cannot_be_looked_at_keeps_no_other_from_being(
 
 
 async def test_what_moved_while_it_was_looked_at_is_not_moved_by_that_look(
-    pools: Pools, clock: TestClock, seen: Seen
+    pools: Pools, clock: Any, seen: Seen
 ) -> None:
     class Slow(Seen):
         async def observe(self, connection: Any, ramp: Ramp, now_ms: int) -> Look:
@@ -145,7 +142,7 @@ async def test_what_moved_while_it_was_looked_at_is_not_moved_by_that_look(
 
 
 async def test_looks_are_thinned_out_when_shown_and_forgotten_when_old(
-    pools: Pools, clock: TestClock, seen: Seen
+    pools: Pools, clock: Any, seen: Seen
 ) -> None:
     id_, walking = (
         await made(pools, clock, msgspec.structs.replace(PLAN, hours=(0,))),

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import TestClock
 from plans import PLAN, Seen, act, history, made, stands
 
 from adserve.bootstrap.ramps import Walking
@@ -54,9 +53,7 @@ class Hasty(Dies):
         return contextlib.nullcontext()
 
 
-async def walked(
-    pools: Pools, clock: TestClock, dying: type[Dies], dies_at: int
-) -> list[tuple[Status, int] | str]:
+async def walked(pools: Pools, clock: Any, dying: type[Dies], dies_at: int) -> list[tuple[Status, int] | str]:
     """Where the plan stood after each minute, in which one process died and another went on; and what was wrong in between."""
     country, observe = f"A{chr(ord('A') + dies_at)}", Seen().observe
     id_ = await made(pools, clock, msgspec.structs.replace(PLAN, countries=(country,)))
@@ -75,7 +72,7 @@ async def walked(
 
 @pytest.mark.parametrize("dying", [Dies, Hasty])
 async def test_a_crash_in_any_minute_resumes_the_plan_in_the_right_state(
-    pools: Pools, clock: TestClock, dying: type[Dies]
+    pools: Pools, clock: Any, dying: type[Dies]
 ) -> None:
     """The control: moves that are no transaction are found."""
     wrong = {}
