@@ -102,7 +102,7 @@ _ACTIVE = frozenset(Status) - ENDED
 _CAN: Mapping[Act, frozenset[Status]] = {
     Act.PAUSE: _ACTIVE - {Status.PAUSED},
     Act.RESUME: frozenset({Status.PAUSED, Status.HELD}),
-    Act.ADVANCE: frozenset({Status.RUNNING}),
+    Act.ADVANCE: frozenset({Status.RUNNING, Status.SCHEDULED}),
     Act.APPROVE: frozenset({Status.AWAITING_APPROVAL}),
     Act.ROLL_BACK: _ACTIVE,
     Act.ABORT: _ACTIVE,

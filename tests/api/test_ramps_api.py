@@ -6,6 +6,7 @@ from typing import Any
 from service import Reply, Service
 
 from adserve.api.ramps import EXAMPLE
+from adserve.store import rollouts
 
 PLAN: dict[str, Any] = {
     "surface": "status",
@@ -41,7 +42,7 @@ async def test_a_plan_is_made_and_shown(service: Service) -> None:
         "min_viewers": 0, "state": "ahead", "exposed": None, "control": None,
     }  # fmt: skip
     assert made["guardrails"] == [PLAN["guardrails"][0] | {"on_breach": "roll_back", "min_viewers": 100}]
-    assert made["acts"] == ["pause", "roll-back", "abort"]
+    assert made["acts"] == ["pause", "advance", "roll-back", "abort"]
     one = await service.call("GET", f"/v1/ramps/{made['id']}")
     listed = await service.call("GET", "/v1/ramps?active=true&surface=status")
     assert (one.body, listed.body) == (made, {"items": [made], "next": None})
@@ -122,6 +123,16 @@ async def test_the_rollout_leaves_what_a_plan_holds_as_it_is(service: Service) -
     assert (await rollout(service))["status"] == stays
     await act(service, held["id"], "abort")
     assert (await put(service, percent=50)).status == 200
+
+
+async def test_a_pause_waits_for_nobody_who_changes_percents(service: Service) -> None:
+    await plan(service)
+    async with service.pools.operator.acquire() as connection, connection.transaction():
+        await rollouts.lock(connection)
+        waiting = asyncio.create_task(put(service, percent=0.01))
+        paused = await asyncio.wait_for(service.call("POST", "/v1/rollout/pause"), 2)
+        assert (paused.status, waiting.done()) == (200, False), "the control waits"
+    assert (await waiting).status == 409
 
 
 async def test_the_switch_works_whatever_is_planned_and_no_plan_turns_it(service: Service) -> None:

@@ -184,7 +184,7 @@ def test_with_all_ads_paused_no_plan_starts() -> None:
 ALLOWED = {
     Act.PAUSE: {Status.SCHEDULED, Status.RUNNING, Status.HELD, Status.AWAITING_APPROVAL},
     Act.RESUME: {Status.PAUSED, Status.HELD},
-    Act.ADVANCE: {Status.RUNNING},
+    Act.ADVANCE: {Status.RUNNING, Status.SCHEDULED},
     Act.APPROVE: {Status.AWAITING_APPROVAL},
     Act.ROLL_BACK: set(Status) - ENDED,
     Act.ABORT: set(Status) - ENDED,
