@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from adserve.domain.ramps import Arm
 from adserve.domain.rollouts import Stage, SurfaceRollout
 from adserve.rollout.arms import arm_of, exposed_share, stage_at, standing_of
-from adserve.rollout.assignment import BUCKETS, bucket_of, in_holdout, in_rollout
+from adserve.rollout.assignment import BUCKETS, in_holdout, in_rollout
 
 CROWD = [f"viewer-{number}" for number in range(20_000)]
 HOLDOUT_BP = 500
