@@ -1,7 +1,5 @@
 """A decision as JSON. Ads repeat from answer to answer, so each is encoded once."""
 
-from typing import Any
-
 import orjson
 
 from adserve.domain.ads import Ad
@@ -11,41 +9,62 @@ from adserve.selection.decision import Decision, Placement
 ADS_ENCODED_MAX = 20_000
 
 
-_PLACEMENT = (
-    b'{"position":%d,"ticket":"%b","expires_at":"%b","ad":%b,"urls":{"impression":"%b/i.gif?e=%b",'
-    b'"click":"%b/r?e=%b","hide":"%b/e.gif?e=%b.hide","report":"%b/e.gif?e=%b.report"}}'
-)
-"""Nothing in it needs to be escaped: tickets are base64url, and the base comes escaped."""
-
-
 class PlacementEncoder:
     """`base_url` is what the URLs in an answer begin with."""
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
-        self._base = orjson.dumps(base_url)[1:-1]
+        base = orjson.dumps(base_url)[1:-1]
+        self._urls = tuple(
+            [
+                b',"urls":{"impression":"%b/i.gif?e=' % base,
+                b'","click":"%b/r?e=' % base,
+                b'","hide":"%b/e.gif?e=' % base,
+                b'.hide","report":"%b/e.gif?e=' % base,
+            ]
+        )
         self._ads: dict[Ad, bytes] = {}
 
     def decision(self, decision: Decision) -> bytes:
-        placed = decision.placements
+        """Put together from its parts, none of which needs to be escaped; the order is that of the API's `SlotsAnswer`."""
+        placed, why = decision.placements, decision.no_fill
         expires_at = _expiry(placed[0]) if placed else b""  # one decision, one expiry
-        answer: dict[str, Any] = {
-            "decision": decision.decision,
-            "placements": [orjson.Fragment(self._placement(placement, expires_at)) for placement in placed],
-            "no_fill": decision.no_fill,
-        }
-        if decision.explanation is not None:
-            answer["explanation"] = decision.explanation
-        return orjson.dumps(answer)
+        placements = b",".join([self._placement(placement, expires_at) for placement in placed])
+        explanation = decision.explanation
+        return b'{"decision":"%b","placements":[%b],"no_fill":%b%b}' % (
+            str(decision.decision).encode(),
+            placements,
+            b"null" if why is None else b'"%b"' % why.encode(),
+            b"" if explanation is None else b',"explanation":' + orjson.dumps(explanation),
+        )
 
     def placement(self, placement: Placement) -> bytes:
         return self._placement(placement, _expiry(placement))
 
     def _placement(self, placement: Placement, expires_at: bytes) -> bytes:
-        token, base = placement.token.encode(), self._base
+        """Tickets are base64url."""
+        token = placement.token.encode()
         ad = self._ads.get(placement.ad) or self._encode(placement.ad)
-        urls = (base, token, base, token, base, token, base, token)
-        return _PLACEMENT % (placement.position, token, expires_at, ad, *urls)
+        impression, click, hide, report = self._urls
+        return b"".join(
+            (
+                b'{"position":%d,"ticket":"' % placement.position,
+                token,
+                b'","expires_at":"',
+                expires_at,
+                b'","ad":',
+                ad,
+                impression,
+                token,
+                click,
+                token,
+                hide,
+                token,
+                report,
+                token,
+                b'.report"}}',
+            )
+        )
 
     def _encode(self, ad: Ad) -> bytes:
         creative = ad.creative

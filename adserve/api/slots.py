@@ -51,7 +51,7 @@ Short = Annotated[str, Meta(max_length=64)]
 Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX_LENGTH)]
 
 
-class FeedItem(Struct, frozen=True, forbid_unknown_fields=True):
+class FeedItem(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An organic item. Without an author it is a run of its own."""
 
     id: Opaque
@@ -194,7 +194,7 @@ class SlotsApi:
 
     async def answer(self, call: Call[SlotsRequest, NoQuery]) -> web.StreamResponse:
         self._sample.look(call.raw_body)
-        decision = await self._slots.answer(self._ask(call.body, call.caller))
+        decision = await self._slots.answer(self._ask(call.body, call.raw_body, call.caller))
         return web.Response(body=self._encoder.decision(decision), content_type=JSON)
 
     async def answer_plainly(
@@ -206,7 +206,7 @@ class SlotsApi:
             body = self._decode(raw)
             if body.explain:
                 return None
-            decision = await slots.answer(self._ask(body, caller, waited_ms))
+            decision = await slots.answer(self._ask(body, raw, caller, waited_ms))
         except (Problem, RequestReused):
             return None
         self._sample.look(raw)
@@ -216,7 +216,7 @@ class SlotsApi:
         released = await self._slots.release(self._open(call.body.tickets))
         return json_response(ReleaseAnswer(released))
 
-    def _ask(self, body: SlotsRequest, caller: Key, waited_ms: int = 0) -> Ask:
+    def _ask(self, body: SlotsRequest, raw: bytes, caller: Key, waited_ms: int = 0) -> Ask:
         surface = body.surface or self._default_surface
         if surface not in self._surfaces:
             raise invalid("$.surface", f"is not one of {', '.join(self._surfaces)}")
@@ -245,7 +245,7 @@ class SlotsApi:
             ads_allowed=body.consent.ads,
             explain=body.explain,
             request=body.request,
-            digest=b"" if body.request is None else mmh3.hash_bytes(msgspec.msgpack.encode(body)),
+            digest=b"" if body.request is None else mmh3.hash_bytes(raw),
         )
 
     def _feed(self, body: SlotsRequest) -> tuple[int, tuple[str | None, ...] | None]:

@@ -1,8 +1,10 @@
 """Catalogue ids are integers below 2^53; decisions, tickets and events are uuid7."""
 
-import hashlib
+from hashlib import blake2b
 from typing import NewType
 from uuid import UUID
+
+import msgspec
 
 AdvertiserId = NewType("AdvertiserId", int)
 CampaignId = NewType("CampaignId", int)
@@ -21,8 +23,16 @@ _VERSION = 7 << 76
 _VARIANT = 0b10 << 62
 _LOW_62 = (1 << 62) - 1
 _LOW_80 = (1 << 80) - 1
-_ID_BYTES = 10
-_IDS_A_HASH = 6
+
+_IDS_A_HASH = 4
+_CELL_BITS = 144
+"""Of a uuid in MessagePack: two bytes before it say that there are 16."""
+_ARRAY = bytes([0x90 | _IDS_A_HASH])
+_IN_EACH = sum(1 << cell * _CELL_BITS for cell in range(_IDS_A_HASH))
+_FIXED_IN_EACH = (0xC410 << 128 | _VERSION | _VARIANT) * _IN_EACH
+_RANDOM_IN_EACH = (0xFFF << 64 | _LOW_62) * _IN_EACH
+
+_decode_uuids = msgspec.msgpack.Decoder(list[UUID]).decode
 
 
 def uuid7(at_ms: int, randomness: int) -> UUID:
@@ -44,18 +54,19 @@ def at_moment(id_: UUID, at_ms: int) -> UUID:
 def derived_uuid7(at_ms: int, seed: int, index: int) -> UUID:
     """The `index`-th uuid7 of a decision: the same time, seed and index give the same id."""
     nth, part = divmod(index, _IDS_A_HASH)
-    start = part * _ID_BYTES
-    return uuid7(at_ms, int.from_bytes(_hash(seed, nth)[start : start + _ID_BYTES], "big"))
+    return _uuid7s_of_hash(at_ms, seed, nth)[part]
 
 
 def derived_uuid7s(at_ms: int, seed: int, count: int) -> list[UUID]:
     """The first `count` of them."""
-    chance = b"".join([_hash(seed, nth) for nth in range(-(-count // _IDS_A_HASH))])
-    starts = range(0, count * _ID_BYTES, _ID_BYTES)
-    return [uuid7(at_ms, int.from_bytes(chance[start : start + _ID_BYTES], "big")) for start in starts]
+    ids: list[UUID] = []
+    for nth in range(-(-count // _IDS_A_HASH)):
+        ids += _uuid7s_of_hash(at_ms, seed, nth)
+    return ids[:count]
 
 
-def _hash(seed: int, nth: int) -> bytes:
-    return hashlib.blake2b(
-        seed.to_bytes(16, "big") + nth.to_bytes(4, "big"), digest_size=_IDS_A_HASH * _ID_BYTES
-    ).digest()
+def _uuid7s_of_hash(at_ms: int, seed: int, nth: int) -> list[UUID]:
+    """All at once, as MessagePack: to make them one by one takes four times as long."""
+    chance = int.from_bytes(blake2b(seed.to_bytes(16, "big") + nth.to_bytes(4, "big")).digest(), "big")
+    ids = (at_ms << 80) * _IN_EACH | _FIXED_IN_EACH | chance & _RANDOM_IN_EACH
+    return _decode_uuids(_ARRAY + ids.to_bytes(_IDS_A_HASH * _CELL_BITS // 8, "big"))

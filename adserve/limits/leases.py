@@ -35,7 +35,7 @@ class Hold(Struct, frozen=True, gc=False):
 
 
 class _Kept(Struct, gc=False):
-    ticket: UUID
+    ticket: int
     account: Account
     micros: int
     back_at_ms: int
@@ -51,7 +51,7 @@ class LeaseBook:
         self.traffic = Traffic()
         self.purses: dict[int, Purse] = {}
         self._accounts: dict[int, Account] = {}
-        self._tickets: dict[UUID, _Kept] = {}
+        self._tickets: dict[int, _Kept] = {}  # by the number of the ticket's id: smaller, and found sooner
         self._touched: list[Purse] = []
         self._fresh: list[_Kept] = []
         self._youths: list[tuple[int, list[_Kept]]] = []
@@ -110,13 +110,12 @@ class LeaseBook:
         purse = account.purse
         purse.paced_micros += rest
         purse.drawn_micros += micros
-        kept = _Kept(ticket, account, micros, back_at_ms)
-        self._tickets[ticket] = kept
+        kept = self._tickets[ticket.int] = _Kept(ticket.int, account, micros, back_at_ms)
         self._fresh.append(kept)
 
     def captured(self, ticket: UUID, lease: int, micros: int) -> None:
         """The ledger has charged the ticket to its lease."""
-        kept = self._tickets.pop(ticket, None)
+        kept = self._tickets.pop(ticket.int, None)
         if kept is not None:
             account, purse = kept.account, kept.account.purse
             account.free_micros += kept.micros
@@ -135,6 +134,9 @@ class LeaseBook:
 
     def release(self, ticket: UUID) -> None:
         """What is held under the ticket comes back, if anything is."""
+        self._release(ticket.int)
+
+    def _release(self, ticket: int) -> None:
         kept = self._tickets.pop(ticket, None)
         if kept is None:
             return
@@ -159,7 +161,7 @@ class LeaseBook:
         del self._youths[:grown]
         while self._due_s and self._due_s[0] * SECOND_MS <= now_ms:
             for kept in self._due.pop(heappop(self._due_s)):
-                self.release(kept.ticket)
+                self._release(kept.ticket)
 
     def _age(self, youths: list[_Kept]) -> None:
         for kept in youths:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, copy_context
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Protocol, cast
 
 import msgspec
@@ -22,11 +23,13 @@ from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
 from adserve.selection.decision import Decision
-from adserve.web.lane import Lane
+from adserve.web.lane import HEADS_CACHED_MAX, Lane
 from adserve.web.limiter import Limiter
 
 SLOTS = b"POST /v1/slots HTTP/1.1\r\n"
 EVENTS = b"POST /v1/events HTTP/1.1\r\n"
+HEAD_MAX_BYTES = 4_096
+"""A longer head is for aiohttp to read: those that come often are remembered."""
 HANDLED_EVERY_S = 20.0
 """So often at least aiohttp gets a request of a connection that goes on."""
 
@@ -201,15 +204,20 @@ _connection: ContextVar[Connection | None] = ContextVar("connection", default=No
 
 def length_of(data: bytes) -> int:
     """How long the request is that begins `data`; negative when its head does not say so plainly."""
-    head_end = data.find(_HEAD_END)
-    if head_end < 0 or _NOT_PLAIN.search(data, 0, head_end):
+    body_at = data.find(_HEAD_END, 0, HEAD_MAX_BYTES) + len(_HEAD_END)
+    return _length_of(data[:body_at]) if body_at >= len(_HEAD_END) else _UNKNOWN
+
+
+@lru_cache(HEADS_CACHED_MAX)
+def _length_of(head: bytes) -> int:
+    head_end = len(head) - len(_HEAD_END)
+    if _NOT_PLAIN.search(head, 0, head_end):
         return _UNKNOWN
-    body_at = head_end + len(_HEAD_END)
-    named = _LENGTH_NAME.findall(data, 0, head_end)
+    named = _LENGTH_NAME.findall(head, 0, head_end)
     if not named:
-        return body_at
-    told = _LENGTH.search(data, 0, head_end + 2)
-    return body_at + int(told[1]) if told and len(named) == 1 else _UNKNOWN
+        return len(head)
+    told = _LENGTH.search(head, 0, head_end + 2)
+    return len(head) + int(told[1]) if told and len(named) == 1 else _UNKNOWN
 
 
 def answered(response: web.StreamResponse) -> None:

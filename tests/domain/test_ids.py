@@ -19,6 +19,7 @@ def test_a_uuid7_has_its_version_variant_and_time(at_ms: int, chance: int) -> No
 @settings(derandomize=True, max_examples=200)
 def test_derived_ids_repeat_and_differ(at_ms: int, seed: int, index: int) -> None:
     value = derived_uuid7(at_ms, seed, index)
+    assert (value.version, value.variant, value.int >> 80) == (7, "specified in RFC 4122", at_ms)
     assert value == derived_uuid7(at_ms, seed, index)
     assert value != derived_uuid7(at_ms, seed, index + 1)
     assert value != derived_uuid7(at_ms, seed ^ 1, index)
