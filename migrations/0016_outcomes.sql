@@ -89,11 +89,14 @@ CREATE TABLE outcome_ids (
 );
 CREATE INDEX ON outcome_ids USING brin (at);
 
--- A row says up to which moment of receipt the events of a step's exposed viewers have been counted.
+-- A row says up to which moment of receipt the events of a step's exposed viewers have been counted, and how many were of ads that are
+-- paid by the click: of those clicks are predicted.
 CREATE TABLE arm_event_reads (
-  ramp_id     bigint NOT NULL,
-  entered_at  timestamptz NOT NULL,
-  read_to     timestamptz NOT NULL,
+  ramp_id           bigint NOT NULL,
+  entered_at        timestamptz NOT NULL,
+  read_to           timestamptz NOT NULL,
+  paid_impressions  bigint NOT NULL DEFAULT 0,
+  paid_clicks       bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (ramp_id, entered_at)
 );
 
@@ -117,4 +120,4 @@ CREATE TABLE ramp_minutes (
 );
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON arm_viewers, arm_sums, outcome_ids, arm_event_reads, ramp_minutes TO adserve_recorder;
-GRANT SELECT ON arm_sums, ramp_minutes TO adserve_operator, adserve_analyst;
+GRANT SELECT ON arm_sums, arm_event_reads, ramp_minutes TO adserve_operator, adserve_analyst;

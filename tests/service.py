@@ -35,7 +35,7 @@ from adserve.api.slots import SlotsApi
 from adserve.api.traffic import TrafficApi
 from adserve.bootstrap.traffic import TrafficKeeper
 from adserve.catalogue.refresh import Refresh
-from adserve.catalogue.snapshot import Snapshot
+from adserve.catalogue.snapshot import EMPTY, Snapshot
 from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign
@@ -240,7 +240,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     outcomes = Outcomes(pools.recorder, REPLICA)
 
     def snapshot() -> Snapshot:
-        return live.current().snapshot
+        return EMPTY if live._view is None else live._view.snapshot
 
     apis = [
         Health(checks),

@@ -38,7 +38,7 @@ def _buckets() -> list[int]:
 @dataclass(slots=True)
 class Minute:
     """`looked` decisions looked for ads, of which `unfilled` found none; `errors` of all were faults or late. `predicted` adds up the click
-    rates of the ads `placed`; `off_pace` how far off its plan each of `paced` campaigns was."""
+    rates of the ads `placed` that are paid by the click; `off_pace` how far off its plan each of `paced` campaigns was."""
 
     looked: int = 0
     unfilled: int = 0

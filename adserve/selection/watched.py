@@ -92,10 +92,10 @@ class Watched:
         )
 
     def _note(self, made: Made) -> None:
-        """The click rates that were predicted of what was placed."""
+        """The click rates that were predicted of what was placed: 0 where nobody pays for clicks."""
         if made.offer is None or not made.awards:
             return
         standing = self._standing(made.ask, made.now_ms)
         if standing is not None:
             rates = [made.offer.contenders[given.place].click_rate for given in made.awards]
-            self._figures.placed(standing.stage.ramp, rates, self._clock())
+            self._figures.placed(standing.stage.ramp, [rate for rate in rates if rate], self._clock())

@@ -42,10 +42,7 @@ async def gather(connection: Connection, ramp: Ramp, now_ms: int) -> Evidence:
         compared={metric: (of(Arm.EXPOSED, metric), of(Arm.CONTROL, metric)) for metric in COMPARED},
         of_exposed={metric: of(Arm.EXPOSED, metric) for metric in OF_EXPOSED},
         operational=dict(
-            [
-                *await _window(connection, ramp, now_ms),
-                *await _calibration(connection, ramp, of(Arm.EXPOSED, Metric.CLICK_RATE), now_ms),
-            ]
+            [*await _window(connection, ramp, now_ms), *await _calibration(connection, ramp, now_ms)]
         ),
     )
 
@@ -74,13 +71,15 @@ def _figures(minutes: Sequence[Any]) -> Iterator[tuple[Metric, float]]:
             yield metric, p99_ms
 
 
-async def _calibration(
-    connection: Connection, ramp: Ramp, clicks: Moments, now_ms: int
-) -> list[tuple[Metric, float]]:
+async def _calibration(connection: Connection, ramp: Ramp, now_ms: int) -> list[tuple[Metric, float]]:
     """Clicks of the step for each that its impressions let expect, at the mean rate that was predicted of what was placed."""
     since_ms = max(now_ms - PREDICTED_BACK_MS, ramp.step_entered_at_ms)
-    placed, predicted = await connection.fetchrow(
-        SQL.predicted, ramp.id, from_ms(since_ms - since_ms % MINUTE_MS)
+    known = await connection.fetchrow(
+        SQL.clicks,
+        ramp.id,
+        from_ms(ramp.step_entered_at_ms),
+        from_ms(since_ms - since_ms % MINUTE_MS),
     )
-    expected = clicks.y * predicted / placed if placed else 0.0
-    return [(Metric.CALIBRATION, clicks.x / expected)] if expected >= LEAST_SEEN else []
+    impressions, clicks, click_rate = known or (0, 0, None)
+    expected = impressions * (click_rate or 0.0)
+    return [(Metric.CALIBRATION, clicks / expected)] if expected >= LEAST_SEEN else []

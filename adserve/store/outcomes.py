@@ -94,7 +94,6 @@ class Outcomes:
                 return
             end = from_ms(min(until_ms, to_ms(read_to) + EVENTS_SPAN_MS))
             await connection.execute(SQL.count_events, *key, surface, read_to, end, timeout=TIMEOUT_S)
-            await connection.execute(SQL.have_read, *key, end, timeout=TIMEOUT_S)
 
     async def compact(self) -> None:
         async with self._lent() as connection:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import aiohttp
 import redis
 from msgspec import Struct
+from ramping import begin_ramp
 from service import PIXEL, campaign_body
 from world import superuser
 
@@ -80,7 +81,7 @@ class Place:
                         "call_to_action": "shop_now", "landing_url": "https://example.com/kopi"}  # fmt: skip
             shown = (await self.call("/v1/creatives", creative))[1]["id"]
             await self.call("/v1/ads", {"campaign": made, "creative": shown})
-        await self.core.pools.operator.execute("INSERT INTO rollouts VALUES ('status', 10000, 0, '{}')")
+        await begin_ramp(self.core.pools, self.clock(), 10_000)
         for _ in range(2):  # the second has leases
             await self.run()
 
@@ -96,6 +97,12 @@ class Place:
         assert status == 200, answer
         return [result["outcome"] for result in answer["results"]]
 
+    async def fared(self, viewer: str, *ids: str) -> list[str]:
+        outcomes = [{"id": id_, "viewer": viewer, "session_seconds": 300} for id_ in ids]
+        status, answer = await self.call("/v1/outcomes", {"outcomes": outcomes}, Scope.FEED)
+        assert status == 200, answer
+        return [result["result"] for result in answer["results"]]
+
     def opened(self, token: str, outcome: Outcome) -> Event:
         ticket: Ticket = self.core.sealer.open(token, self.clock())
         return Event(EventId(uuid4()), EventKind.IMPRESSION, ticket, outcome, self.clock(), None, None)
@@ -108,6 +115,7 @@ class Place:
             assert await self.outcomes(first, second) == ["recorded", "recorded"]
             waiting[viewer] = [(await self.tickets(viewer, request=f"r-{n}"))[0] for n in (2, 3, 4)]
             assert await self.outcomes(first, kind="hide") == ["unbilled_kind"]
+            assert await self.fared(viewer, f"session of {viewer}") == ["recorded"]
         await self.run()  # decisions are recorded, and a checkpoint is taken
         for pending, failed, _ in waiting.values():
             await self.core.events.journal.settle([self.opened(pending, Outcome.ACCEPTED)])
@@ -127,7 +135,7 @@ class Place:
         """The tables, parts of memory and keys of Redis that have any form of the viewer in them."""
         forms = self.forms(viewer)
         places = {name async for name, data in self._dump() if any(form in data for form in forms)}
-        memory = {"counters": self.core.counters, "hides": self.core.hides, "intake": self.core.intake,
+        memory = {"assignments": self.core.judged.assignments, "counters": self.core.counters, "hides": self.core.hides, "intake": self.core.intake,
                   "recording": self.core.recording, "privacy": self.core.privacy, "slots": self.core.slots}  # fmt: skip
         seen: set[int] = set()
         for name, part in memory.items():
@@ -138,6 +146,9 @@ class Place:
                 data = b"".join(key + (client.get(key) or b"") for key in client.keys("*"))
                 places |= {"redis"} if any(form in data for form in forms) else set()
         return places
+
+    async def tables_with(self, text: str) -> set[str]:
+        return {name async for name, data in self._dump() if text.encode() in data}
 
     async def _dump(self) -> AsyncIterator[tuple[str, bytes]]:
         connection = await superuser(self.database_url)

@@ -1,5 +1,6 @@
 """An erased viewer is gone from every place there is, stays gone, and leaves the books as they were."""
 
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,21 @@ from adserve.store.books import reconciled
 from adserve.store.errors import Away
 
 VIEWER, OTHER = "u-to-be-forgotten", "u-who-stays"
-TABLES = {"viewer_caps", "viewer_log", "pending_events", "quarantined_events", "recorded_decisions"}
-MEMORY = {"memory of counters", "memory of hides", "memory of intake", "counter_checkpoints"}
+TABLES = {
+    "viewer_caps",
+    "viewer_log",
+    "pending_events",
+    "quarantined_events",
+    "recorded_decisions",
+    "arm_viewers",
+}
+MEMORY = {
+    "memory of counters",
+    "memory of hides",
+    "memory of intake",
+    "memory of assignments",
+    "counter_checkpoints",
+}
 
 
 @pytest.fixture
@@ -44,6 +58,7 @@ async def nothing_is_left(place: Place, everywhere: set[str], redis_url: str | N
         "events": 3,
         "waiting": 2,
         "decisions": 4,
+        "compared": 1,
         "counted": 5,
         "hides": 1,
         "requests": 4,
@@ -76,10 +91,34 @@ async def test_nothing_is_left_in_shared_counters(database_url: str, tmp_path: P
         async with serving(database_url, tmp_path, redis_url=server.url) as place:
             await place.furnish()
             await nothing_is_left(
-                place, TABLES | {"memory of hides", "memory of intake", "redis"}, server.url
+                place,
+                TABLES | {"memory of hides", "memory of intake", "memory of assignments", "redis"},
+                server.url,
             )
     finally:
         server.end()
+
+
+async def test_no_table_and_no_log_has_an_id_as_it_came(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the feed service makes its ids of outcomes out of those of viewers."""
+    with caplog.at_level(logging.DEBUG):
+        await place.seen_everywhere(VIEWER)
+        assert await place.fared(VIEWER, f"session of {VIEWER}", f"{VIEWER} again") == [
+            "duplicate",
+            "recorded",
+        ]
+        await place.call(
+            "/v1/outcomes", {"outcomes": [{"id": VIEWER, "viewer": VIEWER, "surface": VIEWER}]}, Scope.FEED
+        )
+        await place.run()
+    assert await place.tables_with(VIEWER) == set()
+    assert VIEWER not in caplog.text
+    await place.core.pools.recorder.execute(
+        "INSERT INTO arm_viewers VALUES (7, now(), $1, 'control', now())", VIEWER.encode()
+    )
+    assert await place.tables_with(VIEWER) == {"arm_viewers"}
 
 
 class Forgetful:
@@ -99,6 +138,7 @@ FORGETFUL = {
     ("_store", "forget_maps"): {"viewer_caps", "viewer_log"},
     ("_store", "forget_decisions"): {"recorded_decisions"},
     ("_store", "strip_waiting"): {"pending_events", "quarantined_events"},
+    ("_outcomes", "erase"): {"arm_viewers"},
     ("_counters", "erase"): {"memory of counters", "counter_checkpoints"},
 }
 
@@ -133,7 +173,11 @@ async def test_an_erasure_that_was_cut_short_is_taken_up_again(database_url: str
         erasing._counters = Broken(erasing._counters, "erase")
         with pytest.raises(Away):
             await place.erase_now()
-        assert await place.found(VIEWER) >= MEMORY - {"memory of hides", "memory of intake"}
+        assert await place.found(VIEWER) >= MEMORY - {
+            "memory of hides",
+            "memory of intake",
+            "memory of assignments",
+        }
     async with serving(database_url, tmp_path) as place:
         assert "memory of counters" in await place.found(VIEWER)  # of the checkpoint
         assert (await asked(place))["id"] == told["id"]
@@ -170,6 +214,7 @@ async def test_an_export_shows_all_that_is_held_and_it_is_written_down_who_asked
     assert sorted(event["kind"] for event in shown["events"]) == ["hide", "impression", "impression"]
     assert len(shown["waiting"]) == 2
     assert len(shown["decisions"]) == 4
+    assert [(held["arm"], held["session_seconds"]) for held in shown["compared"]] == [("exposed", 300)]
     assert (
         sorted(entry["state"] for entry in shown["counted"]["entries"])
         == ["confirmed"] * 2 + ["reserved"] * 3
@@ -184,6 +229,7 @@ async def test_an_export_shows_all_that_is_held_and_it_is_written_down_who_asked
         "events": [],
         "waiting": [],
         "decisions": [],
+        "compared": [],
         "counted": {"entries": [], "hides": {}, "requests": []},
     }
     told = await asked(place)

@@ -124,10 +124,13 @@ async def test_clicks_are_compared_with_those_predicted_once_there_are_enough(
 ) -> None:
     monkeypatch.setattr(evidence, "LEAST_SEEN", 5)
     store = outcomes(pools)
-    await store.assign([assigned(1)])
     await store.save_minutes([Saved(7, NOW_MS, minute(placed=1_000, predicted=20.0))])
     for impressions, calibration in ((200, None), (500, 1.3)):
-        await pools.recorder.execute("UPDATE arm_viewers SET impressions = $1, clicks = 13", impressions)
+        await pools.recorder.execute(
+            "INSERT INTO arm_event_reads VALUES (7, $1, $1, $2, 13) ON CONFLICT (ramp_id, entered_at) DO UPDATE SET paid_impressions = $2",
+            from_ms(NOW_MS),
+            impressions,
+        )
         assert (await seen(pools)).operational.get(Metric.CALIBRATION) == calibration
     assert Metric.CALIBRATION not in (await seen(pools, NOW_MS + 2 * DAY_MS)).operational
 

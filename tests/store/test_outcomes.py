@@ -128,7 +128,8 @@ async def test_control_a_lost_trigger_is_noticed(pools: Pools, database_url: str
 
 async def shown(world: World, number: int, kind: str = "impression", **facts: Any) -> None:
     """An event of an ad that a viewer was shown, received a second after NOW_MS."""
-    outcome = facts.pop("outcome", Outcome.RECORDED if kind == "impression" else Outcome.UNBILLED_KIND)
+    billed = kind == facts.get("billable", "impression")
+    outcome = facts.pop("outcome", Outcome.RECORDED if billed else Outcome.UNBILLED_KIND)
     lease = await world.lease(100_000)
     ticket = world.ticket(lease, viewer_cap=viewer(number), **facts)
     await world.journal.settle([world.event(ticket, kind, outcome)])
@@ -141,6 +142,9 @@ async def test_what_came_of_ads_is_counted_once_among_the_exposed_of_the_step(
     await store.assign([assigned(1), assigned(2), assigned(3)])
     for kind in ("impression", "impression", "click", "hide", "report"):
         await shown(world, 1, kind)
+    await shown(world, 1, bid_model="cpc", billable="click")
+    await shown(world, 1, "click", bid_model="cpc", billable="click")
+    await shown(world, 2, bid_model="cpc", billable="click")
     await shown(world, 2)  # of the control: saw ads by some other way
     await shown(world, 5)  # nobody who is known
     await shown(world, 3, issued_at_ms=NOW_MS - 1)
@@ -150,7 +154,9 @@ async def test_what_came_of_ads_is_counted_once_among_the_exposed_of_the_step(
     await asyncio.gather(*(each.count_events("status", STAGE, READ_MS) for each in (store, other)))
     await store.count_events("status", STAGE, READ_MS + SECOND_MS)
     figures = "impressions, clicks, hides, reports"
-    assert await rows(pools, figures) == [(2, 1, 1, 1), (0, 0, 0, 0), (0, 0, 0, 0)]
+    assert await rows(pools, figures) == [(3, 2, 1, 1), (0, 0, 0, 0), (0, 0, 0, 0)]
+    paid = await pools.recorder.fetch("SELECT paid_impressions, paid_clicks FROM arm_event_reads")
+    assert [tuple(row) for row in paid] == [(1, 1)]
     assert await sums_are_true(pools)
 
 

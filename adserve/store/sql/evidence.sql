@@ -11,5 +11,9 @@ SELECT percent_bp, holdout_bp, countries FROM rollouts WHERE surface = $1
 SELECT looked, unfilled, decisions, errors, paced, off_pace, decision_ms, feed_ms
 FROM ramp_minutes WHERE ramp_id = $1 AND minute >= $2
 
--- name: predicted
-SELECT coalesce(sum(placed), 0)::bigint, coalesce(sum(predicted), 0)::float8 FROM ramp_minutes WHERE ramp_id = $1 AND minute >= $2
+-- name: clicks
+-- Of ads that are paid by the click: impressions and clicks of the step, and the mean rate that was predicted since $3.
+SELECT paid_impressions, paid_clicks, p.click_rate
+FROM arm_event_reads, (SELECT sum(predicted) / nullif(sum(placed), 0) AS click_rate
+                       FROM ramp_minutes WHERE ramp_id = $1 AND minute >= $3) p
+WHERE ramp_id = $1 AND entered_at = $2

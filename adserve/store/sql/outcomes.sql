@@ -35,7 +35,9 @@ SELECT read_to FROM arm_event_reads WHERE ramp_id = $1 AND entered_at = $2 FOR U
 -- Of exposed viewers that are known: in the order of their keys, as everybody who writes these rows.
 WITH seen AS MATERIALIZED (
   SELECT c.viewer, count(*) FILTER (WHERE e.kind = 'impression') AS impressions, count(*) FILTER (WHERE e.kind = 'click') AS clicks,
-         count(*) FILTER (WHERE e.kind = 'hide') AS hides, count(*) FILTER (WHERE e.kind = 'report') AS reports
+         count(*) FILTER (WHERE e.kind = 'hide') AS hides, count(*) FILTER (WHERE e.kind = 'report') AS reports,
+         count(*) FILTER (WHERE e.kind = 'impression' AND e.bid_model = 'cpc') AS paid_impressions,
+         count(*) FILTER (WHERE e.kind = 'click' AND e.bid_model = 'cpc') AS paid_clicks
   FROM events e JOIN viewer_caps c ON c.issued_day = e.issued_day AND c.ticket_id = e.ticket_id
   WHERE e.received_at >= $4 AND e.received_at < $5 AND e.issued_at >= $2
     AND e.issued_day BETWEEN ($2 AT TIME ZONE 'UTC')::date AND ($5 AT TIME ZONE 'UTC')::date
@@ -46,15 +48,18 @@ WITH seen AS MATERIALIZED (
   SELECT v.viewer FROM arm_viewers v JOIN seen ON seen.viewer = v.viewer
   WHERE v.ramp_id = $1 AND v.entered_at = $2 AND v.arm = 'exposed'
   ORDER BY v.viewer FOR UPDATE OF v
+), added AS (
+  UPDATE arm_viewers v SET
+    impressions = v.impressions + seen.impressions, clicks = v.clicks + seen.clicks, hides = v.hides + seen.hides,
+    reports = v.reports + seen.reports
+  FROM locked JOIN seen ON seen.viewer = locked.viewer
+  WHERE v.ramp_id = $1 AND v.entered_at = $2 AND v.viewer = locked.viewer
+  RETURNING seen.paid_impressions, seen.paid_clicks
 )
-UPDATE arm_viewers v SET
-  impressions = v.impressions + seen.impressions, clicks = v.clicks + seen.clicks, hides = v.hides + seen.hides,
-  reports = v.reports + seen.reports
-FROM locked JOIN seen ON seen.viewer = locked.viewer
-WHERE v.ramp_id = $1 AND v.entered_at = $2 AND v.viewer = locked.viewer
-
--- name: have_read
-UPDATE arm_event_reads SET read_to = $3 WHERE ramp_id = $1 AND entered_at = $2
+UPDATE arm_event_reads r SET
+  read_to = $5, paid_impressions = r.paid_impressions + paid.impressions, paid_clicks = r.paid_clicks + paid.clicks
+FROM (SELECT coalesce(sum(paid_impressions), 0) AS impressions, coalesce(sum(paid_clicks), 0) AS clicks FROM added) paid
+WHERE r.ramp_id = $1 AND r.entered_at = $2
 
 -- name: save_minutes
 INSERT INTO ramp_minutes (ramp_id, minute, replica, looked, unfilled, decisions, errors, placed, predicted, paced, off_pace,
