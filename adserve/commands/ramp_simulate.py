@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The plan itself is an argument of `adserve ramp`'s."""
     rates = ", ".join(f"{metric} {rate:g}" for metric, rate in BASE.items())
     parser.description = (
-        "Walks the plan minute by minute, as the service would, among viewers who come and go, a few of them often. Who approves "
-        f"steps does so at once. Without an effect, exposed viewers have: {rates}."
+        "Walks the plan minute by minute, as the service would, among viewers who come and go, a few of them often, for "
+        f"{DAYS_MAX} days at the most. Who approves steps does so at once. Without an effect, exposed viewers have: {rates}."
     )
     parser.add_argument(
         "--effect",
@@ -94,7 +94,8 @@ def _lines(told: dict[str, Any]) -> Iterator[str]:
         yield f"{move['at']:%F %H:%M} {status}, step {move['step']}, {move['percent']:g} %: {move['reason']}"
     yield ""
     if told["waits_for"]:
-        yield f"{told['status']} after {told['hours']:,} h, {DAYS_MAX} days at the most; waits for {', '.join(told['waits_for'])}"
+        status = told["status"].replace("_", " ")
+        yield f"{status} after {told['hours']:,} h: waits for {', '.join(told['waits_for'])}"
     for verdict in told["verdicts"]:
         yield f"{verdict['finding'].replace('_', ' '):>8}  {verdict['words']}"
     if told["mismatch"]:

@@ -52,6 +52,10 @@ def _number(value: float) -> str:
     return f"{value:,.4g}"
 
 
+def _ms(value: float) -> str:
+    return f"{value:,.4g} ms"
+
+
 _SUBJECTS: Mapping[Metric, _Subject] = {
     Metric.STATUSES_VIEWED: _Subject("statuses viewed", _change),
     Metric.SESSION_SECONDS: _Subject("session seconds", _change),
@@ -63,8 +67,8 @@ _SUBJECTS: Mapping[Metric, _Subject] = {
     Metric.AD_LOAD: _Subject("ads", _number, " a session"),
     Metric.NO_FILL: _Subject("no-fill", _percent, " of requests"),
     Metric.ERRORS: _Subject("errors", _percent, " of requests"),
-    Metric.DECISION_P99_MS: _Subject("decisions' p99", _number, " ms"),
-    Metric.FEED_LATENCY_P99_MS: _Subject("feed's p99", _number, " ms"),
+    Metric.DECISION_P99_MS: _Subject("decisions' p99", _ms),
+    Metric.FEED_LATENCY_P99_MS: _Subject("feed's p99", _ms),
     Metric.SPEND_PACE: _Subject("spend off its pace", _percent),
     Metric.CALIBRATION: _Subject("clicks", _number, " of those predicted"),
 }

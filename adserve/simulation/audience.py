@@ -41,6 +41,8 @@ _NIGHT = 0.8
 """How far the rate of visits falls below and rises above its mean within a day."""
 _MINUTES = HOUR_MS // MINUTE_MS
 _ARMS = 2
+_NEVER = -2
+_NOBODY = np.zeros(0, np.int64)
 _ROUNDING = 1e-6
 """Sums below are nothing: they are differences of larger ones."""
 
@@ -57,19 +59,41 @@ _RATIOS: Mapping[Metric, tuple[int, int]] = {
     Metric.AD_LOAD: (_ADS, _SESSIONS),
 }
 """Numerator and denominator; the first one's viewers are all who came."""
+_OF_ADS = {Metric.CLICK_RATE: _CLICKS, Metric.HIDE_RATE: _HIDES, Metric.REPORT_RATE: _REPORTS}
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 Effects = Mapping[Metric, float]
 """By how much each metric changes for exposed viewers, as a share of itself."""
 
 
-class _Visits(NamedTuple):
-    """One row a visit, in order of viewer and time: the viewer's place among the members, and the minute."""
+class _Seen(NamedTuple):
+    """One row a visit, or a word on whether a viewer of yesterday came today, in order of viewer and time: the viewer's place among the
+    members, the minute, and what is counted of it."""
 
     member: Ints
     minute: Ints
     done: Floats
+
+
+class _Presence:
+    """The last day on which each member was there, and the one before it."""
+
+    def __init__(self, members: int) -> None:
+        self._last = np.full(members, _NEVER)
+        self._before = np.full(members, _NEVER)
+
+    def note(self, there: Flags, day: int) -> None:
+        first = there & (self._last != day)
+        self._before[first] = self._last[first]
+        self._last[first] = day
+
+    def returned(self, day: int) -> tuple[Ints, Flags]:
+        """Members of the day before, and whether they came on this one."""
+        today = self._last == day
+        members = np.flatnonzero(np.where(today, self._before, self._last) == day - 1)
+        return members, today[members]
 
 
 class Audience:
@@ -85,7 +109,6 @@ class Audience:
         self._bucket = self._chance.random(viewers)
         self._control_bucket = self._chance.random(viewers)
         self._in_holdout = self._chance.random(viewers) * 10_000 < HOLDOUT_BP
-        self._last_day = np.full(viewers, -2)
 
     def _spread(self, mean: float, sigma: float, count: int) -> Floats:
         """Heavy-tailed around `mean`."""
@@ -97,13 +120,13 @@ class Audience:
         members = np.concatenate([exposed, control])
         arm = np.repeat([0, 1], [exposed.size, control.size])
         share = exposed_share(percent_bp, HOLDOUT_BP)
-        so_far = np.zeros((members.size, _COLUMNS))
+        so_far, presence = np.zeros((members.size, _COLUMNS)), _Presence(members.size)
         totals = np.zeros((_ARMS, len(_RATIOS), len(Moments._fields)))
         now_ms = entered_at_ms
         while True:
             minutes = _MINUTES - now_ms % HOUR_MS // MINUTE_MS
-            visits = self._visits(members, arm == 0, so_far, now_ms, minutes)
-            by_minute = totals + np.cumsum(_moments(visits, arm, so_far, minutes), axis=0)
+            seen = self._seen(members, arm == 0, presence, now_ms, minutes)
+            by_minute = totals + np.cumsum(_moments(seen, arm, so_far, minutes), axis=0)
             totals = by_minute[-1]
             for minute in by_minute.tolist():
                 yield self._evidence(minute, share)
@@ -120,44 +143,43 @@ class Audience:
             ~admitted & wanted & ~self._in_holdout
         )
 
-    def _visits(
-        self, members: Ints, sees_ads: NDArray[np.bool_], so_far: Floats, now_ms: int, minutes: int
-    ) -> _Visits:
+    def _seen(self, members: Ints, sees_ads: Flags, presence: _Presence, now_ms: int, minutes: int) -> _Seen:
         chance = self._chance
         day, of_day = divmod(now_ms, DAY_MS)
         busy = 1 - _NIGHT * np.cos(2 * np.pi * of_day / DAY_MS)
         counts = chance.poisson(self._visits_a_day[members] * (busy * minutes * MINUTE_MS / DAY_MS))
-        when = np.repeat(np.arange(members.size), counts) * minutes
-        when += chance.integers(0, minutes, when.size)
-        when.sort()
-        member, minute = np.divmod(when, minutes)
-        viewer, exposed = members[member], sees_ads[member]
+        presence.note(counts > 0, day)
+        came = np.repeat(np.arange(members.size), counts) * minutes
+        came += chance.integers(0, minutes, came.size)
+        ends = of_day + minutes * MINUTE_MS == DAY_MS
+        yesterday, returned = presence.returned(day) if ends else (_NOBODY, _NOBODY.astype(bool))
+        when = np.concatenate([came, yesterday * minutes + minutes - 1])
+        order = np.argsort(when, kind="stable")
+        member, minute = np.divmod(when[order], minutes)
         done = np.zeros((when.size, _COLUMNS))
-        opens = np.diff(member, prepend=-1) > 0  # the viewer's first visit of this hour
-        done[:, _SESSIONS] = 1
-        statuses = np.ceil(chance.exponential(self._statuses[viewer]))
-        noise = self._spread(1.0, _SECONDS_SIGMA, when.size)
+        done[: came.size, _SESSIONS] = 1
+        done[came.size :, _DAYS] = 1
+        done[came.size :, _RETURNS] = returned
+        done = done[order]
+        self._do(done, members[member], sees_ads[member])
+        return _Seen(member, minute, done)
+
+    def _do(self, done: Floats, viewer: Ints, exposed: Flags) -> None:
+        """What each does on a visit."""
+        chance, there = self._chance, done[:, _SESSIONS]
+        statuses = there * np.ceil(chance.exponential(self._statuses[viewer]))
+        noise = self._spread(_SECONDS_A_STATUS, _SECONDS_SIGMA, viewer.size)
         done[:, _STATUSES] = statuses * self._times(Metric.STATUSES_VIEWED, exposed)
-        done[:, _SECONDS] = (
-            statuses * _SECONDS_A_STATUS * noise * self._times(Metric.SESSION_SECONDS, exposed)
-        )
-        done[:, _POSTS] = chance.poisson(self._posts[viewer]) * self._times(Metric.POSTS_MADE, exposed)
-        last_day = self._last_day[viewer]
-        done[:, _DAYS] = opens & (last_day >= 0) & (last_day < day)
-        done[:, _RETURNS] = (opens & (last_day == day - 1)) * self._times(Metric.RETURNS_NEXT_DAY, exposed)
-        self._last_day[viewer] = day
+        done[:, _SECONDS] = statuses * noise * self._times(Metric.SESSION_SECONDS, exposed)
+        posts = there * chance.poisson(self._posts[viewer])
+        done[:, _POSTS] = posts * self._times(Metric.POSTS_MADE, exposed)
+        done[:, _RETURNS] *= self._times(Metric.RETURNS_NEXT_DAY, exposed)
         ads = np.where(exposed, np.minimum(statuses // _STATUSES_AN_AD, _ADS_MAX), 0)
         done[:, _ADS] = ads * self._times(Metric.AD_LOAD, exposed)
-        for metric, column in (
-            (Metric.CLICK_RATE, _CLICKS),
-            (Metric.HIDE_RATE, _HIDES),
-            (Metric.REPORT_RATE, _REPORTS),
-        ):
-            rate = self._based(metric) * self._taste[viewer]
-            done[:, column] = chance.poisson(rate * done[:, _ADS])
-        return _Visits(member, minute, done)
+        for metric, column in _OF_ADS.items():
+            done[:, column] = chance.poisson(done[:, _ADS] * self._taste[viewer] * self._based(metric))
 
-    def _times(self, metric: Metric, exposed: NDArray[np.bool_]) -> Floats:
+    def _times(self, metric: Metric, exposed: Flags) -> Floats:
         return np.where(exposed, 1 + self._effects.get(metric, 0.0), 1.0)
 
     def _based(self, metric: Metric) -> float:
@@ -181,9 +203,9 @@ class Audience:
         )
 
 
-def _moments(visits: _Visits, arm: Ints, so_far: Floats, minutes: int) -> Floats:
+def _moments(seen: _Seen, arm: Ints, so_far: Floats, minutes: int) -> Floats:
     """What each minute adds to the moments of each arm and ratio. `so_far` moves on."""
-    member, minute, done = visits
+    member, minute, done = seen
     after = np.cumsum(done, axis=0)
     opens = np.flatnonzero(np.diff(member, prepend=-1))
     before_hour = so_far[member[opens]] - (after[opens] - done[opens])
