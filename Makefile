@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check chaos lock help
+.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check ramp-check chaos lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,10 @@ replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they l
 
 pacing-check: $(VENV)/dev.stamp   ## simulated days of pacing with short steps and five seeds (docs/pacing.md)
 	ADSERVE_WHOLE_DAYS=1 $(BIN)/pytest tests/limits/test_pacing_days.py $(ARGS)
+
+ramp-check: $(VENV)/dev.stamp redis   ## whole ramps by the hundred and the kill switch under load, into loadtest/results/ramp.json (half an hour)
+	$(BIN)/python -m loadtest.ramps $(ARGS)
+	ADSERVE_KILL_ROUNDS=20 $(BIN)/pytest -q tests/chaos/test_kill_switch.py
 
 chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth)
 	ADSERVE_CHAOS=$(or $(SHARE),1) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)

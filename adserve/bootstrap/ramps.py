@@ -14,8 +14,7 @@ from prometheus_client import Counter
 from adserve.background import Task
 from adserve.domain.ramps import Look, Ramp, Status
 from adserve.domain.time import DAY_MS, MINUTE_MS
-from adserve.rollout.guardrails import judge
-from adserve.rollout.mismatch import mismatch_of
+from adserve.rollout.guardrails import look_at
 from adserve.rollout.ramps import BEFORE_FIRST
 from adserve.store import ramps, rollouts
 from adserve.store.evidence import gather
@@ -35,10 +34,7 @@ Observe = Callable[[Any, Ramp, int], Awaitable[Look]]
 
 
 async def observed(connection: Any, ramp: Ramp, now_ms: int) -> Look:
-    evidence = await gather(connection, ramp, now_ms)
-    mismatch = mismatch_of(evidence.exposed, evidence.control, evidence.exposed_share)
-    verdicts = tuple(judge(ramp.plan, ramp.step, evidence))
-    return Look(now_ms, ramp.step, evidence.exposed, evidence.control, verdicts, mismatch)
+    return look_at(ramp, await gather(connection, ramp, now_ms), now_ms)
 
 
 class Walking:

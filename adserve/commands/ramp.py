@@ -13,6 +13,7 @@ import msgspec
 
 from adserve.api.ramp_shapes import MoveShown, PlanBody, RampShown, decode_plan, encode_moved, encode_ramp
 from adserve.bootstrap.server import database_server
+from adserve.commands import ramp_simulate
 from adserve.database import schema
 from adserve.database.pools import open_pool
 from adserve.database.refusal import DatabaseRefused
@@ -43,9 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     status.add_argument("id", type=int, nargs="?")
     status.add_argument("--json", action="store_true", help="answer JSON, as /v1/ramps does")
     plan = actions.add_parser("plan", help="make a plan; it starts by itself at its time")
-    plan.add_argument(
-        "plan", type=plan_file, metavar="FILE", help="JSON as POST /v1/ramps takes it; - is standard input"
-    )
+    simulate = actions.add_parser("simulate", help="walk a plan among invented viewers before it is made")
+    for taking in (plan, simulate):
+        taking.add_argument(
+            "plan",
+            type=plan_file,
+            metavar="FILE",
+            help="JSON as POST /v1/ramps takes it; - is standard input",
+        )
+    ramp_simulate.add_arguments(simulate)
     for name, (_, summary) in ACTS.items():
         act = actions.add_parser(name, help=summary)
         whole = act.add_mutually_exclusive_group(required=True)
@@ -66,6 +73,8 @@ def plan_file(text: str) -> PlanBody:
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
+        if arguments.action == "simulate":
+            return ramp_simulate.run(arguments, settings)
         return asyncio.run(_run(arguments, settings))
     except (DatabaseRefused, Problem, StoreError) as error:
         _say(f"adserve ramp: {error}")

@@ -16,10 +16,13 @@ from adserve.domain.ramps import (
     Evidence,
     Finding,
     Guardrail,
+    Look,
     Metric,
     Plan,
+    Ramp,
     Verdict,
 )
+from adserve.rollout.mismatch import mismatch_of
 from adserve.rollout.sequences import Band, band_of_change, band_of_rate
 
 PLAN_ERROR = 0.05
@@ -49,6 +52,10 @@ def _number(value: float) -> str:
     return f"{value:,.4g}"
 
 
+def _ms(value: float) -> str:
+    return f"{value:,.4g} ms"
+
+
 _SUBJECTS: Mapping[Metric, _Subject] = {
     Metric.STATUSES_VIEWED: _Subject("statuses viewed", _change),
     Metric.SESSION_SECONDS: _Subject("session seconds", _change),
@@ -60,9 +67,9 @@ _SUBJECTS: Mapping[Metric, _Subject] = {
     Metric.AD_LOAD: _Subject("ads", _number, " a session"),
     Metric.NO_FILL: _Subject("no-fill", _percent, " of requests"),
     Metric.ERRORS: _Subject("errors", _percent, " of requests"),
-    Metric.DECISION_P99_MS: _Subject("decisions' p99", _number, " ms"),
-    Metric.FEED_LATENCY_P99_MS: _Subject("feed's p99", _number, " ms"),
-    Metric.SPEND_PACE: _Subject("spend", _number, " of its pace"),
+    Metric.DECISION_P99_MS: _Subject("decisions' p99", _ms),
+    Metric.FEED_LATENCY_P99_MS: _Subject("feed's p99", _ms),
+    Metric.SPEND_PACE: _Subject("spend off its pace", _percent),
     Metric.CALIBRATION: _Subject("clicks", _number, " of those predicted"),
 }
 
@@ -73,6 +80,13 @@ def judge(plan: Plan, step: int, evidence: Evidence) -> list[Verdict]:
     error = PLAN_ERROR / (max(1, banded) * len(plan.steps))
     against = "in the holdout" if plan.steps[step].percent_bp == WHOLE_BP else "in control"
     return [_judged(guardrail, evidence, error, against) for guardrail in plan.guardrails]
+
+
+def look_at(ramp: Ramp, evidence: Evidence, now_ms: int) -> Look:
+    """What the plan is to know of the step that it stands at."""
+    verdicts = judge(ramp.plan, ramp.step, evidence)
+    mismatch = mismatch_of(evidence.exposed, evidence.control, evidence.exposed_share)
+    return Look(now_ms, ramp.step, evidence.exposed, evidence.control, tuple(verdicts), mismatch)
 
 
 def limit_of(guardrail: Guardrail) -> float:
