@@ -25,7 +25,7 @@ from adserve.domain.ramps import (
     Status,
     Verdict,
 )
-from adserve.domain.time import SECOND_MS, from_ms
+from adserve.domain.time import HOUR_MS, MINUTE_MS, SECOND_MS, from_ms
 
 BEFORE_FIRST = -1
 
@@ -161,8 +161,13 @@ def _watched(
         return _in_place(ramp, Status.HELD, _words(doubt))
     if ramp.status is Status.AWAITING_APPROVAL or waits_for(ramp, verdicts, exposed_viewers, now_ms):
         return None
-    hours = (now_ms - ramp.step_entered_at_ms) / (3_600 * SECOND_MS)
-    return _onwards(ramp, f"the step was kept for {hours:.1f} h, {exposed_viewers:,} viewers saw ads", now_ms)
+    lasted = _lasted(now_ms - ramp.step_entered_at_ms)
+    return _onwards(ramp, f"the step was kept for {lasted}, {exposed_viewers:,} viewers were exposed", now_ms)
+
+
+def _lasted(duration_ms: int) -> str:
+    hours = duration_ms / HOUR_MS
+    return f"{hours:.1f} h" if hours >= 1 else f"{duration_ms / MINUTE_MS:.0f} min"
 
 
 def waits_for(ramp: Ramp, verdicts: Sequence[Verdict], exposed_viewers: int, now_ms: int) -> list[str]:
