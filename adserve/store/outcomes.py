@@ -24,9 +24,12 @@ TIMEOUT_S = 5.0
 TRIES_MAX = 4
 EVENTS_LAG_MS = 60 * SECOND_MS
 """Events are counted so long after their receipt: their batches have committed by then. What was spooled longer is not counted."""
-EVENTS_SPAN_MS = 600 * SECOND_MS
+EVENTS_SPAN_MS = 30 * SECOND_MS
+EVENTS_TIMEOUT_S = 30.0
 SUMS_AT_ONCE = 50_000
 FORGET_AT_ONCE = 5_000
+FORGET_BATCHES_MAX = 20
+"""In one step."""
 IDS_KEPT_MS = 7 * DAY_MS
 MINUTES_KEPT_MS = 30 * DAY_MS
 
@@ -93,7 +96,7 @@ class Outcomes:
             if read_to is None or to_ms(read_to) >= until_ms:
                 return
             end = from_ms(min(until_ms, to_ms(read_to) + EVENTS_SPAN_MS))
-            await connection.execute(SQL.count_events, *key, surface, read_to, end, timeout=TIMEOUT_S)
+            await connection.execute(SQL.count_events, *key, surface, read_to, end, timeout=EVENTS_TIMEOUT_S)
 
     async def compact(self) -> None:
         async with self._lent() as connection:
@@ -120,13 +123,13 @@ class Outcomes:
             (SQL.forget_viewers, viewers_before_ms),
             (SQL.forget_ids, now_ms - IDS_KEPT_MS),
         ):
-            gone = FORGET_AT_ONCE
-            while gone == FORGET_AT_ONCE:
+            for _ in range(FORGET_BATCHES_MAX):
                 async with self._lent() as connection:
-                    done = await connection.execute(
+                    gone = await connection.execute(
                         statement, from_ms(before_ms), FORGET_AT_ONCE, timeout=TIMEOUT_S
                     )
-                gone = int(done.rpartition(" ")[2])
+                if gone != f"DELETE {FORGET_AT_ONCE}":
+                    break
         async with self._lent() as connection:
             await connection.execute(SQL.forget_minutes, from_ms(now_ms - MINUTES_KEPT_MS), timeout=TIMEOUT_S)
             await connection.execute(SQL.forget_reads, from_ms(viewers_before_ms), timeout=TIMEOUT_S)

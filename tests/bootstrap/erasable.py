@@ -97,8 +97,8 @@ class Place:
         assert status == 200, answer
         return [result["outcome"] for result in answer["results"]]
 
-    async def fared(self, viewer: str, *ids: str) -> list[str]:
-        outcomes = [{"id": id_, "viewer": viewer, "session_seconds": 300} for id_ in ids]
+    async def fared(self, viewer: str, *ids: str, **more: Any) -> list[str]:
+        outcomes = [{"id": id_, "viewer": viewer, "session_seconds": 300} | more for id_ in ids]
         status, answer = await self.call("/v1/outcomes", {"outcomes": outcomes}, Scope.FEED)
         assert status == 200, answer
         return [result["result"] for result in answer["results"]]

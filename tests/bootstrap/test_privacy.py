@@ -10,7 +10,7 @@ from erasable import Place, serving
 from redis_servers import RedisServer, needs_redis
 
 from adserve.access.keys import Scope
-from adserve.domain.time import DAY_MS
+from adserve.domain.time import DAY_MS, from_ms
 from adserve.limits.rules import RETENTION_MS
 from adserve.metering.erasing import IN_FLIGHT_MS
 from adserve.store.books import reconciled
@@ -196,12 +196,16 @@ async def test_while_it_goes_on_nothing_new_is_kept_and_afterwards_the_viewer_is
     await place.core.privacy.erase(place.clock())  # which is when a process hears of it
     (free,) = await place.tickets(VIEWER)  # the capped one is withheld
     assert await place.outcomes(free) == ["recorded"]
+    earlier = from_ms(place.clock()).isoformat()
+    assert await place.fared(VIEWER, "s-1", occurred_at=earlier) == ["not_compared"]
     await place.run()
     place.clock.skip(IN_FLIGHT_MS)
     await place.run()
     assert await place.found(VIEWER) == set()
     place.clock.skip(1_000)
     await place.run()
+    assert await place.fared(VIEWER, "s-1", occurred_at=earlier) == ["not_compared"]
+    assert await place.fared(VIEWER, "s-2") == ["recorded"]
     again = await place.tickets(VIEWER)
     assert await place.outcomes(*again) == ["recorded", "recorded"]
     assert await place.found(VIEWER) >= {"viewer_caps", "viewer_log", "memory of counters"}

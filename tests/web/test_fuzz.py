@@ -20,6 +20,7 @@ BODIES = (
     b'{"events": [{"ticket": "t", "kind": "view", "occurred_at": "2026-01-01T00:00:00Z", "view_ms": 1}]}',
     b'{"advertiser": 1, "name": "c", "starts_at": "2026-01-01T00:00:00Z", "billable": "click", "bid":'
     b' {"model": "cpc", "price": {"micros": 1, "currency": "USD"}}, "targeting": {"age": {"min": 1}}}',
+    b'{"outcomes": [{"id": "s", "viewer": "u", "occurred_at": "2026-01-01T00:00:00Z", "session_seconds": 1.5}]}',
     b'{"surfaces": {"status": {"percent": 5.25, "countries": {"ID": 1e1}}}}',
 )
 POISON = (
@@ -29,6 +30,7 @@ POISON = (
 LINES = (
     "POST /v1/slots",
     "POST /v1/events",
+    "POST /v1/outcomes",
     "POST /v1/campaigns",
     "PUT /v1/rollout",
     "PATCH /v1/campaigns/1",
