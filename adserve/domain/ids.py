@@ -4,6 +4,8 @@ import hashlib
 from typing import NewType
 from uuid import UUID
 
+import msgspec
+
 AdvertiserId = NewType("AdvertiserId", int)
 CampaignId = NewType("CampaignId", int)
 CreativeId = NewType("CreativeId", int)
@@ -19,10 +21,15 @@ CATALOGUE_ID_MAX = 2**53 - 1
 _RANDOM_BITS = 74
 _VERSION = 7 << 76
 _VARIANT = 0b10 << 62
+_LOW_12 = (1 << 12) - 1
 _LOW_62 = (1 << 62) - 1
 _LOW_80 = (1 << 80) - 1
 _ID_BYTES = 10
 _IDS_A_HASH = 6
+
+_ARRAY_32, _BIN_16 = b"\xdd", b"\xc4\x10"
+_decode_ids = msgspec.msgpack.Decoder(list[UUID]).decode
+"""Makes a UUID in a tenth of the time that its own class takes, most of which it checks its arguments."""
 
 
 def uuid7(at_ms: int, randomness: int) -> UUID:
@@ -51,8 +58,13 @@ def derived_uuid7(at_ms: int, seed: int, index: int) -> UUID:
 def derived_uuid7s(at_ms: int, seed: int, count: int) -> list[UUID]:
     """The first `count` of them."""
     chance = b"".join([_hash(seed, nth) for nth in range(-(-count // _IDS_A_HASH))])
-    starts = range(0, count * _ID_BYTES, _ID_BYTES)
-    return [uuid7(at_ms, int.from_bytes(chance[start : start + _ID_BYTES], "big")) for start in starts]
+    fixed = at_ms << 80 | _VERSION | _VARIANT
+    wire = [_ARRAY_32, count.to_bytes(4, "big")]
+    for start in range(0, count * _ID_BYTES, _ID_BYTES):
+        drawn = int.from_bytes(chance[start : start + _ID_BYTES], "big")
+        wire.append(_BIN_16)
+        wire.append((fixed | (drawn >> 62 & _LOW_12) << 64 | drawn & _LOW_62).to_bytes(16, "big"))
+    return _decode_ids(b"".join(wire))
 
 
 def _hash(seed: int, nth: int) -> bytes:
