@@ -12,6 +12,7 @@ from adserve.api.campaigns import Campaigns
 from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions
+from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
 from adserve.api.feed import Bounds as FeedBounds
 from adserve.api.feed import Feed
@@ -98,6 +99,7 @@ def operations_of(
         core.judged.api(core.pseudonyms, settings.surfaces, clock),
         Impressions(analysts),
         Reports(analysts, clock),
+        Delivery(analysts, clock),
         TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),
         Decisions(analysts),
         Charges(analysts),

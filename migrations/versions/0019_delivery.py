@@ -1,0 +1,10 @@
+"""delivery"""
+
+from adserve.database.migrate import run_sql
+
+revision = "0019"
+down_revision = "0014"
+
+
+def upgrade() -> None:
+    run_sql("0019_delivery.sql")
