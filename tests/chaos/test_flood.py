@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 
 import aiohttp
 import pytest
@@ -45,10 +46,12 @@ async def flood(stack: Stack) -> AsyncIterator[Flood]:
 
 async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood, stack: Stack) -> None:
     service_s: list[float] = []
+    service_cpu_s: list[float] = []
     postgres_s: list[float] = []
 
     async def kill_service() -> None:
         service_s.append(await stack.kill_service())
+        service_cpu_s.append(stack.live.cpu_s)
 
     async def kill_postgres() -> None:
         postgres_s.append(await stack.kill_postgres())
@@ -63,7 +66,10 @@ async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood,
         service_kills=len(service_s),
         postgres_kills=len(postgres_s),
         service_back_s_max=round(max(service_s), 2),
+        service_back_s_median=round(median(service_s), 2),
+        service_back_cpu_s_max=round(max(service_cpu_s), 2),
         postgres_back_s_max=round(max(postgres_s), 2),
+        postgres_back_s_median=round(median(postgres_s), 2),
         sent=len(flood.sent),
         calls_without_answer=flood.unanswered,
         **verdict._asdict(),
