@@ -54,8 +54,8 @@ replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they l
 pacing-check: $(VENV)/dev.stamp   ## simulated days of pacing with short steps and five seeds (docs/pacing.md)
 	ADSERVE_WHOLE_DAYS=1 $(BIN)/pytest tests/limits/test_pacing_days.py $(ARGS)
 
-chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth)
-	ADSERVE_CHAOS=$(or $(SHARE),1) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
+chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth, MINUTES=30 at the most for each flood)
+	ADSERVE_CHAOS=$(or $(SHARE),1) ADSERVE_CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
 
 # The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
 .PHONY: browser
