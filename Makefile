@@ -58,8 +58,8 @@ ramp-check: $(VENV)/dev.stamp redis   ## whole ramps by the hundred and the kill
 	$(BIN)/python -m loadtest.ramps $(ARGS)
 	ADSERVE_KILL_ROUNDS=20 $(BIN)/pytest -q tests/chaos/test_kill_switch.py
 
-chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth)
-	ADSERVE_CHAOS=$(or $(SHARE),1) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
+chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth, MINUTES=30 at the most for each flood)
+	ADSERVE_CHAOS=$(or $(SHARE),1) ADSERVE_CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
 
 # The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
 .PHONY: browser
