@@ -15,7 +15,7 @@ from stack import ADS
 
 from adserve.store.journal import Counted
 
-DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "3000"))
+DECISIONS = int(os.environ.get("ADSERVE_SHARED_CAPS_DECISIONS", "3000"))
 PROCESSES = 3
 PROCESS = Path(__file__).with_name("process.py")
 
