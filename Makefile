@@ -45,8 +45,8 @@ bench: $(VENV)/dev.stamp      ## what slots and events cost beside their ceiling
 restart-check: $(VENV)/dev.stamp  ## how soon ads come after a start with 5,000,000 events behind it (ARGS="--events 100000")
 	$(BIN)/python -m loadtest.restart $(ARGS)
 
-caps-check: $(VENV)/dev.stamp     ## a million decisions of clients at once, judged by the stored events
-	ADSERVE_CAPS_DECISIONS=1000000 ADSERVE_SHARED_CAPS_DECISIONS=1000000 $(BIN)/pytest -q tests/oracle $(ARGS)
+caps-check: $(VENV)/dev.stamp     ## millions of decisions of clients at once, judged by the stored events
+	ADSERVE_CAPS_DECISIONS=1000000 ADSERVE_SHARED_CAPS_DECISIONS=500000 $(BIN)/pytest -q -n 4 tests/oracle $(ARGS)
 
 replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
 	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_replay_of_real_logs.py $(ARGS)
