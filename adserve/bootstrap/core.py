@@ -266,8 +266,7 @@ async def build_core(
     draw: Callable[[], int],
 ) -> Core:
     """Puts the core together. The counters are empty and no secrets known when this returns; no task runs yet."""
-    replica = uuid4()
-    catalogue = Catalogue(pools.catalogue, replica)
+    catalogue = Catalogue(pools.catalogue, replica := uuid4())
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
     erased, pseudonyms, book = Erased(), Pseudonyms(), LeaseBook()
     sealer, hides = Sealer(erased=erased), Hides(erased)
@@ -276,22 +275,19 @@ async def build_core(
     events = EventLog(journal, await open_spool(settings, database_url))
     filling = await filling_of(settings, pools, checkpoints, journal, events, erased, lock, clock())
     counters, recorder = filling.counters, _recorder(settings, journal, events.spool)
-    named, may_serve = Named(counters), _serving(lock)
-    checkpoint = partial(save_checkpoint, counters, checkpoints)
+    named, checkpoint = Named(counters), partial(save_checkpoint, counters, checkpoints)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc, erased)
     funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
     notes = (funnel.note, recording.note)
-    parts = Parts(live.current, counters, hides, book, sealer, may_serve, notes)
+    parts = Parts(live.current, counters, hides, book, sealer, may_serve := _serving(lock), notes)
     keeper = LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica)
     judged = Judged(pools, replica, erased, keeper.off_pace, lambda: live.current().snapshot)
-    bounds = Bounds(settings.candidates_max, settings.click_hold_factor)
-    slots = judged.watched(parts, clock, draw, bounds)
+    slots = judged.watched(parts, clock, draw, Bounds(settings.candidates_max, settings.click_hold_factor))
     intake = Intake(
         sealer, named, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
     )
     keepers = events.spool, traffic.traffic, judged.assignments
-    admitting = Limiter(time.perf_counter, time.thread_time)
     return Core(
         settings=settings,
         database_url=database_url,
@@ -324,7 +320,7 @@ async def build_core(
         decisions=decisions,
         funnel=funnel,
         funnel_store=funnel_store,
-        limiter=admitting,
+        limiter=(admitting := Limiter(time.perf_counter, time.thread_time)),
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
         privacy=Privacy(pools, erased, hides, counters, checkpoint, keepers, judged.store),

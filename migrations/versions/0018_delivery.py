@@ -2,9 +2,9 @@
 
 from adserve.database.migrate import run_sql
 
-revision = "0019"
-down_revision = "0014"
+revision = "0018"
+down_revision = "0016"
 
 
 def upgrade() -> None:
-    run_sql("0019_delivery.sql")
+    run_sql("0018_delivery.sql")
