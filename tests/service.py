@@ -21,6 +21,7 @@ from adserve.api.campaigns import Campaigns
 from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions as DecisionsApi
+from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
@@ -293,6 +294,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         RampsApi(desk, SURFACES, clock),
         Impressions(analysts),
         Reports(analysts, clock),
+        Delivery(analysts, clock),
         DecisionsApi(analysts),
         Charges(analysts),
         ReconciliationApi(analysts),

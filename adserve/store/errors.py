@@ -35,6 +35,10 @@ class KeyReused(StoreError):
     """An idempotency key came before with another request."""
 
 
+class Unanswerable(StoreError):
+    """A question that takes too long, or is about what is not kept any more."""
+
+
 AWAY = (
     OSError,  # TimeoutError included
     asyncpg.PostgresConnectionError,
