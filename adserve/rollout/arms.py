@@ -32,7 +32,7 @@ def arm_of(viewer: str, group: str, ramp: int, percent_bp: int, holdout_bp: int)
         return Arm.CONTROL if percent_bp == BUCKETS else Arm.NONE
     if bucket_of(group, viewer) < percent_bp:
         return Arm.EXPOSED
-    drawn = mmh3.hash(f"{group}:{CONTROL_SALT}:{ramp}:{viewer}", signed=False)
+    drawn = mmh3.hash(f"{group}:{CONTROL_SALT}:{ramp}:{viewer}".encode(), signed=False)
     return Arm.CONTROL if drawn * (BUCKETS - percent_bp) < percent_bp * DRAWS else Arm.NONE
 
 

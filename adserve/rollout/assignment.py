@@ -13,8 +13,11 @@ HOLDOUT_SALT = "holdout"
 
 
 def bucket_of(group: str, viewer: str) -> int:
-    """The viewer's bucket in [0, 10,000): in when it is below the percent in basis points."""
-    hashed = mmh3.hash(f"{group}:{viewer}", signed=False)
+    """The viewer's bucket in [0, 10,000): in when it is below the percent in basis points.
+
+    Raises UnicodeEncodeError for a lone surrogate, at which mmh3 itself would end the process.
+    """
+    hashed = mmh3.hash(f"{group}:{viewer}".encode(), signed=False)
     return (hashed % 100) * 100 + hashed // 100 % 100
 
 

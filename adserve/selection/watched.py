@@ -4,6 +4,7 @@ While none is, a request costs one look more. Viewers of both arms are noted by 
 happens to a decision must not tell the arms apart.
 """
 
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -13,12 +14,14 @@ from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.slots import Ask
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
-from adserve.rollout.arms import Standing, standing_of
+from adserve.rollout.arms import Standing, stage_at, standing_of
 from adserve.rollout.assignments import AssignmentLog
 from adserve.rollout.figures import Figures
 from adserve.selection.decision import Decision
 from adserve.selection.made import Made
 from adserve.selection.slots import Bounds, Parts, Slots
+
+log = logging.getLogger(__name__)
 
 _NO_ROLLOUT = SurfaceRollout()
 
@@ -64,18 +67,25 @@ class Watched:
             self._figures.wrapped(standing.stage.ramp, took_s * SECOND_MS, self._clock())
 
     async def _watch(self, ask: Ask) -> Decision:
-        now_ms = self._clock()
-        standing = self._standing(ask, now_ms)
-        if standing is None:
-            return await self._slots.answer(ask)
-        self._assignments.note(standing, ask.viewer.cap, now_ms)
-        if standing.arm is not Arm.EXPOSED:
+        standing = self._noted(ask)
+        if standing is None or standing.arm is not Arm.EXPOSED:
             return await self._slots.answer(ask)
         began_s = self._seconds()
         decision = await self._measured.answer(ask)
         took_ms = (self._seconds() - began_s) * SECOND_MS
         self._figures.decided(standing.stage.ramp, decision.no_fill, took_ms, self._clock())
         return decision
+
+    def _noted(self, ask: Ask) -> Standing | None:
+        now_ms = self._clock()
+        try:
+            standing = self._standing(ask, now_ms)
+            if standing is not None:
+                self._assignments.note(standing, ask.viewer.cap, now_ms)
+        except Exception:
+            log.exception("a viewer could not be compared")
+            return None
+        return standing
 
     def _standing(self, ask: Ask, now_ms: int) -> Standing | None:
         """Nobody is compared while nobody may see ads."""
@@ -95,7 +105,9 @@ class Watched:
         """The click rates that were predicted of what was placed: 0 where nobody pays for clicks."""
         if made.offer is None or not made.awards:
             return
-        standing = self._standing(made.ask, made.now_ms)
-        if standing is not None:
+        snapshot, ask = made.view.snapshot, made.ask
+        rollout = snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
+        stage = stage_at(snapshot.stages, rollout, ask.surface, ask.context.country)
+        if stage is not None:
             rates = [made.offer.contenders[given.place].click_rate for given in made.awards]
-            self._figures.placed(standing.stage.ramp, [rate for rate in rates if rate], self._clock())
+            self._figures.placed(stage.ramp, [rate for rate in rates if rate], self._clock())

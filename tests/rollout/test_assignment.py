@@ -145,6 +145,11 @@ def test_no_holdout_holds_nobody() -> None:
     assert not any(in_holdout(SurfaceRollout(10_000), "status", viewer) for viewer in CROWD[:20_000])
 
 
+def test_what_is_no_text_is_refused_and_does_not_end_the_process() -> None:
+    with pytest.raises(UnicodeEncodeError):
+        bucket_of("status", "\udcff")
+
+
 def test_groups_are_drawn_apart() -> None:
     both = sum(
         bucket_of("status", viewer) < 1_000 and bucket_of("stories", viewer) < 1_000 for viewer in CROWD

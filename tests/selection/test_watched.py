@@ -159,3 +159,13 @@ async def test_a_ramp_elsewhere_leaves_viewers_alone() -> None:
     decision = await house.slots.answer(make_ask(CROWD[0]))
     assert {placement.ticket.arm for placement in decision.placements} == {"none"}
     assert await house.noted() == []
+
+
+async def test_a_viewer_who_cannot_be_placed_is_answered_as_ever() -> None:
+    """From a header that is no text in UTF-8."""
+    house = House()
+    house.begin()
+    odd = make_ask("u")
+    odd = replace(odd, viewer=replace(odd.viewer, raw="\udcff"))
+    assert (await house.slots.answer(odd)).no_fill is NoFill.DEGRADED
+    assert await house.noted() == []
