@@ -54,7 +54,7 @@ replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they l
 pacing-check: $(VENV)/dev.stamp   ## simulated days of pacing with short steps and five seeds (docs/pacing.md)
 	ADSERVE_WHOLE_DAYS=1 $(BIN)/pytest tests/limits/test_pacing_days.py $(ARGS)
 
-ramp-check: $(VENV)/dev.stamp redis   ## whole ramps by the hundred and the kill switch under load, into loadtest/results/ramp.json (half an hour)
+ramp-check: $(VENV)/dev.stamp redis   ## whole ramps by the hundred and the kill switch under load, into loadtest/results/ramp.json (ten minutes)
 	$(BIN)/python -m loadtest.ramps $(ARGS)
 	ADSERVE_KILL_ROUNDS=20 $(BIN)/pytest -q tests/chaos/test_kill_switch.py
 
