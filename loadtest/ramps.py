@@ -19,6 +19,7 @@ import orjson
 from msgspec.structs import replace
 from tqdm import tqdm
 
+from adserve.commands.scratch import positive
 from adserve.domain.ramps import COMPARED, OPERATIONAL, Direction, Guardrail, Metric, Plan, Status, Step
 from adserve.domain.time import HOUR_MS, MINUTE_MS
 from adserve.rollout.guardrails import limit_of
@@ -169,7 +170,9 @@ def simulated(seeds: int, jobs: int) -> dict[str, Any]:
             for number, guardrail in enumerate(BANDED[:seeds])
         },
         "harm_exposure_of_schedule": round(statistics.mean(one.exposure for one in harm), 4),
-        "hours_to_rollback_p50": round(statistics.median(one.hours for one in harm), 2),
+        "hours_to_rollback_p50": round(
+            statistics.median(one.hours for one in harm if one.status is Status.ROLLED_BACK), 2
+        ),
         "deaths": sum(total for _, total in deaths),
         "wrong_after_deaths": sum(wrong for wrong, _ in deaths),
     }
@@ -181,11 +184,13 @@ def _share(runs: Sequence[Run], status: Status) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.ramps", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"plans of each kind (default: {SEEDS})")
-    parser.add_argument("--jobs", type=int, default=1, help="processes at once (default: 1)")
+    parser.add_argument(
+        "--seeds", type=positive, default=SEEDS, help=f"plans of each kind (default: {SEEDS})"
+    )
+    parser.add_argument("--jobs", type=positive, default=1, help="processes at once (default: 1)")
     parser.add_argument(
         "--viewers",
-        type=int,
+        type=positive,
         default=viewers.VIEWERS,
         help=f"sent through the gates (default: {viewers.VIEWERS:,})",
     )

@@ -48,14 +48,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     start_ms = plan.starts_at_ms - plan.starts_at_ms % MINUTE_MS
     plan = msgspec.structs.replace(plan, starts_at_ms=start_ms)
     audience = Audience(arguments.viewers, dict(arguments.effect), arguments.seed)
-    turns, last = [], None
+    minutes = walked(plan, audience, start_ms)
+    last = next(minutes)
+    turns = [last] if last.moved else []
     with tqdm(total=least_ms(plan) // MINUTE_MS, desc="walking", unit="min", disable=None) as bar:
-        for last in walked(plan, audience, start_ms):
+        for last in minutes:
             bar.update()
             if last.moved:
                 turns.append(last)
-    if last is None:
-        raise AssertionError("a plan is looked at once at the least")
     told = _told(plan, turns, last)
     print(msgspec.json.encode(told).decode() if arguments.json else "\n".join(_lines(told)))
     return 0
