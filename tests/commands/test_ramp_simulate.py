@@ -71,3 +71,14 @@ def test_a_plan_for_no_surface_is_refused(plan: str, capsys: pytest.CaptureFixtu
     Path(plan).write_text(json.dumps(PLAN | {"surface": "moon"}))
     assert main(["ramp", "simulate", plan]) == 1
     assert "surface" in capsys.readouterr().err
+
+
+def test_the_plan_of_the_documentation_is_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adserve.simulation.ramps.DAYS_MAX", 1)
+    text = (Path(__file__).parents[2] / "docs" / "rollout.md").read_text()
+    path = tmp_path / "plan.json"
+    path.write_text(text.partition("```json\n")[2].partition("```")[0])
+    assert main(["ramp", "simulate", str(path), "--viewers", "1000"]) == 0
+    assert "step 1 of 4 at 0.5 %" in capsys.readouterr().out
