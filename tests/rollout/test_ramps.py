@@ -297,7 +297,7 @@ def faults(happens: list[Any], walking: Walk) -> list[str]:
 
 
 @given(events)
-@settings(derandomize=True, max_examples=300)
+@settings(derandomize=True, max_examples=150)
 def test_whatever_happens(happens: list[Any]) -> None:
     assert faults(happens, walk) == []
 
