@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check chaos lock help
+.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check ramp-check chaos lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,8 +45,8 @@ bench: $(VENV)/dev.stamp      ## what slots and events cost beside their ceiling
 restart-check: $(VENV)/dev.stamp  ## how soon ads come after a start with 5,000,000 events behind it (ARGS="--events 100000")
 	$(BIN)/python -m loadtest.restart $(ARGS)
 
-caps-check: $(VENV)/dev.stamp     ## a million decisions of clients at once, judged by the stored events
-	ADSERVE_CAPS_DECISIONS=1000000 ADSERVE_SHARED_CAPS_DECISIONS=1000000 $(BIN)/pytest -q tests/oracle $(ARGS)
+caps-check: $(VENV)/dev.stamp     ## millions of decisions of clients at once, judged by the stored events
+	ADSERVE_CAPS_DECISIONS=1000000 ADSERVE_SHARED_CAPS_DECISIONS=500000 $(BIN)/pytest -q -n 4 tests/oracle $(ARGS)
 
 replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they lie in ADSERVE_SHARED_DATA)
 	ADSERVE_WHOLE_LOGS=1 $(BIN)/pytest tests/journeys/test_replay_of_real_logs.py $(ARGS)
@@ -54,8 +54,12 @@ replay-check: $(VENV)/dev.stamp   ## whole real logs through the service (they l
 pacing-check: $(VENV)/dev.stamp   ## simulated days of pacing with short steps and five seeds (docs/pacing.md)
 	ADSERVE_WHOLE_DAYS=1 $(BIN)/pytest tests/limits/test_pacing_days.py $(ARGS)
 
-chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth)
-	ADSERVE_CHAOS=$(or $(SHARE),1) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
+ramp-check: $(VENV)/dev.stamp redis   ## whole ramps by the hundred and the kill switch under load, into loadtest/results/ramp.json (half an hour)
+	$(BIN)/python -m loadtest.ramps $(ARGS)
+	ADSERVE_KILL_ROUNDS=20 $(BIN)/pytest -q tests/chaos/test_kill_switch.py
+
+chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth, MINUTES=30 at the most for each flood)
+	ADSERVE_CHAOS=$(or $(SHARE),1) ADSERVE_CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
 
 # The browser tests need Debian's Chromium; where it cannot be installed they are skipped, and say so.
 .PHONY: browser

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from adserve.domain.time import Clock
+from adserve.metering.errors import JournalAway
 from adserve.store.errors import AWAY, Away
 
 log = logging.getLogger(__name__)
+
+OUTAGES = (Away, JournalAway, *AWAY)
 
 PACE_S = 0.02
 BACKOFF_FIRST_S = 0.2
@@ -69,7 +72,7 @@ class Background:
         """Once for each time that a task begins to fail; only what is no outage of PostgreSQL's needs its traceback."""
         reason = f"{type(error).__name__}: {error}"[:200]
         if task.name not in self.failures:
-            bug = not isinstance(error, (Away, *AWAY))
+            bug = not isinstance(error, OUTAGES)
             log.warning("background task failed: %s", reason, extra={"task": task.name}, exc_info=bug)
         self.failures[task.name] = reason
 

@@ -21,12 +21,14 @@ from adserve.api.campaigns import Campaigns
 from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions as DecisionsApi
+from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
 from adserve.api.outcomes import OutcomesApi
 from adserve.api.placements import PlacementEncoder
+from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
@@ -289,8 +291,10 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Ads(desk),
         MediaFiles(media),
         RolloutApi(desk, SURFACES),
+        RampsApi(desk, SURFACES, clock),
         Impressions(analysts),
         Reports(analysts, clock),
+        Delivery(analysts, clock),
         DecisionsApi(analysts),
         Charges(analysts),
         ReconciliationApi(analysts),

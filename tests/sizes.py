@@ -9,6 +9,8 @@ import pytest
 
 SHARE = float(os.environ.get("ADSERVE_CHAOS", "0"))
 """The share of the full sizes that `make chaos` runs; 0 is `make test`, which has small ones of its own."""
+WITHIN_S = 60 * float(os.environ.get("ADSERVE_CHAOS_MINUTES") or "inf")
+"""How long a flood may take before it ends with the share that is done."""
 RESULTS = Path(__file__).parents[1] / "loadtest" / "results" / "chaos.json"
 
 whole_run = pytest.mark.timeout(7_200 if SHARE else 300)

@@ -11,10 +11,12 @@ from adserve.web.replies import json_response
 
 
 class Part(Struct, frozen=True):
-    """One thing that the service needs. `detail` says how it is, also when it is well."""
+    """One thing that the service uses. `detail` says how it is, also when it is well; `needed` whether the service could not decide
+    or not record without it just now."""
 
     ok: bool
     detail: str = ""
+    needed: bool = True
 
 
 class Alive(Struct, frozen=True):
@@ -47,7 +49,7 @@ class Health:
 
     async def readyz(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
         parts = {name: check() for name, check in self._checks.items()}
-        ready = all(part.ok for part in parts.values())
+        ready = all(part.ok or not part.needed for part in parts.values())
         return json_response(Readiness(ready, parts), 200 if ready else 503)
 
     async def metrics(self, _call: Call[None, AnyQuery]) -> web.StreamResponse:
@@ -71,7 +73,8 @@ class Health:
                 id="readyz",
                 tag="service",
                 summary="It can decide and record; each part is named",
-                description="Answers 503 with the same body when it cannot.",
+                description="Answers 503 with the same body when it cannot. While PostgreSQL is away it can, as long as the snapshot "
+                "holds and the spool takes events.",
                 handle=self.readyz,
                 query=AnyQuery,
                 answer=Readiness,

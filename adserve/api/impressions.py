@@ -1,7 +1,5 @@
 """GET /v1/impressions: the log, as JSON, NDJSON or CSV. A page has the same rows and cursor in each of them."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
@@ -12,7 +10,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from adserve.access.keys import Scope
-from adserve.api.shapes import Id, Moment, Money, check_moment
+from adserve.api.shapes import Between, Id, Moment, Money
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.targeting import Country
 from adserve.domain.traffic import Reason
@@ -20,9 +18,9 @@ from adserve.store.desk import Desk
 from adserve.store.impressions import Filters, Place, page
 from adserve.store.setup import Row
 from adserve.web.operations import Call, Operation
-from adserve.web.paging import Cursor, decode_cursor, encode_cursor
+from adserve.web.paging import Cursor, cut, decode_cursor, next_link
 from adserve.web.replies import JSON, Page, json_response
-from adserve.web.tables import CSV, cell, preferred
+from adserve.web.tables import CSV, csv_lines, preferred
 
 READERS = frozenset({Scope.ANALYST, Scope.ADVERTISER})
 ROWS_MAX = 10_000
@@ -33,12 +31,10 @@ NDJSON = "application/x-ndjson"
 Text = Annotated[str, Meta(max_length=64)]
 
 
-class ImpressionsQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+class ImpressionsQuery(Between, frozen=True, forbid_unknown_fields=True):
     """`from` is included, `to` is not; both are moments of receipt. With `without_impression`, only events of tickets
     whose impression never came: `kind=click&without_impression=true`."""
 
-    from_: Moment | None = None
-    to: Moment | None = None
     kind: Literal["impression", "view", "click", "hide", "report", "complete", "any"] = "impression"
     advertiser: Id | None = None
     campaign: Id | None = None
@@ -101,11 +97,9 @@ class Impressions:
 
     async def page(self, call: Call[None, ImpressionsQuery]) -> web.StreamResponse:
         query = call.query
-        rows = await self._rows(call)
-        shown = rows[: query.limit]
-        following = None
-        if len(rows) > query.limit:
-            following = encode_cursor(shown[-1]["received_at"], shown[-1]["event"])
+        shown, following = cut(
+            await self._rows(call), query.limit, lambda row: (row["received_at"], row["event"])
+        )
         kind = _preferred(call.request.headers.get("Accept", ""))
         if kind is None:
             return json_response(Page([_encode(row) for row in shown], following))
@@ -113,9 +107,7 @@ class Impressions:
 
     async def _rows(self, call: Call[None, ImpressionsQuery]) -> Sequence[Row]:
         query = call.query
-        for name, moment in (("?from", query.from_), ("?to", query.to)):
-            if moment is not None:
-                check_moment(name, moment)
+        query.check()
         after = None if query.after is None else Place(*decode_cursor(query.after, _position))
         filters = Filters(
             None if query.kind == "any" else query.kind,
@@ -164,8 +156,7 @@ async def _stream(
     response = web.StreamResponse(headers={"Cache-Control": "no-store"})
     response.content_type, response.charset = kind, "utf-8"
     if following is not None:
-        url = request.rel_url.update_query(after=following)
-        response.headers["Link"] = f'<{url}>; rel="next"'
+        response.headers["Link"] = next_link(request, following)
     await response.prepare(request)
     for chunk in _LINES[kind](rows):
         await response.write(chunk)
@@ -179,15 +170,9 @@ def _ndjson(rows: Sequence[Row]) -> Iterator[bytes]:
 
 
 def _csv(rows: Sequence[Row]) -> Iterator[bytes]:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+    yield csv_lines([COLUMNS])
     for chunk in _chunks(rows):
-        writer.writerows([cell(row[name]) for name in COLUMNS] for row in chunk)
-        yield text.getvalue().encode()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue().encode()
+        yield csv_lines([row[name] for name in COLUMNS] for row in chunk)
 
 
 _LINES: dict[str, Callable[[Sequence[Row]], Iterator[bytes]]] = {NDJSON: _ndjson, CSV: _csv}

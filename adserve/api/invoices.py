@@ -1,9 +1,8 @@
 """/v1/invoices: what advertisers are asked to pay, as JSON, CSV or PDF."""
 
-import csv
-import io
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
+from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -19,10 +18,10 @@ from adserve.store import invoices
 from adserve.store.desk import Connection, Desk
 from adserve.store.invoices import Filters
 from adserve.web.operations import Call, NoQuery, Operation
-from adserve.web.paging import PageQuery, encode_cursor, id_after
+from adserve.web.paging import PageQuery, cut, id_after
 from adserve.web.problems import CONFLICT, Problem, invalid
 from adserve.web.replies import JSON, Page, json_response
-from adserve.web.tables import CSV, cell, preferred
+from adserve.web.tables import CSV, csv_lines, preferred
 
 READERS = frozenset({Scope.ADVERTISER, Scope.ANALYST, Scope.OPERATOR})
 OPERATORS = frozenset({Scope.OPERATOR})
@@ -112,8 +111,7 @@ class Invoices:
         filters = Filters(query.advertiser, query.currency, query.status, _month(query.month))
         async with self._desk.transaction(call.caller.advertiser) as connection:
             found = await invoices.page(connection, id_after(query), query.limit + 1, filters)
-        shown = found[: query.limit]
-        following = encode_cursor(shown[-1].id) if len(found) > query.limit else None
+        shown, following = cut(found, query.limit, lambda invoice: (invoice.id,))
         return json_response(Page([InvoiceShown(**_encode(invoice)) for invoice in shown], following))
 
     async def get(self, call: Call[None, FormatQuery]) -> web.StreamResponse:
@@ -254,18 +252,16 @@ COLUMNS = (
 
 
 def _csv(invoice: Invoice, lines: Sequence[Line]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for line in lines:
-        values = (
-            invoice.number, invoice.status, line.line, line.day, line.campaign_id, line.campaign, line.note,
-            line.corrects_number, line.unit, line.quantity, line.invalid, invoice.currency,
-            *(getattr(line, f"{name}_micros") for name in _AMOUNTS),
-        )  # fmt: skip
-        total = amount_text(line.total_micros, invoice.exponent, grouped=False)
-        writer.writerow([*map(cell, values), total])
-    return text.getvalue().encode()
+    return csv_lines([COLUMNS, *(_csv_line(invoice, line) for line in lines)])
+
+
+def _csv_line(invoice: Invoice, line: Line) -> tuple[Any, ...]:
+    return (
+        invoice.number, invoice.status, line.line, line.day, line.campaign_id, line.campaign, line.note,
+        line.corrects_number, line.unit, line.quantity, line.invalid, invoice.currency,
+        *(getattr(line, f"{name}_micros") for name in _AMOUNTS),
+        Decimal(amount_text(line.total_micros, invoice.exponent, grouped=False)),
+    )  # fmt: skip
 
 
 def _file(content: bytes, kind: str, invoice: Invoice) -> web.Response:

@@ -8,7 +8,7 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from adserve.access.keys import Scope
-from adserve.api.shapes import Id, Moment, check_moment
+from adserve.api.shapes import Between, Id, Moment, span
 from adserve.domain.ids import CATALOGUE_ID_MAX
 from adserve.domain.time import HOUR_MS, Clock, from_ms, to_ms
 from adserve.reporting.funnel import Coverage, coverage
@@ -16,8 +16,7 @@ from adserve.store import funnel
 from adserve.store.desk import Desk
 from adserve.store.funnel import Filters, Place
 from adserve.web.operations import Call, Operation
-from adserve.web.paging import Cursor, decode_cursor, encode_cursor
-from adserve.web.problems import invalid
+from adserve.web.paging import Cursor, cut, decode_cursor
 from adserve.web.replies import json_response
 
 READERS = frozenset({Scope.ANALYST, Scope.ADVERTISER})
@@ -30,12 +29,10 @@ _position = msgspec.json.Decoder(
 )
 
 
-class FunnelQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+class FunnelQuery(Between, frozen=True, forbid_unknown_fields=True):
     """Whole hours in UTC: that of `from` is the first, that of `to` is the first one not told any more. Without them, the
     last day up to now."""
 
-    from_: Moment | None = None
-    to: Moment | None = None
     campaign: Id | None = None
     limit: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 100
     after: Cursor | None = None
@@ -93,17 +90,15 @@ class Reports:
 
     async def funnel(self, call: Call[None, FunnelQuery]) -> web.StreamResponse:
         query, now_ms = call.query, self._clock()
-        start, end = _hours(query, now_ms)
+        start_ms, end_ms = span(query, now_ms, step_ms=HOUR_MS, default=HOURS_DEFAULT, most=HOURS_MAX)
+        start, end = from_ms(start_ms), from_ms(end_ms)
         after = Place(start, 0) if query.after is None else Place(*decode_cursor(query.after, _position))
         filters = Filters(start, end, query.campaign)
         async with self._desk.transaction(call.caller.advertiser) as connection:
             rows = await funnel.page(connection, filters, after, query.limit + 1)
             spans = await funnel.spans(connection, start)
             counted_to = await funnel.counted_to(connection)
-        shown = rows[: query.limit]
-        following = None
-        if len(rows) > query.limit:
-            following = encode_cursor(shown[-1]["hour"], shown[-1]["campaign"])
+        shown, following = cut(rows, query.limit, lambda row: (row["hour"], row["campaign"]))
         hours_ms = list(dict.fromkeys(to_ms(row["hour"]) for row in shown))
         return json_response(
             FunnelPage(
@@ -129,19 +124,6 @@ class Reports:
                 answer=FunnelPage,
             )
         ]
-
-
-def _hours(query: FunnelQuery, now_ms: int) -> tuple[datetime, datetime]:
-    for name, moment in (("?from", query.from_), ("?to", query.to)):
-        if moment is not None:
-            check_moment(name, moment)
-    end_ms = now_ms + HOUR_MS if query.to is None else to_ms(query.to)
-    end_ms -= end_ms % HOUR_MS
-    start_ms = end_ms - HOURS_DEFAULT * HOUR_MS if query.from_ is None else to_ms(query.from_)
-    start_ms -= start_ms % HOUR_MS
-    if end_ms - start_ms > HOURS_MAX * HOUR_MS:
-        raise invalid("?from", f"is more than {HOURS_MAX:,} hours before the end")
-    return from_ms(start_ms), from_ms(end_ms)
 
 
 def _shown(of_hour: Coverage) -> CoverageShown:

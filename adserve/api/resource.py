@@ -16,7 +16,7 @@ from adserve.store.idempotency import Answer
 from adserve.store.setup import Row, Table
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, Operation
-from adserve.web.paging import PageQuery, encode_cursor, id_after
+from adserve.web.paging import PageQuery, cut, id_after
 from adserve.web.problems import CONFLICT, Problem, invalid
 from adserve.web.replies import (
     Page,
@@ -88,8 +88,7 @@ class Resource(ABC):
         filters = {name: getattr(query, name) for name in type(query).__struct_fields__}
         async with self.desk.transaction(call.caller.advertiser) as connection:
             rows = await self.table.page(connection, id_after(query), query.limit + 1, filters)
-        shown = rows[: query.limit]
-        following = encode_cursor(shown[-1]["id"]) if len(rows) > query.limit else None
+        shown, following = cut(rows, query.limit, lambda row: (row["id"],))
         return json_response(Page([self.encode(row) for row in shown], following))
 
     async def get(self, call: Call[None, Any]) -> web.StreamResponse:

@@ -1,6 +1,5 @@
 """/v1/rollout: how much of each surface's audience sees ads, and the switch that stops them all."""
 
-import asyncio
 from collections.abc import Collection
 from functools import partial
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from adserve.api.ramp_shapes import basis_points
 from adserve.api.resource import OPERATORS
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.targeting import Country
@@ -16,9 +16,6 @@ from adserve.store.desk import Desk
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import invalid
 from adserve.web.replies import json_response
-
-APPLIED_WITHIN_S = 1.0
-APPLIED_POLL_S = 0.02
 
 Percent = Annotated[float, Meta(ge=0, le=100, description="Of up to two decimals")]
 
@@ -71,24 +68,22 @@ class RolloutApi:
         """Turns the switch, and waits a moment for the replicas to say that they obey."""
         async with self._desk.transaction(None) as connection:
             version = await rollouts.set_paused(connection, pause)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + APPLIED_WITHIN_S
-        while True:
+
+        async def ask() -> rollouts.Applied:
             async with self._desk.transaction(None) as connection:
-                applied, replicas = await rollouts.applied(connection, version)
-            if applied == replicas or loop.time() >= until:
-                return json_response(Applied(applied, replicas))
-            await asyncio.sleep(APPLIED_POLL_S)
+                return await rollouts.applied(connection, version)
+
+        return json_response(Applied(*await rollouts.obeyed(ask)))
 
     def _decode(self, name: str, surface: Surface) -> SurfaceRollout:
         field = f"$.surfaces.{name}"
         if name not in self._surfaces:
             raise invalid(field, f"is not one of {', '.join(self._surfaces)}")
         return SurfaceRollout(
-            _basis_points(f"{field}.percent", surface.percent),
-            _basis_points(f"{field}.holdout_percent", surface.holdout_percent),
+            basis_points(f"{field}.percent", surface.percent),
+            basis_points(f"{field}.holdout_percent", surface.holdout_percent),
             {
-                country: _basis_points(f"{field}.countries.{country}", percent)
+                country: basis_points(f"{field}.countries.{country}", percent)
                 for country, percent in surface.countries.items()
             },
         )
@@ -115,6 +110,8 @@ class RolloutApi:
                 scopes=OPERATORS,
                 body=Rollout,
                 answer=CurrentRollout,
+                refusals=(409,),
+                description="What a plan of /v1/ramps holds stays as it is until the plan has ended.",
                 example={
                     "surfaces": {"status": {"percent": 5, "countries": {"ID": 10}, "holdout_percent": 1}}
                 },
@@ -136,13 +133,6 @@ class RolloutApi:
                 )
             ),
         ]
-
-
-def _basis_points(field: str, percent: float) -> int:
-    points = round(percent * 100)
-    if abs(percent * 100 - points) > 1e-6:
-        raise invalid(field, "has more than two decimals")
-    return points
 
 
 def _percent(points: int) -> float:

@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adserve.domain.ids import CATALOGUE_ID_MAX
 from adserve.domain.money import MICROS_MAX
+from adserve.domain.time import DAY_MS, to_ms
 from adserve.web.problems import invalid
 
 Id = Annotated[int, Meta(ge=1, le=CATALOGUE_ID_MAX)]
@@ -74,6 +75,31 @@ def check_time_zone(field: str, name: str) -> None:
 def check_moment(field: str, moment: datetime) -> None:
     if not _EARLIEST <= moment < _LATEST:
         raise invalid(field, f"is not between the years {_EARLIEST.year} and {_LATEST.year}")
+
+
+class Between(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+    """`from` is included, `to` is not."""
+
+    from_: Moment | None = None
+    to: Moment | None = None
+
+    def check(self) -> None:
+        for name, moment in (("?from", self.from_), ("?to", self.to)):
+            if moment is not None:
+                check_moment(name, moment)
+
+
+def span(asked: Between, now_ms: int, *, step_ms: int, default: int, most: int) -> tuple[int, int]:
+    """From where to where, in milliseconds: whole steps, that of `from` being the first and that of `to` the first one not told
+    any more. Without them, the last `default` steps up to now; never more than `most`."""
+    asked.check()
+    end_ms = now_ms + step_ms if asked.to is None else to_ms(asked.to)
+    end_ms -= end_ms % step_ms
+    start_ms = end_ms - default * step_ms if asked.from_ is None else to_ms(asked.from_)
+    start_ms -= start_ms % step_ms
+    if end_ms - start_ms > most * step_ms:
+        raise invalid("?from", f"is more than {most * step_ms // DAY_MS} days before the end")
+    return start_ms, end_ms
 
 
 def check_address(field: str, address: str) -> None:

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 
 from adserve.api.reports import READERS
 from adserve.api.resource import OPERATORS
-from adserve.api.shapes import Id, Moment, Money, check_moment
+from adserve.api.shapes import Between, Id, Moment, Money, span
 from adserve.domain.ids import CATALOGUE_ID_MAX
-from adserve.domain.time import DAY_MS, Clock, from_ms, to_ms
+from adserve.domain.time import DAY_MS, Clock, from_ms
 from adserve.domain.traffic import Rules
 from adserve.metering.origins import CRAWLERS, CRAWLERS_VERSION
 from adserve.store import traffic
@@ -22,7 +22,7 @@ from adserve.store.idempotency import Answer
 from adserve.store.setup import Row
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, Operation
-from adserve.web.paging import Cursor, PageQuery, decode_cursor, encode_cursor
+from adserve.web.paging import Cursor, PageQuery, cut, decode_cursor
 from adserve.web.problems import invalid
 from adserve.web.replies import Page, answer_response, created, json_response
 
@@ -49,12 +49,10 @@ class RulesVersion(Struct, frozen=True):
     made_at: Moment
 
 
-class TrafficQuery(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+class TrafficQuery(Between, frozen=True, forbid_unknown_fields=True):
     """Whole days in UTC, by receipt: that of `from` is the first, that of `to` is the first one not told any more. Without them
     the last month up to now."""
 
-    from_: Moment | None = None
-    to: Moment | None = None
     campaign: Id | None = None
     limit: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 100
     after: Cursor | None = None
@@ -88,8 +86,7 @@ class TrafficApi:
         before = VERSION_MAX if query.after is None else decode_cursor(query.after, _version)[0]
         async with self._staff.transaction(None) as connection:
             versions = await traffic.page(connection, before, query.limit + 1)
-        shown = versions[: query.limit]
-        following = encode_cursor(shown[-1].version) if len(versions) > query.limit else None
+        shown, following = cut(versions, query.limit, lambda version: (version.version,))
         return json_response(Page([RulesVersion(*version) for version in shown], following))
 
     async def revise(self, call: Call[Rules, PageQuery]) -> web.StreamResponse:
@@ -106,14 +103,12 @@ class TrafficApi:
 
     async def report(self, call: Call[None, TrafficQuery]) -> web.StreamResponse:
         query = call.query
-        days = _days(query, self._clock())
+        start_ms, end_ms = span(query, self._clock(), step_ms=DAY_MS, default=DAYS_DEFAULT, most=DAYS_MAX)
+        days = from_ms(start_ms), from_ms(end_ms)
         after = (days[0], 0) if query.after is None else decode_cursor(query.after, _position)
         async with self._analysts.transaction(call.caller.advertiser) as connection:
             rows = await traffic.report(connection, days, query.campaign, after, query.limit + 1)
-        shown = rows[: query.limit]
-        following = None
-        if len(rows) > query.limit:
-            following = encode_cursor(shown[-1]["day"], shown[-1]["campaign"])
+        shown, following = cut(rows, query.limit, lambda row: (row["day"], row["campaign"]))
         return json_response(Page(list(map(_encode, shown)), following))
 
     def operations(self) -> list[Operation]:
@@ -157,19 +152,6 @@ class TrafficApi:
                 answer=Page[TrafficRow],
             ),
         ]
-
-
-def _days(query: TrafficQuery, now_ms: int) -> tuple[datetime, datetime]:
-    for name, moment in (("?from", query.from_), ("?to", query.to)):
-        if moment is not None:
-            check_moment(name, moment)
-    end_ms = now_ms + DAY_MS if query.to is None else to_ms(query.to)
-    end_ms -= end_ms % DAY_MS
-    start_ms = end_ms - DAYS_DEFAULT * DAY_MS if query.from_ is None else to_ms(query.from_)
-    start_ms -= start_ms % DAY_MS
-    if end_ms - start_ms > DAYS_MAX * DAY_MS:
-        raise invalid("?from", f"is more than {DAYS_MAX} days before the end")
-    return from_ms(start_ms), from_ms(end_ms)
 
 
 def _encode(row: Row) -> TrafficRow:

@@ -223,8 +223,8 @@ CATALOGUE_CHANNEL = "adserve_catalogue"
 SWITCH_CHANNEL = "adserve_switch"
 
 
-def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
-    """Every background task. The first run of each, in this order, comes before the first request."""
+def first_tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
+    """The background tasks whose first run, in this order, comes before the first request."""
     return (
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
         Task("secrets", core.rotation.step, rotation.PERIOD_S),
@@ -232,9 +232,16 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("traffic rules", core.traffic.step, TRAFFIC_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
-        Task("spool", core.settle_spooled, 1.0, core.spooled.wake, spooled.PACE_S),
         Task("leases", core.keeper.step, 1.0, core.keeper.wake),
         Task("hides", core.hides.step, HIDES_S),
+        core.privacy.erasures(wakes),
+    )
+
+
+def later_tasks_of(core: Core) -> tuple[Task, ...]:
+    """Those that no request needs: a start that waited for a checkpoint to be written would be late by seconds."""
+    return (
+        Task("spool", core.settle_spooled, 1.0, core.spooled.wake, spooled.PACE_S),
         Task("pending events", core.settle_pending, PENDING_S),
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
@@ -246,7 +253,7 @@ def tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
         *core.judged.tasks(core.settings.outcomes_kept_days),
-        *core.privacy.tasks(wakes),
+        *core.privacy.later_tasks(),
     )
 
 
@@ -259,32 +266,28 @@ async def build_core(
     draw: Callable[[], int],
 ) -> Core:
     """Puts the core together. The counters are empty and no secrets known when this returns; no task runs yet."""
-    replica = uuid4()
-    catalogue = Catalogue(pools.catalogue, replica)
+    catalogue = Catalogue(pools.catalogue, replica := uuid4())
     journal, checkpoints = Journal(pools.recorder), Checkpoints(pools.recorder)
     erased, pseudonyms, book = Erased(), Pseudonyms(), LeaseBook()
     sealer, hides = Sealer(erased=erased), Hides(erased)
     rates, rates_fallback = await _rates(settings, catalogue, clock())
     live, landings = LiveView(settings.surfaces, rates), Landings(catalogue)
     events = EventLog(journal, await open_spool(settings, database_url))
-    filling = await filling_of(settings, pools, checkpoints, journal, events, erased, clock())
+    filling = await filling_of(settings, pools, checkpoints, journal, events, erased, lock, clock())
     counters, recorder = filling.counters, _recorder(settings, journal, events.spool)
-    named, may_serve = Named(counters), _serving(lock)
-    checkpoint = partial(save_checkpoint, counters, checkpoints)
+    named, checkpoint = Named(counters), partial(save_checkpoint, counters, checkpoints)
     decisions, funnel_store = Decisions(pools.recorder), FunnelStore(pools.recorder, replica)
     recording = Recording(decisions, settings.decision_sample_rate, DECISIONS_SHED.inc, erased)
     funnel, traffic = Funnel(funnel_store, clock()), keeper_of(settings, pools.recorder, pseudonyms)
     notes = (funnel.note, recording.note)
-    parts = Parts(live.current, counters, hides, book, sealer, may_serve, notes)
+    parts = Parts(live.current, counters, hides, book, sealer, may_serve := _serving(lock), notes)
     keeper = LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica)
     judged = Judged(pools, replica, erased, keeper.off_pace, lambda: live.current().snapshot)
-    bounds = Bounds(settings.candidates_max, settings.click_hold_factor)
-    slots = judged.watched(parts, clock, draw, bounds)
+    slots = judged.watched(parts, clock, draw, Bounds(settings.candidates_max, settings.click_hold_factor))
     intake = Intake(
         sealer, named, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic
     )
     keepers = events.spool, traffic.traffic, judged.assignments
-    admitting = Limiter(time.perf_counter, time.thread_time)
     return Core(
         settings=settings,
         database_url=database_url,
@@ -317,7 +320,7 @@ async def build_core(
         decisions=decisions,
         funnel=funnel,
         funnel_store=funnel_store,
-        limiter=admitting,
+        limiter=(admitting := Limiter(time.perf_counter, time.thread_time)),
         admission=Admission(slots, admitting, clock, draw),
         refusals=Refusals(clock, draw),
         privacy=Privacy(pools, erased, hides, counters, checkpoint, keepers, judged.store),

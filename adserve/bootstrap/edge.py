@@ -12,6 +12,7 @@ from adserve.api.campaigns import Campaigns
 from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions
+from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
 from adserve.api.feed import Bounds as FeedBounds
 from adserve.api.feed import Feed
@@ -20,6 +21,7 @@ from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
 from adserve.api.placements import PlacementEncoder
+from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
 from adserve.api.rollout import RolloutApi
@@ -93,9 +95,11 @@ def operations_of(
         MediaFiles(core.media),
         Ads(staff),
         RolloutApi(staff, settings.surfaces),
+        RampsApi(staff, settings.surfaces, clock),
         core.judged.api(core.pseudonyms, settings.surfaces, clock),
         Impressions(analysts),
         Reports(analysts, clock),
+        Delivery(analysts, clock),
         TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),
         Decisions(analysts),
         Charges(analysts),
@@ -144,10 +148,11 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         return Part(age_ms <= SNAPSHOT_MAX_AGE_MS, f"confirmed {age_ms // SECOND_MS} s ago")
 
     def database() -> Part:
+        """Ads are decided without it as long as the snapshot holds, and events recorded as long as the spool takes them."""
         if core.lock.state is Serving.DISCONNECTED:
-            return Part(False, "cannot be reached")
+            return Part(False, "cannot be reached", needed=False)
         silent = snapshot_age_ms() > SILENCE_MAX_MS
-        return Part(not silent, "does not answer" if silent else "connected")
+        return Part(not silent, "does not answer" if silent else "connected", needed=False)
 
     def counters() -> Part:
         """What needs no counts is served without them."""
@@ -158,12 +163,13 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         return Part(True, f"{state}; {waiting} events wait for them" if waiting else state)
 
     def spool() -> Part:
-        waiting, away = core.spooled.waiting, core.recorder.away
+        waiting, away, trouble = core.spooled.waiting, core.recorder.away, core.events.spool.trouble
         if waiting is None or not waiting.events:
-            return Part(True, "events go to it" if away else "empty")
-        age_s = (core.clock() - (waiting.oldest_at_ms or core.clock())) // SECOND_MS
-        state = f"{waiting.events:,} events, {waiting.bytes:,} bytes, the oldest received {age_s} s ago"
-        return Part(not core.events.spool.full, f"full: {state}" if core.events.spool.full else state)
+            state = "events go to it" if away else "empty" if waiting else "not looked into yet"
+        else:
+            age_s = (core.clock() - (waiting.oldest_at_ms or core.clock())) // SECOND_MS
+            state = f"{waiting.events:,} events, {waiting.bytes:,} bytes, the oldest received {age_s} s ago"
+        return Part(trouble is None, state if trouble is None else f"{trouble}: {state}", needed=away)
 
     return {
         "database": database,

@@ -1,6 +1,8 @@
 """Which counters a process has, what fills them, and what is kept of them."""
 
 from adserve.database.pools import Pools
+from adserve.database.replica_lock import ServingLock
+from adserve.database.shared_serving import SharedServing
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.erased import Erased
 from adserve.limits.memos import Memos
@@ -24,17 +26,19 @@ async def filling_of(
     journal: Journal,
     events: EventLog,
     erased: Erased,
+    lock: ServingLock | SharedServing,
     now_ms: int,
 ) -> Filling | SharedCounters:
-    """The counters that the settings ask for, and what fills them."""
-    if settings.redis_url is None:
+    """The counters that go with the lock that is held, and what fills them."""
+    if isinstance(lock, ServingLock):
         epoch = await checkpoints.open_epoch(now_ms)
         counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again), erased=erased)
-        return Filling(counters, checkpoints, events)
+        return Filling(counters, checkpoints, events, lock.end_others)
 
     async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
         return await Pending(journal, counters).settle(Named(counters), now_ms)
 
+    assert settings.redis_url is not None  # noqa: S101 - for the type checker: or the lock would be the other
     codec = MemoCodec(encode_offer, decode_offer)
     return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending, erased)
 

@@ -58,9 +58,12 @@ class Privacy:
         self._outcomes = outcomes
         self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, keepers, outcomes)
 
-    def tasks(self, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
+    def erasures(self, wakes: Mapping[str, asyncio.Event]) -> Task:
+        """To be run before anything of an erased viewer may come."""
+        return Task("erasures", self.erase, erasing.PERIOD_S, wakes[CHANNEL])
+
+    def later_tasks(self) -> tuple[Task, ...]:
         return (
-            Task("erasures", self.erase, erasing.PERIOD_S, wakes[CHANNEL]),
             Task("viewers' keys", self.forget, FORGET_S),
             Task("viewers' index", self.index, INDEX_S),
         )

@@ -24,12 +24,14 @@ from adserve.bootstrap.core import (
     alone,
     build_core,
     draw_128_bits,
+    first_tasks_of,
+    later_tasks_of,
     system_clock,
-    tasks_of,
 )
 from adserve.bootstrap.edge import Witness, events_api_of, operations_of, slots_api_of
 from adserve.bootstrap.maintenance import Maintenance
 from adserve.bootstrap.peers import PERIOD_S, Peers
+from adserve.bootstrap.ramps import Walking
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
 from adserve.database.refusal import DatabaseRefused
@@ -39,6 +41,7 @@ from adserve.domain.time import SECOND_MS, Clock
 from adserve.limits.keeper import TICKET_TTL_MAX_MS
 from adserve.limits.leases import GRACE_MS
 from adserve.settings import Settings, SettingsError
+from adserve.store import ramps
 from adserve.store.invoices import Drafts
 from adserve.store.notify import Listener
 from adserve.web.app import build_app
@@ -79,11 +82,12 @@ class Service:
         self._events = _lane(core, partial(events_api_of(core).report_plainly, core.auth), "reportEvents")
         self._wakes = {
             name: asyncio.Event()
-            for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL)
+            for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL, ramps.CHANNEL)
         }
         self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
-        self._tasks = tasks_of(core, self._wakes)
+        self._first = first_tasks_of(core, self._wakes)
+        self._tasks = (*self._first, *later_tasks_of(core))
         self._runners = Background(
             (
                 Task("recorder", self._record, 1.0),
@@ -92,7 +96,6 @@ class Service:
             ),
             system_clock,
         )
-        # Not among those of which one step comes before the first request: a month of events takes its time to count.
         drafts = Drafts(core.pools.operator, TICKET_TTL_MAX_MS + GRACE_MS)
         invoices = Task("invoices", drafts.step, INVOICES_S)
         told = () if peers is None else (Task("peers", peers.step, PERIOD_S),)
@@ -102,6 +105,7 @@ class Service:
                 *told,
                 *self._tasks,
                 *Maintenance(core).tasks(),
+                *Walking(core.pools.operator).tasks(self._wakes),
                 invoices,
             ),
             core.clock,
@@ -124,7 +128,7 @@ class Service:
     async def tick(self, now_ms: int) -> None:
         """One step of every task that is due: what a virtual clock drives instead of the loops."""
         for task in self._tasks:
-            if now_ms >= self._due_ms[task.name] or (task.wake is not None and task.wake.is_set()):
+            if now_ms >= self._due_ms.get(task.name, 0) or (task.wake is not None and task.wake.is_set()):
                 await self._run(task, now_ms)
 
     async def _run(self, task: Task, now_ms: int) -> None:
@@ -134,9 +138,10 @@ class Service:
         self._due_ms[task.name] = now_ms + round(task.every_s * SECOND_MS)
 
     async def open(self, app: web.Application, listener: socket.socket, *, background: bool) -> None:
-        """Runs every task once, then begins to listen, with full counters unless filling them takes long."""
+        """Runs the first tasks once, then begins to listen, with full counters unless filling them takes long."""
         self._runners.start()
-        await self.run_tasks(self.core.clock())
+        for task in self._first:
+            await self._run(task, self.core.clock())
         with suppress(TimeoutError):
             async with asyncio.timeout(FILL_WAIT_S):
                 await self.core.filling.done.wait()
@@ -235,8 +240,11 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         listener = bound(settings, shared=peers is not None)
         undo.callback(listener.close)
         settings = structs.replace(settings, port=listener.getsockname()[1])
+        holder = uuid4()
         pools = await open_pools(
-            database_url, sizes=Sizes(recorder=settings.recorder_writers + SPARE_CONNECTIONS)
+            database_url,
+            sizes=Sizes(recorder=settings.recorder_writers + SPARE_CONNECTIONS),
+            holder=holder,
         )
         undo.push_async_callback(pools.close)
         async with pools.recorder.acquire() as connection:
@@ -244,7 +252,7 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         lock = (
             SharedServing(database_url)
             if settings.redis_url is not None
-            else ServingLock(database_url, settings.data_home, uuid4())
+            else ServingLock(database_url, settings.data_home, holder)
         )
         await lock.acquire(system_clock())
         undo.push_async_callback(lock.release)

@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adserve.database import statements
 from adserve.database.refusal import DatabaseRefused
+from adserve.database.schema import FUNCTIONS, name_of_functions
 
 MIGRATIONS = Path(__file__).parents[2] / "migrations"
-FUNCTIONS = Path(__file__).parents[1] / "store" / "functions"
 SQL = statements.load(Path(__file__).parent / "sql" / "migrate.sql")
 LOCK_RETRY_S = 0.1
 
@@ -79,6 +79,8 @@ def _replace_functions(connection: Connection) -> None:
     with connection.begin():  # the driver's own cursor begins nothing that would be committed here
         for path in sorted(FUNCTIONS.glob("*.sql")):
             _execute(connection, path.read_text(encoding="utf-8"), as_owner=True)
+        noting = connection.exec_driver_sql(SQL.note_functions, (name_of_functions(),)).scalar_one()
+        _execute(connection, noting, as_owner=True)
 
 
 def _execute(connection: Connection, sql: str, *, as_owner: bool) -> None:

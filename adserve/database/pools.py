@@ -61,13 +61,19 @@ class Pools:
             getattr(self, role).terminate()
 
 
-async def open_pools(url: str, *, sizes: Sizes = Sizes()) -> Pools:  # noqa: B008 - it is immutable
-    """Opens one connection of each pool. Raises DatabaseRefused for a database that is not migrated."""
+async def open_pools(
+    url: str,
+    *,
+    sizes: Sizes = Sizes(),  # noqa: B008 - it is immutable
+    holder: UUID | None = None,
+) -> Pools:
+    """Opens one connection of each pool, marked as those of `holder`, so that whoever serves next can end what it left running.
+    Raises DatabaseRefused for a database that is not migrated."""
     await schema.check(url)
     opened: list[asyncpg.Pool] = []
     try:
         for role, size in zip(Sizes._fields, sizes, strict=True):
-            opened.append(await _open(url, f"adserve_{role}", size=size))
+            opened.append(await _open(url, f"adserve_{role}", size=size, holder=holder))
     except BaseException:
         for pool in opened:
             pool.terminate()
@@ -78,10 +84,10 @@ async def open_pools(url: str, *, sizes: Sizes = Sizes()) -> Pools:  # noqa: B00
 async def open_pool(url: str, role: str, *, size: int) -> asyncpg.Pool:
     """One pool alone. Raises DatabaseRefused for a database that is not migrated."""
     await schema.check(url)
-    return await _open(url, role, size=size)
+    return await _open(url, role, size=size, holder=None)
 
 
-async def _open(url: str, role: str, *, size: int) -> asyncpg.Pool:
+async def _open(url: str, role: str, *, size: int, holder: UUID | None) -> asyncpg.Pool:
     """A pool of up to `size` connections as `role`, which is their start-up value, so that a reset returns to it."""
     pool = await asyncpg.create_pool(
         url,
@@ -92,7 +98,11 @@ async def _open(url: str, role: str, *, size: int) -> asyncpg.Pool:
         reset=_reset,
         command_timeout=COMMAND_TIMEOUT_S,
         timeout=CONNECT_TIMEOUT_S,
-        server_settings={**SETTINGS, "role": role, "application_name": role},
+        server_settings={
+            **SETTINGS,
+            "role": role,
+            "application_name": role if holder is None else f"{role} {holder}",
+        },
     )
     async with pool.acquire():
         return pool

@@ -102,6 +102,19 @@ class Status(StrEnum):
 ENDED = frozenset({Status.COMPLETED, Status.ROLLED_BACK, Status.ABORTED})
 
 
+class Act(StrEnum):
+    """What moves a plan: the look of each minute, or a person."""
+
+    PLAN = "plan"
+    LOOK = "look"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ADVANCE = "advance"
+    APPROVE = "approve"
+    ROLL_BACK = "roll-back"
+    ABORT = "abort"
+
+
 class Ramp(Struct, frozen=True):
     """Where a plan stands. `step` is -1 before the first; `good_bp` is the percent that a roll-back returns to."""
 
@@ -161,3 +174,14 @@ class Mismatch(NamedTuple):
     found: bool
     p_value: float
     words: str
+
+
+class Look(Struct, frozen=True):
+    """What a plan saw of a step at one moment, since the step was entered, and what it thought of it."""
+
+    at_ms: int
+    step: int
+    exposed: int
+    control: int
+    verdicts: tuple[Verdict, ...]
+    mismatch: Mismatch | None

@@ -178,8 +178,12 @@ class MemoryCounters:
         known = entry is not None and entry.state != RESERVED
         if entry is not None and known and (entry.state == REFUSED or at_ms >= entry.at_ms):
             return entry.state != REFUSED
-        keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
-        profile, expires_at_ms = self._profiles.number(keys), ticket.expires_at_ms
+        if entry is None:
+            keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
+            profile = self._profiles.number(keys)
+        else:
+            profile = entry.profile
+        expires_at_ms = ticket.expires_at_ms
         if entry is not None and not known and ticket.epoch == self.epoch and entry.open(now_ms):
             fits = True
         else:

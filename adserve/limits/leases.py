@@ -131,6 +131,8 @@ class LeaseBook:
         if charged is not None:
             charged.spent_micros += micros
             charged.free_micros -= micros
+        if kept is not None and kept.account.retired:
+            self._reconsider(kept.account)
 
     def release(self, ticket: UUID) -> None:
         """What is held under the ticket comes back, if anything is."""
@@ -146,6 +148,7 @@ class LeaseBook:
         else:
             kept.account.young_micros -= kept.micros
         kept.account.drop(kept.micros)
+        kept.account.released_until_ms = max(kept.account.released_until_ms, kept.back_at_ms)
 
     def expire(self, now_ms: int) -> None:
         """What is held under tickets that expired more than the grace ago comes back, within a second."""
@@ -217,6 +220,8 @@ class LeaseBook:
             account = self._accounts.get(lease)
             if account is not None:
                 account.hear(micros)
+                if account.retired:
+                    self._reconsider(account)
         return captured_micros.keys() - self._accounts.keys()
 
     def retire(self, accounts: Iterable[Account]) -> None:
@@ -224,6 +229,7 @@ class LeaseBook:
         for account in accounts:
             account.purse.open.remove(account)
             account.purse.retired.append(account)
+            account.retired = True
             self._leaving[account.lease.id] = account
 
     def retire_ended(self, now_ms: int) -> None:
@@ -240,15 +246,21 @@ class LeaseBook:
                     self._touched.append(account.purse)
 
     def leaving(self, now_ms: int) -> dict[int, int]:
-        """The retired leases that no decision holds any more, each with the moment when its last ticket is over.
+        """The retired leases that no decision holds any more, each with the moment when its last ticket is over; and again those
+        of which every ticket has been charged since, with an earlier one.
 
         They are answered again until they have `left`.
         """
         return {
-            lease: max(now_ms, account.last_back_at_ms)
+            lease: max(now_ms, account.closes_at_ms())
             for lease, account in self._leaving.items()
             if not account.held_micros
         }
+
+    def _reconsider(self, account: Account) -> None:
+        """A lease that has left may close at once when its tickets are settled: what is left of it is room for others."""
+        if account.settled():
+            self._leaving[account.lease.id] = account
 
     def left(self, closes_at_ms: Mapping[int, int]) -> None:
         """The ledger knows when these close; until then they are remembered for the pace's arithmetic."""

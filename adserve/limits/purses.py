@@ -26,19 +26,24 @@ class Lease(NamedTuple):
 class Account:
     """One lease's arithmetic: `free_micros` is neither held, nor kept under a ticket, nor spent by us (`spent_micros`) or,
     as far as the ledger has told, by others (`others_micros`). These charge tickets of ours, which stay kept here until
-    they expire: `covered_micros` are therefore not subtracted twice."""
+    they expire: `covered_micros` are therefore not subtracted twice. No event of a ticket counts after `last_back_at_ms`, and of a
+    ticket that was released none after `released_until_ms`."""
 
     __slots__ = (
         "covered_micros",
+        "dropped",
         "ends_at_ms",
         "expired_micros",
         "free_micros",
+        "heard_micros",
         "held_micros",
         "last_back_at_ms",
         "lease",
         "old_micros",
         "others_micros",
         "purse",
+        "released_until_ms",
+        "retired",
         "spent_micros",
         "tickets_until_ms",
         "young_micros",
@@ -49,9 +54,10 @@ class Account:
         self.purse = purse
         self.ends_at_ms = lease.ends_at_ms
         self.free_micros = lease.granted_micros
-        self.held_micros = self.young_micros = self.old_micros = 0
+        self.held_micros = self.young_micros = self.old_micros = self.heard_micros = 0
         self.spent_micros = self.others_micros = self.covered_micros = self.expired_micros = 0
-        self.last_back_at_ms = self.tickets_until_ms = 0
+        self.last_back_at_ms = self.released_until_ms = self.tickets_until_ms = 0
+        self.retired = self.dropped = False
 
     def expected_micros(self, young_rate: float, old_rate: float) -> int:
         old = max(0, self.old_micros - self.covered_micros)
@@ -59,8 +65,21 @@ class Account:
         pending = round(young * young_rate + old * old_rate)
         return self.spent_micros + self.others_micros + self.held_micros + pending
 
+    def settled(self) -> bool:
+        """Whether each ticket that was not dropped has been charged. The ledger's sum can say so of tickets that others charged,
+        as none is charged more than once and none less than what is kept: but for clicks, and unless it holds dropped ones."""
+        kept_micros = self.young_micros + self.old_micros
+        if not kept_micros or self.dropped or self.lease.by_click:
+            return not kept_micros
+        return self.heard_micros == self.spent_micros + kept_micros
+
+    def closes_at_ms(self) -> int:
+        """When no event can be charged to it any more, if nothing more is drawn."""
+        return self.released_until_ms if self.settled() else self.last_back_at_ms
+
     def hear(self, captured_micros: int) -> None:
         """What the ledger has captured of the lease in all."""
+        self.heard_micros = captured_micros
         others_micros = max(0, captured_micros - self.spent_micros)
         more = others_micros - self.others_micros
         covered = 0
@@ -72,6 +91,7 @@ class Account:
 
     def drop(self, micros: int) -> None:
         """A kept price comes back, unless it is one of those that others charged."""
+        self.dropped = True
         covered = min(self.covered_micros, micros)
         self.covered_micros -= covered
         self.expired_micros += micros - covered

@@ -9,7 +9,7 @@ from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId, at_moment, derived_uuid7s, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
-from adserve.domain.traffic import Source
+from adserve.domain.traffic import Source, Verdict
 from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
@@ -135,31 +135,29 @@ class Intake:
             )
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
-        event = EventId(at_moment(event_id, at_ms))
-        if at_ms > ticket.expires_at_ms:
-            return Event(event, kind, ticket, Outcome.LATE, at_ms, report.occurred_at_ms, report.view_ms)
+        event = EventId(event_id if at_ms == received_at_ms else at_moment(event_id, at_ms))
         moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
+        if at_ms > ticket.expires_at_ms:
+            return Event(event, kind, ticket, Outcome.LATE, *moments[:3])
         verdict = self._traffic.judge(kind, ticket, moments, report.source)
-        return await self._counted(
-            Event(
-                event, kind, ticket, Outcome.ACCEPTED, at_ms, report.occurred_at_ms, report.view_ms, verdict
-            )
-        )
+        outcome, epoch = await self._counted(kind, ticket, verdict, at_ms)
+        return Event(event, kind, ticket, outcome, *moments[:3], verdict, epoch)
 
-    async def _counted(self, event: Event) -> Event:
-        """With what the counters say of it, if they can. Invalid traffic is confirmed as well: it was shown, and what it
-        says must not make room for more."""
-        ticket, at_ms = event.ticket, event.received_at_ms
-        if event.kind not in CONFIRMING:
-            return rated(event, counts=True, epoch=None)
+    async def _counted(
+        self, kind: EventKind, ticket: Ticket, verdict: Verdict, at_ms: int
+    ) -> tuple[Outcome, int | None]:
+        """What the counters make of it, if they can say, and the epoch that it counts in. Invalid traffic is confirmed as well:
+        it was shown, and what it says must not make room for more."""
+        if kind not in CONFIRMING:
+            return rating(kind, ticket, verdict), None
         if not self._may_serve():
-            return event
+            return Outcome.ACCEPTED, None
         epoch = self._counters.epoch
         try:
             counts = await self._counters.confirm(ticket, at_ms, at_ms)
         except (CountersAway, TimeoutError):
-            return event
-        return rated(event, counts=counts, epoch=epoch)
+            return Outcome.ACCEPTED, None
+        return (rating(kind, ticket, verdict), epoch) if counts else (Outcome.OVER_CAP, None)
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
@@ -184,13 +182,17 @@ class Intake:
 
 
 def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
-    """With what is known before the ledger speaks of an event that came in time, and was counted in that epoch."""
+    """An event that waited for the counters, now that they have told, in that epoch, whether it counts."""
     if not counts:
         return event._replace(outcome=Outcome.OVER_CAP)
-    if event.verdict.reason is not None:
-        return event._replace(outcome=Outcome.INVALID_TRAFFIC, counted_in=epoch)
-    billable = event.kind == event.ticket.billable
-    return event._replace(outcome=Outcome.RECORDED if billable else Outcome.UNBILLED_KIND, counted_in=epoch)
+    return event._replace(outcome=rating(event.kind, event.ticket, event.verdict), counted_in=epoch)
+
+
+def rating(kind: EventKind, ticket: Ticket, verdict: Verdict) -> Outcome:
+    """What is known before the ledger speaks of an event that came in time and is within its caps."""
+    if verdict.reason is not None:
+        return Outcome.INVALID_TRAFFIC
+    return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
 
 
 def _lasted(view_ms: int | None, ticket: Ticket) -> bool:

@@ -1,7 +1,8 @@
 """Gathers events into batches and answers each caller when all of its events have committed.
 
 A free writer takes what waits at once, so that a lone event does not wait for company; only while other writers
-are committing does it linger, for a full batch or until one of them is done.
+are committing does it linger, for a full batch or until one of them is done. What is to be charged to a lease that another
+writer's batch charges stays in the queue: in the ledger it would wait for that one's commit, and all of its batch with it.
 
 A batch that the ledger does not take within LEDGER_S goes to the spool, and from then on every batch does so at once, until
 `mend` is called: while the ledger is away, nobody waits for it.
@@ -11,15 +12,18 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple, Protocol
 
-from adserve.domain.events import Event, Settled
+from adserve.domain.events import Event, Outcome, Settled
 from adserve.metering.errors import RecorderFull, RecorderUnavailable
 from adserve.metering.settle import Journal, settle
 
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
+BEHIND_MAX = 2_000
+"""How many that wait for another batch a writer passes over."""
 LEDGER_S = 2.0
 """How long a batch may take before it goes to the spool: longer than a server at work ever takes, as what is spooled is
 rated later."""
@@ -80,6 +84,7 @@ class Recorder:
         self._batch_rows_max = batch_rows_max
         self._events_queued_max = events_queued_max
         self._queue: deque[_Waiting] = deque()
+        self._leases: set[int] = set()
         self._busy = 0
         self._closed = False
         self._some = asyncio.Event()
@@ -104,7 +109,7 @@ class Recorder:
             raise RecorderFull
         loop = asyncio.get_running_loop()
         call = _Call(len(events), loop.create_future())
-        self._queue.extend(_Waiting(event, call, place) for place, event in enumerate(events))
+        self._queue.extend(map(_Waiting, events, repeat(call), range(len(events))))
         self._some.set()
         if len(self._queue) >= self._batch_rows_max:
             self._linger_no_more.set()
@@ -137,9 +142,11 @@ class Recorder:
             await self._some.wait()
             if self._busy and 0 < len(self._queue) < self._batch_rows_max:
                 await self._linger()
-            batch = self._take()
+            batch, leases = self._take()
             if batch:
-                await self._commit(batch)
+                await self._commit(batch, leases)
+            elif self._queue:
+                await self._linger()
 
     async def _linger(self) -> None:
         self._linger_no_more.clear()
@@ -149,14 +156,30 @@ class Recorder:
         except TimeoutError:
             pass
 
-    def _take(self) -> list[_Waiting]:
-        batch = [self._queue.popleft() for _ in range(min(self._batch_rows_max, len(self._queue)))]
-        if not self._queue:
+    def _take(self) -> tuple[list[_Waiting], set[int]]:
+        """The oldest that no other batch is in the way of, and the leases that they are in the way of."""
+        queue, others = self._queue, self._leases
+        batch: list[_Waiting] = []
+        behind: list[_Waiting] = []
+        leases: set[int] = set()
+        while queue and len(batch) < self._batch_rows_max and len(behind) < BEHIND_MAX:
+            waiting = queue.popleft()
+            event = waiting.event
+            if event.outcome is not Outcome.RECORDED:
+                batch.append(waiting)
+            elif event.ticket.lease in others:
+                behind.append(waiting)
+            else:
+                leases.add(event.ticket.lease)
+                batch.append(waiting)
+        queue.extendleft(reversed(behind))
+        if not queue:
             self._some.clear()
-        return batch
+        return batch, leases
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
+    async def _commit(self, batch: list[_Waiting], leases: set[int]) -> None:
         self._busy += 1
+        self._leases |= leases
         try:
             for waiting, settled in zip(
                 batch, await self._store([waiting.event for waiting in batch]), strict=True
@@ -169,6 +192,7 @@ class Recorder:
             raise
         finally:
             self._busy -= 1
+            self._leases -= leases
             self._linger_no_more.set()
             self._idle.set()
 

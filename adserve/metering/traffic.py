@@ -128,9 +128,9 @@ class Judge:
                 return Reason.CLICK_FLOOD_OF_VIEWER
             if _beyond(rules.clicks_of_address, self._clicks_of_address, origin.address, mark, when):
                 return Reason.CLICK_FLOOD_OF_ADDRESS
-        if viewer is not None and _beyond(
-            rules.viewers_of_device, self._viewers, origin.device, viewer[:MARK_BYTES], when
-        ):
+        if origin.device is None or viewer is None:
+            return None
+        if _beyond(rules.viewers_of_device, self._viewers, origin.device, viewer[:MARK_BYTES], when):
             return Reason.SHARED_DEVICE
         return None
 

@@ -27,8 +27,16 @@ class UnknownReference(StoreError):
         self.field = field
 
 
+class Contradiction(StoreError):
+    """What is wanted contradicts what is already so."""
+
+
 class KeyReused(StoreError):
     """An idempotency key came before with another request."""
+
+
+class Unanswerable(StoreError):
+    """A question that takes too long, or is about what is not kept any more."""
 
 
 AWAY = (

@@ -65,11 +65,11 @@ class Waiting(NamedTuple):
 
 
 class Spool:
-    """Opened by `open`, ended by `close`. `full` says whether the newest event had no room. What is read or removed raises
+    """Opened by `open`, ended by `close`. `trouble` says why the newest event was not taken, if it was not. What is read or removed raises
     Away when the file cannot be used now."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        self.full = False
+        self.trouble: str | None = None
         self.id = UUID(bytes=connection.execute(SQL.name_of_spool).fetchone()[0])
         self._path = path
         self._connection = connection
@@ -114,9 +114,10 @@ class Spool:
         try:
             kept = await self._in_thread(self._keep, events)
         except sqlite3.Error as error:
-            self.full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
-            raise SpoolFull if self.full else RecorderUnavailable(f"the spool: {error}") from error
-        self.full = False
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            self.trouble = "full" if full else str(error)
+            raise SpoolFull if full else RecorderUnavailable(f"the spool: {error}") from error
+        self.trouble = None
         return kept
 
     async def oldest(self, most: int, after: int = 0) -> list[Row]:

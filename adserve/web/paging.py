@@ -1,9 +1,11 @@
 """Lists in pages: an opaque cursor points behind the last item of a page."""
 
 import base64
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
+from aiohttp import web
 from msgspec import Meta, Struct
 
 from adserve.domain.ids import CATALOGUE_ID_MAX
@@ -22,6 +24,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Position = TypeVar("Position")
+Found = TypeVar("Found")
 
 
 def encode_cursor(*position: object) -> str:
@@ -36,6 +39,20 @@ def decode_cursor(cursor: str, decoder: msgspec.json.Decoder[Position]) -> Posit
         )
     except ValueError as error:
         raise invalid("?after", "is not a cursor of this list") from error
+
+
+def cut(
+    found: Sequence[Found], limit: int, place: Callable[[Found], Iterable[object]]
+) -> tuple[Sequence[Found], str | None]:
+    """The page, of one more than its limit if there are so many, and the cursor behind it: None on the last page."""
+    if len(found) <= limit:
+        return found, None
+    return found[:limit], encode_cursor(*place(found[limit - 1]))
+
+
+def next_link(request: web.Request, following: str) -> str:
+    """The value of `Link` where the answer itself has no room for the cursor."""
+    return f'<{request.rel_url.update_query(after=following)}>; rel="next"'
 
 
 _by_id = msgspec.json.Decoder(tuple[CatalogueId])

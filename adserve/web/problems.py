@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from adserve.metering.errors import JournalAway, RecorderFull, RecorderUnavailable, SpoolFull, TicketRefused
 from adserve.selection.decision import RequestReused
-from adserve.store.errors import Away, KeyReused, Missing, Outdated, UnknownReference
+from adserve.store.errors import Away, Contradiction, KeyReused, Missing, Outdated, UnknownReference
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -110,6 +110,7 @@ def invalid(field: str, reason: str) -> Problem:
 
 ANSWERS: dict[type[Exception], Kind] = {
     Away: UNAVAILABLE,
+    Contradiction: CONFLICT,
     JournalAway: UNAVAILABLE,
     KeyReused: CONFLICT,
     Missing: NOT_FOUND,

@@ -1,6 +1,8 @@
 """Answers that go into spreadsheets, and which kind of answer a caller asks for."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -18,6 +20,12 @@ def cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return f"'{value}"
     return value
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerows(map(cell, row) for row in rows)
+    return text.getvalue().encode()
 
 
 def preferred(accept: str, kinds: Sequence[str]) -> str | None:

@@ -13,7 +13,14 @@ async def test_readiness_names_each_part(service: Service) -> None:
     service.checks["rates"] = lambda: Part(True, "prior: no artifact")
     ready = await service.call("GET", "/readyz", key=None)
     assert (ready.status, ready.body["ready"]) == (200, True)
-    assert ready.body["parts"]["rates"] == {"ok": True, "detail": "prior: no artifact"}
+    assert ready.body["parts"]["rates"] == {"ok": True, "detail": "prior: no artifact", "needed": True}
+    service.checks["database"] = lambda: Part(False, "cannot be reached", needed=False)
+    without = await service.call("GET", "/readyz", key=None)
+    assert (without.status, without.body["ready"], without.body["parts"]["database"]["ok"]) == (
+        200,
+        True,
+        False,
+    )
     service.checks["recorder"] = lambda: Part(False, "the queue is full")
     reply = await service.call("GET", "/readyz", key=None)
     assert (reply.status, reply.body["ready"], reply.body["parts"]["recorder"]["ok"]) == (503, False, False)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import asyncpg
 from live import NO_ANSWER
+from sizes import WITHIN_S
 
 CLIENTS = 6
 BATCH = 100
@@ -66,7 +67,8 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Flood:
-    """`acknowledged` holds of each ticket what it was said to be charged, None where that was not said."""
+    """`acknowledged` holds of each ticket what it was said to be charged, None where that was not said. `goal` is how many of them
+    are wanted; without one, clients go on."""
 
     session: aiohttp.ClientSession
     url: str
@@ -76,22 +78,31 @@ class Flood:
     sent: set[bytes] = field(default_factory=set)
     acknowledged: dict[bytes, int | None] = field(default_factory=dict)
     unanswered: int = 0
+    accepted: int = 0
+    goal: int | None = None
     stopped: bool = False
 
-    async def run(self, impressions: int) -> None:
-        """Until so many are acknowledged, or it is stopped."""
+    @property
+    def disturbed(self) -> int:
+        """Answers that would have been others, or would have been there, had nothing happened."""
+        return self.unanswered + self.accepted
+
+    async def run(self) -> None:
+        """Until the goal is reached, or it is stopped."""
         async with asyncio.TaskGroup() as group:
             for _ in range(CLIENTS):
-                group.create_task(self._client(impressions))
+                group.create_task(self._client())
 
-    async def _client(self, impressions: int) -> None:
+    async def _client(self) -> None:
         batch: list[str] = []
-        while len(self.acknowledged) < impressions and not self.stopped:
+        while not self._reached(0) and not self.stopped:
             batch += await self._shown()
-            full = len(batch) >= BATCH or len(self.acknowledged) + len(batch) >= impressions
-            if batch and full:
+            if batch and (len(batch) >= BATCH or self._reached(len(batch))):
                 await self.report(batch)
                 batch = []
+
+    def _reached(self, more: int) -> bool:
+        return self.goal is not None and len(self.acknowledged) + more >= self.goal
 
     async def _shown(self) -> list[str]:
         viewer = secrets.token_hex(8)
@@ -113,6 +124,7 @@ class Flood:
                 assert result["outcome"] in DURABLE, result
                 billed = result["billed"]["micros"] if result["billed"] else None
                 name = name_of(token)
+                self.accepted += result["outcome"] == "accepted"
                 if billed is not None or name not in self.acknowledged:
                     self.acknowledged[name] = billed
 
@@ -182,14 +194,23 @@ def roomy(home: Path) -> Path:
 
 
 async def amid(flood: Flood, impressions: int, faults: list[Callable[[], Awaitable[None]]]) -> None:
-    """Runs a flood and lets the faults happen one after the other, evenly over it."""
-    running = asyncio.create_task(flood.run(impressions))
+    """Runs a flood and lets the faults happen one after the other, evenly over it: all of them amid calls, and none once the time
+    that there is for it is over."""
+    ends_s = time.monotonic() + WITHIN_S
+    running = asyncio.create_task(flood.run())
     try:
         for nth, fault in enumerate(faults, 1):
             due = impressions * nth // (len(faults) + 1)
-            while len(flood.acknowledged) < due and not running.done():  # noqa: ASYNC110 - seen from outside
+            while (  # noqa: ASYNC110 - seen from outside
+                len(flood.acknowledged) < due and time.monotonic() < ends_s and not running.done()
+            ):
                 await asyncio.sleep(0.005)
-            await fault()
+            if time.monotonic() < ends_s:
+                await fault()
+        flood.goal = impressions
+        _, unfinished = await asyncio.wait({running}, timeout=max(0.0, ends_s - time.monotonic()))
+        if unfinished:
+            flood.goal = 0
         await running
     finally:
         flood.stopped = True

@@ -142,13 +142,13 @@ async def test_a_replica_does_without_its_database_and_comes_back(
     (hidden,) = await caller.tickets(hider)
     before = await books(server.url)
     async with away(server, home, proxy), asyncio.TaskGroup() as group:
-        group.create_task(readyz_names_the_database(caller))
+        group.create_task(readyz_names_the_database_and_is_ready(caller))
         group.create_task(slots_are_answered(caller))
         group.create_task(feeds_pass(caller))
         group.create_task(a_click_is_sent_on(caller, clicked))
         group.create_task(event_is_accepted(caller, hidden, "hide"))
         group.create_task(events_are_accepted(caller, tickets))
-    await until(lambda: is_ready(caller), BACK_WITHIN_S)
+    await until(lambda: is_back(caller), BACK_WITHIN_S)
     await until(lambda: has_settled(caller), BACK_WITHIN_S)
     assert [await kinds_of(caller, ticket) for ticket in tickets[1:]] == [{"impression": "recorded"}] * (
         EVENTS - 1
@@ -162,16 +162,20 @@ async def test_a_replica_does_without_its_database_and_comes_back(
     assert after.events - before.events == EVENTS + 2
 
 
-async def readyz_names_the_database(caller: Caller) -> None:
+async def readyz_names_the_database_and_is_ready(caller: Caller) -> None:
+    """It decides from the snapshot, and records into the spool."""
+
     async def noticed() -> bool:
         status, parts = await caller.readiness()
-        return status == 503 and not parts["database"]["ok"]
+        assert status == 200
+        return not parts["database"]["ok"]
 
     await until(noticed, NOTICED_WITHIN_S)
 
 
-async def is_ready(caller: Caller) -> bool:
-    return (await caller.readiness())[0] == 200
+async def is_back(caller: Caller) -> bool:
+    status, parts = await caller.readiness()
+    return status == 200 and bool(parts["database"]["ok"])
 
 
 async def slots_are_answered(caller: Caller) -> None:

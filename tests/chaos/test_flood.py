@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 
 import aiohttp
 import pytest
@@ -45,13 +46,19 @@ async def flood(stack: Stack) -> AsyncIterator[Flood]:
 
 async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood, stack: Stack) -> None:
     service_s: list[float] = []
+    service_cpu_s: list[float] = []
     postgres_s: list[float] = []
 
     async def kill_service() -> None:
+        before = flood.unanswered
         service_s.append(await stack.kill_service())
+        assert flood.unanswered > before
+        service_cpu_s.append(stack.live.cpu_s)
 
     async def kill_postgres() -> None:
+        before = flood.disturbed
         postgres_s.append(await stack.kill_postgres())
+        assert flood.disturbed > before
 
     faults = [kill_service] * SERVICE_KILLS + [kill_postgres] * POSTGRES_KILLS
     random.Random(2).shuffle(faults)
@@ -59,11 +66,15 @@ async def test_nothing_acknowledged_is_lost_or_twice_through_kills(flood: Flood,
     verdict = await flood.verdict(stack.server.url, stack.known)
     record(
         "kill -9 of the service and of PostgreSQL",
-        rounds=len(faults),
+        rounds=len(service_s) + len(postgres_s),
+        planned=len(faults),
         service_kills=len(service_s),
         postgres_kills=len(postgres_s),
         service_back_s_max=round(max(service_s), 2),
+        service_back_s_median=round(median(service_s), 2),
+        service_back_cpu_s_max=round(max(service_cpu_s), 2),
         postgres_back_s_max=round(max(postgres_s), 2),
+        postgres_back_s_median=round(median(postgres_s), 2),
         sent=len(flood.sent),
         calls_without_answer=flood.unanswered,
         **verdict._asdict(),
@@ -91,8 +102,8 @@ async def test_control_a_front_that_answers_early_loses_through_a_kill(flood: Fl
 async def test_nothing_is_lost_or_twice_where_answers_are_dropped(flood: Flood, stack: Stack) -> None:
     async with Proxy(stack.live.port, random.Random(3)).running() as proxy:
         proxy.drops = DROPS
-        flood.url = f"http://127.0.0.1:{proxy.port}"
-        await flood.run(DROPPED_IMPRESSIONS)
+        flood.url, flood.goal = f"http://127.0.0.1:{proxy.port}", DROPPED_IMPRESSIONS
+        await flood.run()
         assert proxy.dropped > 0
         dropped = proxy.dropped
     verdict = await flood.verdict(stack.server.url, stack.known)
@@ -104,8 +115,8 @@ async def test_nothing_is_lost_or_twice_where_answers_are_dropped(flood: Flood, 
 async def test_control_a_ledger_without_a_key_has_some_twice_where_answers_are_dropped(flood: Flood) -> None:
     async with keyless_twin() as (port, tickets), Proxy(port, random.Random(3)).running() as proxy:
         proxy.drops = DROPS
-        flood.events_url = f"http://127.0.0.1:{proxy.port}"
-        await flood.run(CONTROL_IMPRESSIONS)
+        flood.events_url, flood.goal = f"http://127.0.0.1:{proxy.port}", CONTROL_IMPRESSIONS
+        await flood.run()
     twice = len(tickets) - len(set(tickets))
     record("answers dropped", control_twice=twice)
     assert twice > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import aiohttp
@@ -9,6 +10,7 @@ import asyncpg
 import pytest
 from disk import Disk, own_disk
 from flood import SURELY_LOST_S, Flood, amid
+from live import Postgres
 from sizes import record, sized, whole_run
 from stacked import Stack
 from traffic import books, early_front
@@ -18,6 +20,8 @@ from adserve.database.refusal import DatabaseRefused
 pytestmark = [whole_run, pytest.mark.slow]
 
 CUTS = sized(20, 1)
+SPOOL_CUTS = sized(20, 1)
+SPOOLED_A_CUT = 200
 IMPRESSIONS_A_CUT = 500
 FULL_DISKS = sized(5, 1)
 REFUSED_CALLS = 5
@@ -106,6 +110,50 @@ async def test_nothing_acknowledged_is_lost_through_power_cuts(
     assert verdict.clean, verdict
     assert verdict.acknowledged == verdict.stored
     assert (await books(stack.server.url)).exact
+
+
+async def test_what_waits_in_the_spool_outlives_power_cuts(flood: Flood, stack: Stack, disk: Disk) -> None:
+
+    async def stop_postgres_and_cut() -> None:
+        Postgres(stack.home).signal(signal.SIGSTOP)
+        before = flood.accepted
+        while flood.accepted < before + SPOOLED_A_CUT:  # noqa: ASYNC110 - counted by the clients
+            await asyncio.sleep(0.02)
+        await stack.lose_power(disk)
+        await stack.start_again()
+
+    await amid(flood, SPOOL_CUTS * IMPRESSIONS_A_CUT, [stop_postgres_and_cut] * SPOOL_CUTS)
+    verdict = await flood.verdict(stack.server.url, stack.known)
+    record(
+        "power cuts with spooled events",
+        rounds=SPOOL_CUTS,
+        accepted=flood.accepted,
+        calls_without_answer=flood.unanswered,
+        **verdict._asdict(),
+    )
+    assert verdict.clean, verdict
+    assert verdict.acknowledged == verdict.stored
+    assert (await books(stack.server.url)).exact
+
+
+async def test_control_a_front_that_answers_early_loses_what_was_to_be_spooled(
+    flood: Flood, stack: Stack, disk: Disk
+) -> None:
+    async with early_front(stack.live.url) as url:
+        flood.events_url = url
+
+        async def stop_postgres_and_cut() -> None:
+            Postgres(stack.home).signal(signal.SIGSTOP)
+            before = len(flood.acknowledged)
+            while len(flood.acknowledged) < before + SPOOLED_A_CUT:  # noqa: ASYNC110 - counted by the clients
+                await asyncio.sleep(0.02)
+            await stack.lose_power(disk)
+            await stack.start_again()
+
+        await amid(flood, IMPRESSIONS_A_CUT, [stop_postgres_and_cut])
+    verdict = await flood.verdict(stack.server.url, stack.known, SURELY_LOST_S)
+    record("power cuts with spooled events", control_lost=verdict.lost)
+    assert verdict.lost > 0
 
 
 async def test_control_without_fsync_a_power_cut_loses_what_was_acknowledged(

@@ -59,7 +59,7 @@ async def tickets_of(caller: Caller, name: str, count: int = TICKETS) -> list[st
 
 async def settled(caller: Caller) -> bool:
     status, parts = await caller.readiness()
-    return status == 200 and parts["spool"]["detail"] == "empty"
+    return status == 200 and bool(parts["database"]["ok"]) and parts["spool"]["detail"] == "empty"
 
 
 async def outcomes_of(caller: Caller, tickets: list[str]) -> list[Any]:
@@ -125,8 +125,10 @@ async def test_a_full_spool_refuses_and_loses_nothing_that_it_took(
         assert len(taken) > TICKETS
 
         async def says_so() -> bool:
-            _, parts = await caller.readiness()
-            return not parts["spool"]["ok"] and parts["spool"]["detail"].startswith("full: ")
+            status, parts = await caller.readiness()
+            return (
+                status == 503 and not parts["spool"]["ok"] and parts["spool"]["detail"].startswith("full: ")
+            )
 
         await until(says_so)
     finally:

@@ -1,16 +1,26 @@
-"""`adserve serve --workers`: several processes on one port that look like one."""
+"""`adserve serve --workers`: several processes on one port that look like one, also while PostgreSQL is away."""
 
 import asyncio
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from live import Live, listens
+from live import NO_ANSWER, Caller, Live, Postgres, furnish, listens, until
 from redis_servers import RedisServer, needs_redis
+from traffic import books
+
+from adserve.database import embedded
+from adserve.database.embedded import Embedded
+from adserve.database.migrate import migrate
+from adserve.simulation.caller import OUR_CLIENT
+
+TICKETS = 40
+SETTLED_WITHIN_S = 60.0
 
 CALLS = re.compile(r'^adserve_http_requests_total\{operation="healthz",status="200"\} (\S+)', re.MULTILINE)
 
@@ -67,5 +77,64 @@ async def test_two_workers_answer_for_each_other_and_a_killed_one_is_replaced(
         assert {await counted(live) for _ in range(10)} == {20.0}
         assert live.terminate() == 0
         assert not listens(live.port)
+    finally:
+        live.end()
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Embedded]:
+    started = asyncio.run(embedded.start(home, lambda _: None))
+    migrate(started.url, lambda _: None)
+    yield started
+    asyncio.run(started.stop())
+
+
+async def insisted(caller: Caller, ticket: str) -> str:
+    """The outcome, asked for until there is one: by whichever worker answers the connection."""
+    while True:
+        try:
+            return (await caller.outcomes(ticket))[0]
+        except NO_ANSWER:
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.slow
+@needs_redis
+async def test_two_workers_share_a_spool_through_an_outage_in_which_one_is_killed(
+    home: Path, server: Embedded, redis_url: str
+) -> None:
+    live = Live(home, arguments=["--workers", "2"], database_url=server.url, redis_url=redis_url)
+    live.start()
+    try:
+        await until_workers(live, 2)
+        keys = await furnish(live, server.url)
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector, headers=OUR_CLIENT) as session:
+            caller = Caller(live.url, session, keys)
+            before = await books(server.url)
+            tickets: list[str] = []
+            while len(tickets) < TICKETS:  # each of the workers learns of the ad and takes leases by itself
+                tickets += await caller.tickets(f"away-{time.monotonic_ns()}")
+            Postgres(home).signal(signal.SIGSTOP)
+            try:
+                half = await asyncio.gather(*(insisted(caller, ticket) for ticket in tickets[::2]))
+                os.kill(workers_of(live)[0], signal.SIGKILL)
+                whole = await asyncio.gather(*(insisted(caller, ticket) for ticket in tickets))
+            finally:
+                Postgres(home).signal(signal.SIGCONT)
+            assert set(half) == {"accepted"}
+            assert set(whole[::2]) == {"duplicate"}, "what one of them spooled, whoever is asked knows"
+            assert set(whole[1::2]) <= {"accepted", "duplicate"}
+            await until_workers(live, 2)
+
+            async def settled() -> bool:
+                replies = [await caller.call("GET", f"/v1/events/{ticket}", key="feed") for ticket in tickets]
+                events = [event["outcome"] for reply in replies for event in reply.body["events"]]
+                return events == ["recorded"] * TICKETS
+
+            await until(settled, SETTLED_WITHIN_S)
+            after = await books(server.url)
+            assert after.exact, after.differences
+            assert after.events - before.events == TICKETS
     finally:
         live.end()

@@ -130,7 +130,7 @@ class Traffic:
 
     async def _settled(self) -> bool:
         status, parts = await self.caller.readiness()
-        return status == 200 and parts["spool"]["detail"] == "empty"
+        return status == 200 and bool(parts["database"]["ok"]) and parts["spool"]["detail"] == "empty"
 
     async def _kept(self, ticket: str) -> list[Acknowledged]:
         reply = await self.caller.call("GET", f"/v1/events/{ticket}", key="feed")

@@ -193,3 +193,18 @@ async def test_the_service_does_not_load_the_migration_tool() -> None:
         subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "False\n"
+
+
+async def test_a_start_migrates_only_what_is_not_of_this_code(empty_url: str) -> None:
+    said: list[str] = []
+    await schema.update(empty_url, said.append)
+    assert said
+    said.clear()
+    await schema.update(empty_url, said.append)
+    assert said == []
+    connection = await asyncpg.connect(empty_url)
+    await connection.execute("COMMENT ON SCHEMA adserve IS 'functions of another code'")
+    await connection.execute("DROP FUNCTION adserve.deposit")
+    await connection.close()
+    await schema.update(empty_url, said.append)
+    assert "deposit" in await functions(empty_url)

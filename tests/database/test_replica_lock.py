@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from adserve.database.embedded import Embedded
 from adserve.database.migrate import migrate
+from adserve.database.pools import open_pools
 from adserve.database.refusal import DatabaseRefused
 from adserve.database.replica_lock import Serving, ServingLock
 
@@ -27,9 +28,9 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def make(url: str, home: Path, *, grace_s: float = GRACE_S) -> ServingLock:
+def make(url: str, home: Path, *, grace_s: float = GRACE_S, holder: UUID | None = None) -> ServingLock:
     home.mkdir(exist_ok=True)
-    return ServingLock(url, home, uuid4(), grace_s=grace_s)
+    return ServingLock(url, home, holder or uuid4(), grace_s=grace_s)
 
 
 async def keep(lock: ServingLock, beat_s: float) -> None:
@@ -214,3 +215,48 @@ async def test_another_machine_cannot_know_and_waits(database_url: str, tmp_path
     async with kept(make(database_url, tmp_path / "b", grace_s=300)) as lock:
         assert not serves(lock)
         assert lock.state is Serving.WAITING
+
+
+LEFT_RUNNING = "INSERT INTO counter_checkpoints (taken_at, part, parts, payload) VALUES (now(), 0, 1, '')"
+BLOCK = "LOCK TABLE counter_checkpoints IN EXCLUSIVE MODE"
+STORED = "SELECT count(*) FROM counter_checkpoints"
+WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'counter_checkpoints'::regclass"
+
+
+async def stored_after(url: str, home: Path, *, ended: bool) -> int:
+    """How much a process stores that does not know yet that another has taken its place; the statements of one that was killed are the
+    same to PostgreSQL until it notices."""
+    other, holder = uuid4(), uuid4()
+    former, pools = await open_pools(url, holder=other), await open_pools(url, holder=holder)
+    blocker = await asyncpg.connect(url, server_settings={"search_path": "adserve"})
+    try:
+        async with kept(make(url, home, holder=holder)) as lock:
+            async with blocker.transaction():
+                await blocker.execute(BLOCK)
+                left = asyncio.create_task(former.recorder.execute(LEFT_RUNNING))
+                while not await blocker.fetchval(WAITS):  # noqa: ASYNC110 - seen from outside
+                    await asyncio.sleep(0.01)
+                ours = asyncio.create_task(pools.recorder.fetchval("SELECT pg_sleep(0.2)"))
+                if ended:
+                    await lock.end_others()
+                await ours
+            await asyncio.gather(left, return_exceptions=True)
+            stored: int = await blocker.fetchval(STORED)
+            return stored
+    finally:
+        await blocker.close()
+        former.terminate()
+        pools.terminate()
+
+
+async def test_what_an_earlier_holder_left_running_never_commits(database_url: str, tmp_path: Path) -> None:
+    assert await stored_after(database_url, tmp_path / "a", ended=True) == 0
+
+
+async def test_control_what_nobody_ends_commits_later(database_url: str, tmp_path: Path) -> None:
+    assert await stored_after(database_url, tmp_path / "a", ended=False) == 1
+
+
+async def test_only_a_holder_ends_what_others_do(database_url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError):
+        await make(database_url, tmp_path / "a").end_others()

@@ -139,7 +139,8 @@ class FakeLedger:
 
     async def freeze(self, closes_at_ms: Mapping[int, int], at_ms: int) -> None:
         for lease, moment_ms in closes_at_ms.items():
-            self.leases[lease].closes_at_ms = self.leases[lease].closes_at_ms or moment_ms
+            known = self.leases[lease].closes_at_ms
+            self.leases[lease].closes_at_ms = moment_ms if known is None else min(known, moment_ms)
 
     async def freeze_lost(self, *_: Any) -> None:
         """Nobody is lost but whom a test loses."""

@@ -144,13 +144,56 @@ def test_a_retired_lease_leaves_when_no_decision_holds_it_and_is_forgotten_when_
     book.left({1: 500 + GRACE_MS})
     book.captured(UUID(int=1), 1, 60)
     book.retire(list(purse.open))
-    assert book.leaving(10) == {}  # a decision still holds it
+    assert book.leaving(10) == {1: 10}  # its ticket was charged; a decision still holds the other
+    book.left({1: 10})
     assert book.hold(CAMPAIGN, 1, 10) is None
     book.give_back(Hold(2, 739_617, 40))
     assert book.leaving(10) == {2: 10}
-    book.forget_closed(500 + GRACE_MS)
+    book.forget_closed(10)
     assert [account.lease.id for account in purse.retired] == [2]
     assert purse.spending(739_617, 1) == (60, 100)
+
+
+def retired(book: LeaseBook, *tickets: int) -> None:
+    """A lease of 1,000 with tickets of 100 that expire one after the other, which has left."""
+    book.add(lease())
+    for ticket in tickets:
+        book.keep(held(book, 100), UUID(int=ticket), 100, 1_000 * ticket)
+    book.retire(list(book.purse(CAMPAIGN).open))
+    book.left(book.leaving(10))
+
+
+def test_a_lease_closes_as_soon_as_all_its_tickets_are_charged() -> None:
+    book = LeaseBook()
+    retired(book, 1, 2)
+    book.captured(UUID(int=1), 1, 100)
+    assert book.leaving(20) == {}
+    book.captured(UUID(int=2), 1, 100)
+    assert book.leaving(20) == {1: 20}
+    assert book.leaving(30) == {1: 30}  # the ledger has not heard it yet
+    book.left({1: 30})
+    assert book.leaving(30) == {}
+
+
+def test_a_ticket_that_others_charged_is_settled_as_well() -> None:
+    book = LeaseBook()
+    retired(book, 1, 2)
+    book.sync({1: 100}, [1])
+    book.captured(UUID(int=1), 1, 100)  # the very one that the ledger had told of
+    assert book.leaving(20) == {}
+    book.sync({1: 200}, [1])
+    assert book.leaving(20) == {1: 20}
+
+
+def test_a_ticket_that_was_released_may_be_charged_until_it_is_over() -> None:
+    book = LeaseBook()
+    retired(book, 1, 2, 3)
+    book.release(UUID(int=2))
+    book.captured(UUID(int=1), 1, 100)
+    book.sync({1: 300}, [1])  # of which one may be the released one's
+    assert book.leaving(20) == {}
+    book.captured(UUID(int=3), 1, 100)
+    assert book.leaving(20) == {1: 2_000 + GRACE_MS}
 
 
 def test_pace_and_budget_are_told_apart() -> None:

@@ -3,13 +3,13 @@
 KIND is `redis`, for counters in the Redis at URL, or `alone`, for counters that this process shares with nobody.
 """
 
-import asyncio
 import pickle
 import random
 import sys
 from collections import deque
 from typing import Any
 
+import uvloop
 from clients import REMEMBERED, Clients, Given, SpedClock
 from logs import UnreliableLog
 from stack import serving
@@ -46,5 +46,5 @@ async def main(kind: str, url: str, begun_s: float, seed: int, decisions: int) -
 
 if __name__ == "__main__":
     kind, url, begun_s, seed, decisions = sys.argv[1:]
-    log = asyncio.run(main(kind, url, float(begun_s), int(seed), int(decisions)))
+    log = uvloop.run(main(kind, url, float(begun_s), int(seed), int(decisions)))
     sys.stdout.buffer.write(pickle.dumps(log.stored))

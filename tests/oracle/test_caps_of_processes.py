@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from stack import ADS
 
 from adserve.store.journal import Counted
 
-DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "3000"))
+DECISIONS = int(os.environ.get("ADSERVE_SHARED_CAPS_DECISIONS", "3000"))
 PROCESSES = 3
 PROCESS = Path(__file__).with_name("process.py")
 
@@ -43,17 +43,12 @@ def stored_by_processes(kind: str, url: str, decisions: int) -> list[Counted]:
     return [event for one in told for event in pickle.loads(one)]  # noqa: S301 - our own process's
 
 
-def test_no_window_of_any_viewer_holds_more_than_its_cap(
-    redis_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_window_of_any_viewer_holds_more_than_its_cap(redis_url: str, tell: Callable[[str], None]) -> None:
     begun = time.monotonic()
     stored = stored_by_processes("redis", redis_url, DECISIONS)
     took_s = time.monotonic() - begun
     found = violations(limits_of(ADS), stored)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n{DECISIONS:,} decisions of {PROCESSES} processes in {took_s:.0f} s, {summary(stored, found)}\n"
-        )
+    tell(f"{DECISIONS:,} decisions of {PROCESSES} processes in {took_s:.0f} s, {summary(stored, found)}")
     assert found == []
 
 

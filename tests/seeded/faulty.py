@@ -29,24 +29,34 @@ class Away(Exception):
 
 
 class Network:
-    """`share` of the calls go wrong, in one of five ways. A statement whose caller has gone may still commit, unless the
-    caller is a process that died: PostgreSQL notices that."""
+    """`share` of the calls go wrong, in one of five ways. A statement whose caller has gone may still commit, also when that was a
+    process that died: until the next one has ended it."""
 
     def __init__(self, chance: random.Random, share: float) -> None:
         self.share = share
         self._chance = chance
         self._late: list[asyncio.TimerHandle] = []
+        self._orphans: list[asyncio.TimerHandle] = []
 
-    def cut_off(self) -> None:
-        """The process has died: none of its statements commits any more."""
-        for statement in self._late:
+    def orphan(self) -> None:
+        """The process has died: nobody waits for its statements any more."""
+        self._orphans += self._late
+        self._late = []
+
+    def end_others(self) -> None:
+        """What those that died left running is over."""
+        for statement in self._orphans:
             statement.cancel()
-        self._late.clear()
+        self._orphans.clear()
 
     async def call(self, away: type[Exception], statement: Callable[[], T], contended: bool = False) -> T:
         chance = self._chance
         fate = chance.randrange(5) if chance.random() < self.share else -1
-        await asyncio.sleep(chance.random() * LATENCY_S)
+        try:
+            await asyncio.sleep(chance.random() * LATENCY_S)
+        except asyncio.CancelledError:  # it was sent
+            self._run_late(statement)
+            raise
         match fate:
             case 0:
                 raise away("not connected")
@@ -56,8 +66,7 @@ class Network:
                 await asyncio.sleep(HANGS_S)
                 raise away("no answer")
             case 3:  # it commits, however long its caller waits
-                late = chance.random() * HANGS_S
-                self._late.append(asyncio.get_running_loop().call_later(late, _quietly(statement)))
+                self._run_late(statement)
                 await asyncio.sleep(2 * HANGS_S)
                 raise away("no answer")
         result = statement()
@@ -65,6 +74,10 @@ class Network:
             raise away("the answer was lost")
         await asyncio.sleep(chance.random() * LATENCY_S)
         return result
+
+    def _run_late(self, statement: Callable[[], object]) -> None:
+        late_s = self._chance.random() * HANGS_S
+        self._late.append(asyncio.get_running_loop().call_later(late_s, _quietly(statement)))
 
 
 def _quietly(statement: Callable[[], object]) -> Callable[[], None]:
@@ -112,6 +125,8 @@ class FaultyJournal:
         def move() -> list[tuple[Event, Settled]]:
             if any(event.view_ms == POISON_VIEW_MS for event in judged):
                 raise JournalRejected("view_ms")
+            if any((event.ticket.ticket, event.kind) not in self.books.pending for event in judged):
+                raise JournalRejected("another process has moved them")
             for event in judged:
                 self.books.pending.pop((event.ticket.ticket, event.kind))
             settled = self.books.settle(judged)

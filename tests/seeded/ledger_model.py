@@ -147,7 +147,7 @@ class Books:
     def freeze(self, closes_at_ms: Mapping[int, int]) -> None:
         for number, moment_ms in closes_at_ms.items():
             lease = self.leases[number]
-            if not lease.frozen:
+            if not lease.frozen or (not lease.closed and moment_ms < lease.closes_at_ms):
                 lease.frozen, lease.closes_at_ms = True, moment_ms
 
     def freeze_lost(self, heard_since_ms: int, at_ms: int) -> None:

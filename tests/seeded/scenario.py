@@ -1,7 +1,6 @@
 """One seeded run: viewers, clients and a process that dies now and then, over a ledger that is not always there.
 
-Tickets, intake, recorder, counters and leases are the real ones; the ledger is the model of ledger_model.py. Left out is a
-statement that commits after its process has died.
+Tickets, intake, recorder, counters and leases are the real ones; the ledger is the model of ledger_model.py.
 """
 
 import asyncio
@@ -72,6 +71,7 @@ class Parts:
     books: Callable[[], Books] = Books
     recorder: Callable[..., Recorder] = Recorder
     counters: Callable[..., MemoryCounters] = MemoryCounters
+    network: Callable[..., Network] = Network
 
 
 class Process:
@@ -100,10 +100,10 @@ class Process:
         ]
 
     async def die(self) -> None:
-        self._scenario.network.cut_off()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._scenario.network.orphan()
 
     async def _fill(self) -> None:
         scenario = self._scenario
@@ -113,6 +113,7 @@ class Process:
         if scenario.checkpoint is not None:
             taken_at_ms, saved = scenario.checkpoint
             since_ms, parts = taken_at_ms - OVERLAP_MS, _each(saved)
+        scenario.network.end_others()
         events = scenario.journal.since(since_ms)
         await rebuild(self.counters, parts, events, since_ms, lambda _: None)
         self.counters.filled = True
@@ -158,7 +159,7 @@ class Scenario:
         self.now_ms = self.loop.now_ms
         self.digest = hashlib.sha256()
         self.books = self.parts.books()
-        self.network = Network(self.chance, self.chance.uniform(0.01, 0.30))
+        self.network = self.parts.network(self.chance, self.chance.uniform(0.01, 0.30))
         self.journal = FaultyJournal(self.books, self.network, self._committed)
         self.sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
         self.campaigns: dict[int, Campaign] = {}

@@ -96,13 +96,13 @@ async def fill(spool: Spool) -> int:
 async def test_a_full_spool_says_so_and_keeps_what_it_has(path: Path) -> None:
     spool = Spool.open(path, 100_000)
     taken = await fill(spool)
-    assert spool.full
+    assert spool.trouble == "full"
     rows = await spool.oldest(1_000)
     assert len(rows) == taken > 50
     assert (await spool.waiting()).bytes <= 100_000
     await spool.remove([row.number for row in rows[:20]])
     await spool.keep([event(5_000)])
-    assert not spool.full
+    assert spool.trouble is None
     spool.close()
 
 

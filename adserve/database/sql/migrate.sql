@@ -9,5 +9,8 @@ CREATE SCHEMA IF NOT EXISTS adserve;
 -- name: become_owner
 SET LOCAL ROLE adserve_owner;
 
+-- name: note_functions
+SELECT format('COMMENT ON SCHEMA adserve IS %%L', %s::text);
+
 -- name: search_path
 SET search_path = adserve;

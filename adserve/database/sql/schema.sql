@@ -1,4 +1,4 @@
--- A row is the revision that a database is at.
+-- A row is the revision that a database is at, and which functions are in place.
 
--- name: revision
-SELECT version_num FROM adserve.alembic_version;
+-- name: standing
+SELECT version_num, obj_description('adserve'::regnamespace, 'pg_namespace') FROM adserve.alembic_version;

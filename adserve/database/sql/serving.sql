@@ -34,5 +34,10 @@ UPDATE serving SET heartbeat_at = clock_timestamp(), released_at = NULL WHERE ho
 -- name: release
 UPDATE serving SET released_at = clock_timestamp() WHERE holder = $1;
 
+-- name: end_others
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ '^adserve_\w+ [0-9a-f-]{36}$'
+  AND right(application_name, 36) <> $1;
+
 -- name: alive
 SELECT 1;

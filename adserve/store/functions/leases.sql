@@ -160,13 +160,14 @@ $$;
 REVOKE ALL ON FUNCTION extend_leases FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION extend_leases TO adserve_recorder;
 
--- Ends the drawing on leases; each still captures until its `p_closes_at`. Locked in id order, like settlement locks them.
+-- Ends the drawing on leases; each still captures until its `p_closes_at`, which may be brought forward, not put off.
+-- Locked in id order, like settlement locks them.
 CREATE OR REPLACE FUNCTION freeze_leases(p_lease_ids bigint[], p_closes_at timestamptz[], p_at timestamptz) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
   SELECT FROM leases WHERE id = ANY (p_lease_ids) ORDER BY id FOR NO KEY UPDATE;
-  UPDATE leases SET frozen_at = p_at, closes_at = given.closes_at
+  UPDATE leases SET frozen_at = coalesce(frozen_at, p_at), closes_at = given.closes_at
   FROM unnest(p_lease_ids, p_closes_at) AS given (id, closes_at)
-  WHERE leases.id = given.id AND frozen_at IS NULL;
+  WHERE leases.id = given.id AND closed_at IS NULL AND (frozen_at IS NULL OR leases.closes_at > given.closes_at);
 $$;
 REVOKE ALL ON FUNCTION freeze_leases FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION freeze_leases TO adserve_recorder;

@@ -22,21 +22,21 @@ AS $$
 DECLARE
   v_first_day date;
   v_last_day date;
+  v_leases bigint[];
   v_transaction bigint;
   v_stored bigint[];
   v_beyond bigint[];
   v_told integer;
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
-  SELECT date '1970-01-01' + (min(issued_at_ms) / 86400000)::integer, date '1970-01-01' + (max(issued_at_ms) / 86400000)::integer
-  INTO v_first_day, v_last_day FROM unnest(p_events);
+  SELECT date '1970-01-01' + (min(issued_at_ms) / 86400000)::integer, date '1970-01-01' + (max(issued_at_ms) / 86400000)::integer,
+         array_agg(DISTINCT lease_id) FILTER (WHERE outcome = 'recorded')
+  INTO v_first_day, v_last_day, v_leases FROM unnest(p_events);
 
-  IF EXISTS (SELECT FROM unnest(p_events) WHERE outcome = 'recorded') THEN
+  IF v_leases IS NOT NULL THEN
     v_transaction := nextval('transactions_id_seq');
+    PERFORM FROM leases WHERE id = ANY (v_leases) ORDER BY id FOR NO KEY UPDATE;
   END IF;
-
-  PERFORM FROM leases WHERE id = ANY (ARRAY(SELECT lease_id FROM unnest(p_events) WHERE outcome = 'recorded'))
-  ORDER BY id FOR NO KEY UPDATE;
 
   WITH given AS MATERIALIZED (
     SELECT *, date '1970-01-01' + (issued_at_ms / 86400000)::integer AS issued_day

@@ -1,5 +1,5 @@
--- A row of `rollouts` is one surface's percents in basis points; `rollout_switch` is one row; a row of `replicas` is a
--- process that serves.
+-- A row of `rollouts` is one surface's percents in basis points, of `ramp_places` a place that a plan holds; `rollout_switch` is
+-- one row; a row of `replicas` is a process that serves.
 
 -- name: read
 SELECT surface, percent_bp, holdout_bp, countries FROM rollouts ORDER BY surface
@@ -12,6 +12,17 @@ DELETE FROM rollouts
 
 -- name: add
 INSERT INTO rollouts (surface, percent_bp, holdout_bp, countries) VALUES ($1, $2, $3, $4)
+
+-- name: held
+SELECT surface, country, ramp_id FROM ramp_places ORDER BY surface, country
+
+-- name: set_percent
+INSERT INTO rollouts (surface, percent_bp, holdout_bp) VALUES ($1, $2, 0)
+ON CONFLICT (surface) DO UPDATE SET percent_bp = excluded.percent_bp
+
+-- name: set_countries
+INSERT INTO rollouts (surface, percent_bp, holdout_bp, countries) VALUES ($1, 0, 0, $2)
+ON CONFLICT (surface) DO UPDATE SET countries = rollouts.countries || excluded.countries
 
 -- name: paused
 SELECT paused FROM rollout_switch
