@@ -93,9 +93,6 @@ async def run(count: int) -> None:
                 await store.compact()
             _say(f"added the parts up in {time.perf_counter() - began:.2f} s")
             await measure(pools, stage)
-            began = time.perf_counter()
-            await pools.recorder.fetch(SQL.scan)
-            _say(f"the viewers' rows themselves are added up in {time.perf_counter() - began:.2f} s")
         finally:
             await pools.close()
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from adserve.domain.slots import NoFill
-from adserve.domain.time import SECOND_MS
+from adserve.domain.time import MINUTE_MS
 
-MINUTE_MS = 60 * SECOND_MS
 MINUTES_MAX = 2_000
 """How many wait for the store; when there are more, the oldest are lost."""
 

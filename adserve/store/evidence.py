@@ -5,15 +5,15 @@ from typing import Any
 
 from adserve.domain.ramps import COMPARED, OF_EXPOSED, Arm, Evidence, Metric, Moments, Ramp
 from adserve.domain.rollouts import SurfaceRollout
-from adserve.domain.time import DAY_MS, SECOND_MS, from_ms
+from adserve.domain.time import DAY_MS, MINUTE_MS, from_ms
 from adserve.rollout.arms import exposed_share
-from adserve.rollout.figures import MINUTE_MS, quantile_ms
+from adserve.rollout.figures import quantile_ms
 from adserve.store.desk import Connection
 from adserve.store.statements import load
 
 SQL = load("evidence")
 
-WINDOW_MS = 300 * SECOND_MS
+WINDOW_MS = 5 * MINUTE_MS
 """How far operational figures look back, beside the present minute."""
 PREDICTED_BACK_MS = DAY_MS
 LEAST_SEEN = 100

@@ -7,7 +7,6 @@ import pytest
 from erasable import Place, serving
 from ramping import begin_ramp, enter_step, viewers_of
 
-from adserve.access.keys import Scope
 from adserve.domain.ramps import Arm, Evidence, Metric, Plan, Ramp, Status, Step
 from adserve.domain.time import SECOND_MS
 from adserve.store import evidence
@@ -93,9 +92,3 @@ async def test_a_shutdown_writes_down_whom_it_has_noted(database_url: str, tmp_p
         minutes = await place.core.pools.recorder.fetch("SELECT decisions FROM ramp_minutes")
     assert [arm for (arm,) in rows] == ["exposed"]
     assert [count for (count,) in minutes] == [1]
-
-
-async def test_the_service_answers_only_a_feed_service(place: Place) -> None:
-    body = {"outcomes": [{"id": "s", "viewer": "u"}]}
-    assert (await place.call("/v1/outcomes", body, Scope.FEED))[0] == 200
-    assert (await place.call("/v1/outcomes", body, Scope.ANALYST))[0] == 403

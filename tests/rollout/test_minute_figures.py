@@ -4,8 +4,9 @@ from collections.abc import Sequence
 import pytest
 
 from adserve.domain.slots import NoFill
+from adserve.domain.time import MINUTE_MS
 from adserve.rollout import figures
-from adserve.rollout.figures import BOUNDS_MS, MINUTE_MS, Figures, Minute, Saved, quantile_ms
+from adserve.rollout.figures import BOUNDS_MS, Figures, Minute, Saved, quantile_ms
 
 NOW_MS = 1_767_225_600_000
 

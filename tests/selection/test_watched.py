@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from adserve.domain.ramps import Arm
 from adserve.domain.rollouts import Stage, SurfaceRollout
 from adserve.domain.slots import NoFill
+from adserve.domain.time import MINUTE_MS
 from adserve.limits.counters import MemoryCounters
 from adserve.rollout.arms import arm_of
 from adserve.rollout.assignments import Assignment, AssignmentLog
-from adserve.rollout.figures import MINUTE_MS, Figures, Minute, Saved
+from adserve.rollout.figures import Figures, Minute, Saved
 from adserve.selection.slots import Bounds, Parts
 from adserve.selection.watched import Watched
 

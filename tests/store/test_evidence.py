@@ -10,8 +10,8 @@ from adserve.database.pools import Pools
 from adserve.domain.ramps import COMPARED, OF_EXPOSED, Evidence, Metric, Moments, Plan, Ramp, Status
 from adserve.domain.ramps import Step as PlanStep
 from adserve.domain.rollouts import Stage
-from adserve.domain.time import DAY_MS, HOUR_MS, from_ms
-from adserve.rollout.figures import MINUTE_MS, Minute, Saved
+from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, from_ms
+from adserve.rollout.figures import Minute, Saved
 from adserve.store import evidence
 from adserve.store.evidence import gather
 

@@ -1,5 +1,6 @@
 import asyncio
 import random
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +12,9 @@ from world import NOW_MS, World, superuser
 from adserve.database.pools import Pools
 from adserve.domain.events import Outcome
 from adserve.domain.rollouts import Stage
-from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, from_ms
+from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, from_ms
 from adserve.store.errors import Away
-from adserve.store.outcomes import EVENTS_LAG_MS, EVENTS_SPAN_MS, IDS_KEPT_MS, Outcomes, Told
+from adserve.store.outcomes import EVENTS_LAG_MS, EVENTS_SPAN_MS, IDS_KEPT_MS, SQL, Outcomes, Told
 
 LATER = Stage(7, 1, NOW_MS + HOUR_MS)
 READ_MS = NOW_MS + EVENTS_LAG_MS + 2 * SECOND_MS
@@ -205,3 +206,35 @@ async def test_without_the_database_it_says_so(pools: Pools) -> None:
     for asked in (store.assign([assigned(1)]), store.add([told(1, 1, 20)], NOW_MS), store.compact()):
         with pytest.raises(Away):
             await asked
+
+
+async def test_events_are_found_by_when_they_came_and_viewers_by_their_ticket(
+    pools: Pools, world: World, database_url: str
+) -> None:
+    """Of some thousand events and viewers, those of a few seconds."""
+    store, lease = outcomes(pools), await world.lease(100_000_000)
+    await store.assign([assigned(2 * number + 1) for number in range(3_000)])
+    for first in range(0, 3_000, 500):
+        events = [
+            world.event(world.ticket(lease, viewer_cap=viewer(2 * number + 1)))._replace(
+                received_at_ms=NOW_MS + number * SECOND_MS
+            )
+            for number in range(first, first + 500)
+        ]
+        await world.journal.settle(events)
+    connection = await superuser(database_url)
+    await connection.execute("ANALYZE")
+    lines = await connection.fetch(
+        f"EXPLAIN {SQL.count_events}",
+        *(
+            7,
+            from_ms(NOW_MS),
+            "status",
+            from_ms(NOW_MS + 2 * MINUTE_MS),
+            from_ms(NOW_MS + 2 * MINUTE_MS + 9_999),
+        ),
+    )
+    await connection.close()
+    plan = "\n".join(line for (line,) in lines)
+    assert re.search(r"events_\w+_received_at", plan), plan
+    assert not re.search(r"Seq Scan on (events|viewer_caps|arm_viewers)", plan), plan
