@@ -197,7 +197,8 @@ def main() -> int:
     asked = parser.parse_args()
     gates = viewers.check(asked.viewers)
     figures = simulated(asked.seeds, asked.jobs) | gates._asdict() | {"kill_ms_max": None}
-    RESULT.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    form = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    RESULT.write_bytes(orjson.dumps(figures, option=form))
     for name, figure in figures.items():
         print(f"{name:34} {figure}")  # noqa: T201 - the result
     return 0

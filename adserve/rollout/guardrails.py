@@ -142,7 +142,9 @@ def _no_data(guardrail: Guardrail, viewers: str) -> Verdict:
 def _banded(guardrail: Guardrail, band: Band | None, of_whom: str) -> Verdict:
     name, figure, unit = _SUBJECTS[guardrail.metric]
     if band is None:
-        return Verdict(guardrail, Finding.OPEN, None, None, None, f"{name}: too few to compare, {of_whom}")
+        return Verdict(
+            guardrail, Finding.OPEN, None, None, None, f"{name}: nothing to compare yet, {of_whom}"
+        )
     finding = _finding(band, limit_of(guardrail), guardrail.direction)
     high = "no upper end" if band.high is None else figure(band.high)
     seen = f"{name} {figure(band.estimate)}{unit} ({figure(band.low)} to {high}), {of_whom}"
