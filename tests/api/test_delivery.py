@@ -25,7 +25,7 @@ from adserve.store import delivery
 GROUPS = tuple(delivery.COLUMNS)
 SUMS = ("impressions", "views", "clicks", "hides")
 START_MS = NOW_MS - 12 * HOUR_MS
-QUESTIONS = 60
+QUESTIONS = 40
 UNCOUNTED = ("late", "over_cap", "invalid_traffic")
 
 Groups = dict[tuple[Any, ...], dict[str, Any]]
