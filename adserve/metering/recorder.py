@@ -1,7 +1,7 @@
 """Gathers events into batches and answers each caller when all of its events have committed.
 
 A free writer takes what waits at once, so that a lone event does not wait for company; only while other writers
-are committing does it linger, for a full batch or until one of them is done. What is to be charged to a lease that another
+are committing does it linger, until enough wait or one of them is done. What is to be charged to a lease that another
 writer's batch charges stays in the queue: in the ledger it would wait for that one's commit, and all of its batch with it.
 
 A batch that the ledger does not take within LEDGER_S goes to the spool, and from then on every batch does so at once, until
@@ -22,6 +22,8 @@ from adserve.metering.settle import Journal, settle
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
+ENOUGH = 20
+"""So many are stored beside what others are storing: a call of the ledger costs before its first event what these cost in it."""
 BEHIND_MAX = 2_000
 """How many that wait for another batch a writer passes over."""
 LEDGER_S = 2.0
@@ -111,7 +113,7 @@ class Recorder:
         call = _Call(len(events), loop.create_future())
         self._queue.extend(map(_Waiting, events, repeat(call), range(len(events))))
         self._some.set()
-        if len(self._queue) >= self._batch_rows_max:
+        if len(self._queue) >= ENOUGH:
             self._linger_no_more.set()
         # A timer, as a plain request is not in a task of its own when it comes here.
         patience = loop.call_later(ANSWER_S, call.fail, RecorderUnavailable("the ledger takes too long"))
@@ -140,7 +142,7 @@ class Recorder:
     async def _write(self) -> None:
         while True:
             await self._some.wait()
-            if self._busy and 0 < len(self._queue) < self._batch_rows_max:
+            if self._busy and 0 < len(self._queue) < ENOUGH:
                 await self._linger()
             batch, leases = self._take()
             if batch:
