@@ -2,7 +2,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 import pytest
@@ -204,8 +203,23 @@ async def test_no_two_batches_that_are_being_stored_charge_one_lease() -> None:
     assert journal.shared == 0
 
 
+async def test_what_waits_for_a_hot_lease_is_stored_together() -> None:
+    journal = MemoryJournal()
+    journal.takes_s = 0.005
+    hot, others = charging(1, 300), charging(2, 60, first=300)
+    async with running(journal) as recorder:
+
+        async def report(events: list[Event]) -> None:
+            for event in events:
+                await recorder.record([event])
+
+        await asyncio.gather(*(report([*hot[nth::60], others[nth]]) for nth in range(60)))
+    assert len(journal.stored) == 360
+    assert len(journal.batches) < 20
+
+
 async def test_control_batches_of_a_lease_meet_when_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Recorder, "_take", take_whatever_comes)
+    monkeypatch.setattr(recording, "_charged", lambda event: None)
     journal = OverlapJournal()
     journal.takes_s = 0.005
     async with running(journal, batch_rows_max=7) as recorder:
@@ -218,13 +232,6 @@ def charging(lease: int, count: int, first: int = 0) -> list[Event]:
         event._replace(ticket=msgspec.structs.replace(event.ticket, lease=lease))
         for event in make_events(count, first)
     ]
-
-
-def take_whatever_comes(recorder: Any) -> tuple[list[Any], set[int]]:
-    batch = [recorder._queue.popleft() for _ in range(min(7, len(recorder._queue)))]
-    if not recorder._queue:
-        recorder._some.clear()
-    return batch, set()
 
 
 class OverlapJournal(MemoryJournal):
