@@ -23,6 +23,7 @@ from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
+from adserve.api.exports import Exports
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
@@ -295,6 +296,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Impressions(analysts),
         Reports(analysts, clock),
         Delivery(analysts, clock),
+        Exports(desk, analysts, clock),
         DecisionsApi(analysts),
         Charges(analysts),
         ReconciliationApi(analysts),

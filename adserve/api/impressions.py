@@ -1,6 +1,6 @@
 """GET /v1/impressions: the log, as JSON, NDJSON or CSV. A page has the same rows and cursor in each of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -31,7 +31,7 @@ NDJSON = "application/x-ndjson"
 Text = Annotated[str, Meta(max_length=64)]
 
 
-class ImpressionsQuery(Between, frozen=True, forbid_unknown_fields=True):
+class Wanted(Between, frozen=True, forbid_unknown_fields=True):
     """`from` is included, `to` is not; both are moments of receipt. With `without_impression`, only events of tickets
     whose impression never came: `kind=click&without_impression=true`."""
 
@@ -45,6 +45,25 @@ class ImpressionsQuery(Between, frozen=True, forbid_unknown_fields=True):
     outcome: Outcome | None = None
     invalid_reason: Reason | None = None
     without_impression: bool = False
+
+    def filters(self) -> Filters:
+        return Filters(
+            None if self.kind == "any" else self.kind,
+            self.from_,
+            self.to,
+            self.advertiser,
+            self.campaign,
+            self.ad,
+            self.country,
+            self.platform,
+            self.surface,
+            self.outcome,
+            self.invalid_reason,
+            self.without_impression,
+        )
+
+
+class ImpressionsQuery(Wanted, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=ROWS_MAX)] = 100
     after: Cursor | None = None
 
@@ -109,22 +128,8 @@ class Impressions:
         query = call.query
         query.check()
         after = None if query.after is None else Place(*decode_cursor(query.after, _position))
-        filters = Filters(
-            None if query.kind == "any" else query.kind,
-            query.from_,
-            query.to,
-            query.advertiser,
-            query.campaign,
-            query.ad,
-            query.country,
-            query.platform,
-            query.surface,
-            query.outcome,
-            query.invalid_reason,
-            query.without_impression,
-        )
         async with self._desk.transaction(call.caller.advertiser) as connection:
-            return await page(connection, filters, after, query.limit + 1)
+            return await page(connection, query.filters(), after, query.limit + 1)
 
     def operations(self) -> list[Operation]:
         return [
@@ -158,24 +163,24 @@ async def _stream(
     if following is not None:
         response.headers["Link"] = next_link(request, following)
     await response.prepare(request)
-    for chunk in _LINES[kind](rows):
-        await response.write(chunk)
+    await response.write(HEADS[kind])
+    for chunk in _chunks(rows):
+        await response.write(LINES[kind](chunk))
     await response.write_eof()
     return response
 
 
-def _ndjson(rows: Sequence[Row]) -> Iterator[bytes]:
-    for chunk in _chunks(rows):
-        yield msgspec.json.Encoder().encode_lines([_encode(row) for row in chunk])
+def _ndjson(rows: Sequence[Row]) -> bytes:
+    return msgspec.json.Encoder().encode_lines([_encode(row) for row in rows])
 
 
-def _csv(rows: Sequence[Row]) -> Iterator[bytes]:
-    yield csv_lines([COLUMNS])
-    for chunk in _chunks(rows):
-        yield csv_lines([row[name] for name in COLUMNS] for row in chunk)
+def _csv(rows: Sequence[Row]) -> bytes:
+    return csv_lines([row[name] for name in COLUMNS] for row in rows)
 
 
-_LINES: dict[str, Callable[[Sequence[Row]], Iterator[bytes]]] = {NDJSON: _ndjson, CSV: _csv}
+LINES: dict[str, Callable[[Sequence[Row]], bytes]] = {NDJSON: _ndjson, CSV: _csv}
+HEADS = {NDJSON: b"", CSV: csv_lines([COLUMNS])}
+"""What comes before the lines of a table."""
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:

@@ -83,10 +83,10 @@ class Between(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": 
     from_: Moment | None = None
     to: Moment | None = None
 
-    def check(self) -> None:
-        for name, moment in (("?from", self.from_), ("?to", self.to)):
+    def check(self, where: str = "?") -> None:
+        for name, moment in (("from", self.from_), ("to", self.to)):
             if moment is not None:
-                check_moment(name, moment)
+                check_moment(where + name, moment)
 
 
 def span(asked: Between, now_ms: int, *, step_ms: int, default: int, most: int) -> tuple[int, int]:

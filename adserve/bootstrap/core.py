@@ -56,7 +56,7 @@ from adserve.selection.slots import Bounds, Parts
 from adserve.selection.state import LiveView, Switch
 from adserve.selection.watched import Watched
 from adserve.settings import Settings
-from adserve.store import idempotency
+from adserve.store import exports, idempotency
 from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.counters import RedisCounters
@@ -102,6 +102,7 @@ CLICKS_BACK_MS = 30 * DAY_MS
 """How far back the click rate that stands in for a model looks."""
 IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
+EXPORTS_FOR_MS = 30 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
 FUNNEL_MERGED_S = 60.0
 DRAW_BYTES = 16
@@ -200,6 +201,7 @@ class Core:
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
             await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
+            await exports.forget(connection, from_ms(now_ms - EXPORTS_FOR_MS))
 
     async def forget_decisions(self, now_ms: int) -> None:
         first_kept = day_of(now_ms - self.settings.decisions_kept_days * DAY_MS)

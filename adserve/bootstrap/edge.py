@@ -14,6 +14,7 @@ from adserve.api.creatives import Creatives, MediaFiles
 from adserve.api.decisions import Decisions
 from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
+from adserve.api.exports import Exports
 from adserve.api.feed import Bounds as FeedBounds
 from adserve.api.feed import Feed
 from adserve.api.feed import Slots as AnySlots
@@ -100,6 +101,7 @@ def operations_of(
         Impressions(analysts),
         Reports(analysts, clock),
         Delivery(analysts, clock),
+        Exports(staff, analysts, clock),
         TrafficApi(staff, analysts, lambda: core.traffic.networks.digest, clock),
         Decisions(analysts),
         Charges(analysts),

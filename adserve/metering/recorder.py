@@ -1,7 +1,7 @@
 """Gathers events into batches and answers each caller when all of its events have committed.
 
 A free writer takes what waits at once, so that a lone event does not wait for company; only while other writers
-are committing does it linger, for a full batch or until one of them is done. What is to be charged to a lease that another
+are committing does it linger, until enough wait or one of them is done. What is to be charged to a lease that another
 writer's batch charges stays in the queue: in the ledger it would wait for that one's commit, and all of its batch with it.
 
 A batch that the ledger does not take within LEDGER_S goes to the spool, and from then on every batch does so at once, until
@@ -11,8 +11,7 @@ A batch that the ledger does not take within LEDGER_S goes to the spool, and fro
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
-from itertools import repeat
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from adserve.domain.events import Event, Outcome, Settled
@@ -22,8 +21,8 @@ from adserve.metering.settle import Journal, settle
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
-BEHIND_MAX = 2_000
-"""How many that wait for another batch a writer passes over."""
+ENOUGH = 20
+"""So many are stored beside what others are storing: a call of the ledger costs before its first event what these cost in it."""
 LEDGER_S = 2.0
 """How long a batch may take before it goes to the spool: longer than a server at work ever takes, as what is spooled is
 rated later."""
@@ -57,7 +56,10 @@ class _Call:
 
 
 class _Waiting(NamedTuple):
+    """`lease` is the one that the event is to be charged to, if it is."""
+
     event: Event
+    lease: int | None
     call: _Call
     place: int
 
@@ -84,7 +86,10 @@ class Recorder:
         self._batch_rows_max = batch_rows_max
         self._events_queued_max = events_queued_max
         self._queue: deque[_Waiting] = deque()
-        self._leases: set[int] = set()
+        self._behind: dict[
+            int, list[_Waiting]
+        ] = {}  # by the lease of a batch on its way, for each of its leases
+        self._queued = 0
         self._busy = 0
         self._closed = False
         self._some = asyncio.Event()
@@ -93,7 +98,7 @@ class Recorder:
 
     @property
     def queued(self) -> int:
-        return len(self._queue)
+        return self._queued
 
     async def record(self, events: Sequence[Event]) -> list[Settled]:
         """What became of each event, in their order, once all of them are durable.
@@ -105,13 +110,16 @@ class Recorder:
             return []
         if self._closed:
             raise RecorderUnavailable("shutting down")
-        if len(self._queue) + len(events) > self._events_queued_max:
+        if self._queued + len(events) > self._events_queued_max:
             raise RecorderFull
         loop = asyncio.get_running_loop()
         call = _Call(len(events), loop.create_future())
-        self._queue.extend(map(_Waiting, events, repeat(call), range(len(events))))
-        self._some.set()
-        if len(self._queue) >= self._batch_rows_max:
+        for place, event in enumerate(events):
+            self._enqueue(_Waiting(event, _charged(event), call, place))
+        self._queued += len(events)
+        if self._queue:
+            self._some.set()
+        if len(self._queue) >= ENOUGH:
             self._linger_no_more.set()
         # A timer, as a plain request is not in a task of its own when it comes here.
         patience = loop.call_later(ANSWER_S, call.fail, RecorderUnavailable("the ledger takes too long"))
@@ -140,13 +148,11 @@ class Recorder:
     async def _write(self) -> None:
         while True:
             await self._some.wait()
-            if self._busy and 0 < len(self._queue) < self._batch_rows_max:
+            if self._busy and 0 < len(self._queue) < ENOUGH:
                 await self._linger()
-            batch, leases = self._take()
+            batch = self._take()
             if batch:
-                await self._commit(batch, leases)
-            elif self._queue:
-                await self._linger()
+                await self._commit(batch)
 
     async def _linger(self) -> None:
         self._linger_no_more.clear()
@@ -156,30 +162,33 @@ class Recorder:
         except TimeoutError:
             pass
 
-    def _take(self) -> tuple[list[_Waiting], set[int]]:
-        """The oldest that no other batch is in the way of, and the leases that they are in the way of."""
-        queue, others = self._queue, self._leases
-        batch: list[_Waiting] = []
-        behind: list[_Waiting] = []
-        leases: set[int] = set()
-        while queue and len(batch) < self._batch_rows_max and len(behind) < BEHIND_MAX:
-            waiting = queue.popleft()
-            event = waiting.event
-            if event.outcome is not Outcome.RECORDED:
-                batch.append(waiting)
-            elif event.ticket.lease in others:
-                behind.append(waiting)
-            else:
-                leases.add(event.ticket.lease)
-                batch.append(waiting)
-        queue.extendleft(reversed(behind))
-        if not queue:
-            self._some.clear()
-        return batch, leases
+    def _enqueue(self, waiting: _Waiting) -> None:
+        behind = None if waiting.lease is None else self._behind.get(waiting.lease)
+        (self._queue if behind is None else behind).append(waiting)
 
-    async def _commit(self, batch: list[_Waiting], leases: set[int]) -> None:
+    def _take(self) -> list[_Waiting]:
+        """The oldest that no other batch is before; whatever charges their leases is behind them until `_free`."""
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < self._batch_rows_max:
+            waiting = self._queue.popleft()
+            if waiting.lease is not None and waiting.lease in self._behind:
+                self._behind[waiting.lease].append(waiting)
+            else:
+                batch.append(waiting)
+        self._behind.update((waiting.lease, []) for waiting in batch if waiting.lease is not None)
+        self._queued -= len(batch)
+        if not self._queue:
+            self._some.clear()
+        return batch
+
+    def _free(self, batch: Iterable[_Waiting]) -> None:
+        for lease in {waiting.lease for waiting in batch if waiting.lease is not None}:
+            self._queue.extendleft(reversed(self._behind.pop(lease)))
+        if self._queue:
+            self._some.set()
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
         self._busy += 1
-        self._leases |= leases
         try:
             for waiting, settled in zip(
                 batch, await self._store([waiting.event for waiting in batch]), strict=True
@@ -192,7 +201,7 @@ class Recorder:
             raise
         finally:
             self._busy -= 1
-            self._leases -= leases
+            self._free(batch)
             self._linger_no_more.set()
             self._idle.set()
 
@@ -215,3 +224,7 @@ class Recorder:
     def _fail(batch: list[_Waiting], error: RecorderUnavailable) -> None:
         for waiting in batch:
             waiting.call.fail(error)
+
+
+def _charged(event: Event) -> int | None:
+    return event.ticket.lease if event.outcome is Outcome.RECORDED else None

@@ -114,21 +114,18 @@ class _Statement:
 
     def _part(self, source: str, *, with_viewers: bool = False) -> str:
         question = self._question
-        template = f"from_{source}_with_viewers" if with_viewers else f"from_{source}"
+        templates = {"events": SQL.from_events, "rollups": SQL.from_rollups, "funnel": SQL.from_funnel}
+        template = SQL.from_events_with_viewers if with_viewers else templates[source]
         groups = [f"{self._expression(name, source)} AS {name}, " for name in question.groups]
         filters = [
             f"{self._expression(name, source)} = {self._argument(value, COLUMNS[name].type)}"
             for name, value in question.filters.items()
         ]
-        part: str = (
-            getattr(SQL, template)
-            .replace("{groups}, ", "".join(groups))
-            .format(
-                start=self._argument(from_ms(question.start_ms), "timestamptz"),
-                end=self._argument(from_ms(question.end_ms), "timestamptz"),
-                filters=" AND ".join(filters) or "true",
-                ticket_days=self._ticket_days() if source == "events" else "",
-            )
+        part: str = template.replace("{groups}, ", "".join(groups)).format(
+            start=self._argument(from_ms(question.start_ms), "timestamptz"),
+            end=self._argument(from_ms(question.end_ms), "timestamptz"),
+            filters=" AND ".join(filters) or "true",
+            ticket_days=self._ticket_days() if source == "events" else "",
         )
         return part
 

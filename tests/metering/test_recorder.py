@@ -1,12 +1,14 @@
 import asyncio
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 from journals import MemoryJournal
 from test_tickets import make_ticket
 
-from adserve.domain.events import Event, EventKind, Outcome
+from adserve.domain.events import Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId, uuid7
 from adserve.metering import recorder as recording
 from adserve.metering import settle as settling
@@ -186,3 +188,66 @@ async def test_a_journal_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
     journal.takes_s = 60
     with pytest.raises(RecorderUnavailable, match="too long"):
         await settling.settle(journal, make_events(1))
+
+
+async def test_no_two_batches_that_are_being_stored_charge_one_lease() -> None:
+    """In the ledger the second would wait for the first, and all that is in it as well."""
+    journal = OverlapJournal()
+    journal.takes_s = 0.005
+    events = [event for lease in range(5) for event in charging(lease, 12, first=100 * lease)]
+    random.Random(1).shuffle(events)
+    async with running(journal, batch_rows_max=7) as recorder:
+        settled = await asyncio.gather(*(recorder.record([event]) for event in events))
+    assert [one.event for (one,) in settled] == [event.event for event in events]
+    assert journal.together > 1, "others are stored meanwhile"
+    assert journal.shared == 0
+
+
+async def test_what_waits_for_a_hot_lease_is_stored_together() -> None:
+    journal = MemoryJournal()
+    journal.takes_s = 0.005
+    hot, others = charging(1, 300), charging(2, 60, first=300)
+    async with running(journal) as recorder:
+
+        async def report(events: list[Event]) -> None:
+            for event in events:
+                await recorder.record([event])
+
+        await asyncio.gather(*(report([*hot[nth::60], others[nth]]) for nth in range(60)))
+    assert len(journal.stored) == 360
+    assert len(journal.batches) < 20
+
+
+async def test_control_batches_of_a_lease_meet_when_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_charged", lambda event: None)
+    journal = OverlapJournal()
+    journal.takes_s = 0.005
+    async with running(journal, batch_rows_max=7) as recorder:
+        await asyncio.gather(*(recorder.record([event]) for event in charging(1, 60)))
+    assert journal.shared > 0
+
+
+def charging(lease: int, count: int, first: int = 0) -> list[Event]:
+    return [
+        event._replace(ticket=msgspec.structs.replace(event.ticket, lease=lease))
+        for event in make_events(count, first)
+    ]
+
+
+class OverlapJournal(MemoryJournal):
+    """`together` is the most batches at once, `shared` how often two of them charged one lease."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together = self.shared = 0
+        self._inside: list[set[int]] = []
+
+    async def settle(self, events: Sequence[Event]) -> list[Settled]:
+        leases = {event.ticket.lease for event in events}
+        self.shared += sum(not leases.isdisjoint(others) for others in self._inside)
+        self._inside.append(leases)
+        self.together = max(self.together, len(self._inside))
+        try:
+            return await super().settle(events)
+        finally:
+            self._inside.remove(leases)
