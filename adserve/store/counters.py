@@ -4,42 +4,48 @@ One call of a function of lua/counters.lua on one viewer's keys does each thing 
 that was emptied, restarted or replaced has another, and then nothing is counted until the counts have been rebuilt (shared_counters.py).
 """
 
+import asyncio
 from binascii import b2a_base64
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import UUID
-
-from msgspec import Raw, msgpack
 
 from adserve.domain.tickets import Ticket
 from adserve.limits.counters import ERASING, Candidate, CountersAway, Earlier, Grant, Past, Reservation
 from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
-from adserve.limits.rules import ALL, Rule, hide_key, keys_counted
+from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, Rule, hide_key, keys_counted
 from adserve.store.redis_node import LIBRARY, Node
 from adserve.store.redis_nodes import Nodes
+from adserve.store.wire import (
+    CONFIRMED,
+    KEYS_CACHED_MAX,
+    REFUSED,
+    Shown,
+    encode,
+    key_of,
+    raw,
+    value_of,
+    wire_key,
+    wire_keys,
+)
 
-KEYS_CACHED_MAX = 65_536
 CANDIDATES_CACHED_MAX = 262_144
 UNTOLD_MAX = 20_000
 WAIT_MS = 1_000
 """How long a call that no request's deadline bounds may wait."""
 
-_NUMBERED = frozenset("acvh")
-_CONFIRMED, _REFUSED = 1, 3
 _STATES = ("reserved", "confirmed", "doubted", "refused")
 
 _RECALL, _RESERVE, _USAGE = f"{LIBRARY}_recall", f"{LIBRARY}_reserve", f"{LIBRARY}_usage"
 _CONFIRM, _DOUBT = f"{LIBRARY}_confirm", f"{LIBRARY}_doubt"
 _RELEASE, _RESTORE = f"{LIBRARY}_release", f"{LIBRARY}_restore"
-_ERASE, _HELD = f"{LIBRARY}_erase", f"{LIBRARY}_held"
+_ERASE, _HELD, _FILL = f"{LIBRARY}_erase", f"{LIBRARY}_held", f"{LIBRARY}_fill"
 
 _SCANNED = 1_000
 """How many keys a node looks at, or deletes, before others have their turn."""
-
-_encode = msgpack.Encoder().encode
 
 
 class MemoCodec(NamedTuple):
@@ -92,7 +98,7 @@ class RedisCounters:
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS) -> Grant:
         remembered: tuple[bytes, ...] = ()
         if ask.request is not None:
-            remembered = (ask.digest, _encode([_raw(part) for part in self._codec.encode(ask.memo)]))
+            remembered = (ask.digest, encode([raw(part) for part in self._codec.encode(ask.memo)]))
         return _read_grant(
             await self._ask(
                 _RESERVE,
@@ -109,14 +115,14 @@ class RedisCounters:
         )
 
     async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:
-        flat = [part for key, window_ms in keys_windows for part in (_raw(_wire_key(key)), window_ms)]
-        counts: list[int] = await self._ask(_USAGE, viewer, None, WAIT_MS, now_ms, _encode(flat))
+        flat = [part for key, window_ms in keys_windows for part in (raw(wire_key(key)), window_ms)]
+        counts: list[int] = await self._ask(_USAGE, viewer, None, WAIT_MS, now_ms, encode(flat))
         return counts
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
         rules = [
-            part for key, most, window_ms in ticket.rules for part in (_raw(_wire_key(key)), most, window_ms)
+            part for key, most, window_ms in ticket.rules for part in (raw(wire_key(key)), most, window_ms)
         ]
         counted = await self._ask(
             _CONFIRM,
@@ -126,8 +132,8 @@ class RedisCounters:
             now_ms,
             at_ms,
             ticket.ticket.bytes[8:],
-            _wire_keys(keys),
-            _encode(rules),
+            wire_keys(keys),
+            encode(rules),
         )
         return bool(counted)
 
@@ -161,21 +167,39 @@ class RedisCounters:
             part
             for advertiser, at_ms in hides.items()
             if not self._erased.covers(viewer, at_ms)
-            for part in (_raw(_wire_key(hide_key(advertiser))), at_ms)
+            for part in (raw(wire_key(hide_key(advertiser))), at_ms)
         ]
         told_entries = [
             part
             for entry in entries
             if not self._erased.covers(viewer, entry.at_ms)
             for part in (
-                _raw(entry.ticket.bytes[8:]),
-                _CONFIRMED if entry.counted else _REFUSED,
+                raw(entry.ticket.bytes[8:]),
+                CONFIRMED if entry.counted else REFUSED,
                 entry.at_ms,
-                _raw(_wire_keys(entry.keys)),
+                raw(wire_keys(entry.keys)),
             )
         ]
-        told = _encode([told_hides, told_entries])
+        told = encode([told_hides, told_entries])
         await self._ask(_RESTORE, viewer, None, WAIT_MS, now_ms, told)
+
+    async def fill(self, viewers: Mapping[bytes, Sequence[Shown]], now_ms: int) -> None:
+        """Puts viewers of whom nothing is there yet, as the event log has them."""
+        told: defaultdict[Node, list[bytes | int]] = defaultdict(list)
+        for viewer, shown in viewers.items():
+            known = [self._remembered(one) for one in shown] if self._erased.covers(viewer, 0) else shown
+            node, key = self._place_of(viewer)
+            last_ms = max(one.last_ms for one in known)
+            told[node] += (key, value_of(known), max(0, last_ms + RETENTION_MS - now_ms) + GRACE_MS)
+        await asyncio.gather(
+            *(
+                node.call(("FCALL", _FILL, 0, node.token_key, node.token, *values), WAIT_MS)
+                for node, values in told.items()
+            )
+        )
+
+    def _remembered(self, shown: Shown) -> Shown:
+        return shown.only(lambda at_ms: not self._erased.covers(shown.viewer, at_ms))
 
     async def erase(self, viewer: bytes) -> None:
         node, key = self._place_of(viewer)
@@ -189,10 +213,10 @@ class RedisCounters:
         node, key = self._place_of(viewer)
         return Held(
             [
-                Counted(tuple(map(_key, names)), _STATES[state], at_ms)
+                Counted(tuple(map(key_of, names)), _STATES[state], at_ms)
                 for names, state, at_ms in zip(entries[::3], entries[1::3], entries[2::3], strict=True)
             ],
-            {_key(name): at_ms for name, at_ms in zip(hides[::2], hides[1::2], strict=True)},
+            {key_of(name): at_ms for name, at_ms in zip(hides[::2], hides[1::2], strict=True)},
             [request.removeprefix(key).decode() for request in await _requests(node, key)],
         )
 
@@ -216,11 +240,9 @@ class RedisCounters:
         if known is not None and known[0] is candidate:
             return known[1]
         rules = [
-            part
-            for key, most, window_ms in candidate.rules
-            for part in (_raw(_wire_key(key)), most, window_ms)
+            part for key, most, window_ms in candidate.rules for part in (raw(wire_key(key)), most, window_ms)
         ]
-        packed = _encode((candidate.tier, candidate.advertiser, _raw(_wire_keys(candidate.keys)), rules))
+        packed = encode((candidate.tier, candidate.advertiser, raw(wire_keys(candidate.keys)), rules))
         if len(self._candidates) >= CANDIDATES_CACHED_MAX:
             self._candidates.clear()
         self._candidates[id(candidate)] = (candidate, packed)
@@ -237,51 +259,18 @@ async def _requests(node: Node, key: bytes) -> list[bytes]:
             return found
 
 
-def _raw(data: bytes) -> Raw:
-    """As a msgpack string, which Redis's Lua reads; the type for bytes it does not know."""
-    size = len(data)
-    if size < 32:
-        head = bytes([0xA0 | size])
-    elif size < 2**16:
-        head = b"\xda" + size.to_bytes(2, "big")
-    else:
-        head = b"\xdb" + size.to_bytes(4, "big")
-    return Raw(head + data)
-
-
 def _read_grant(told: list[Any]) -> Grant:
     reserved, runner_up, *capped = told
     rules = zip(capped[::4], capped[1::4], capped[2::4], capped[3::4], strict=True) if capped else ()
     return Grant(
         tuple(reserved),
         None if runner_up < 0 else runner_up,
-        tuple([(place, Rule(_key(key), most, window_ms)) for place, key, most, window_ms in rules]),
+        tuple([(place, Rule(key_of(key), most, window_ms)) for place, key, most, window_ms in rules]),
     )
-
-
-@lru_cache(KEYS_CACHED_MAX)
-def _wire_key(key: str) -> bytes:
-    """A key's kind and, for those of a number, the number in as few bytes as hold it."""
-    if key[0] in _NUMBERED:
-        number = int(key[1:])
-        return key[:1].encode() + number.to_bytes((number.bit_length() + 7) // 8, "big")
-    return key.encode()
-
-
-@lru_cache(KEYS_CACHED_MAX)
-def _key(wire: bytes) -> str:
-    kind = chr(wire[0])
-    return f"{kind}{int.from_bytes(wire[1:], 'big')}" if kind in _NUMBERED else wire.decode()
-
-
-@lru_cache(KEYS_CACHED_MAX)
-def _wire_keys(keys: tuple[str, ...]) -> bytes:
-    """A msgpack array of strings, which these keys are for Lua, if not for Unicode."""
-    return _encode([_raw(_wire_key(key)) for key in keys])
 
 
 @lru_cache(KEYS_CACHED_MAX)
 def _campaign_of(packed: bytes) -> str:
     """The campaign's key, the second of a group's."""
     at = 2 + (packed[1] & 0x1F)
-    return _key(packed[at + 1 : at + 1 + (packed[at] & 0x1F)])
+    return key_of(packed[at + 1 : at + 1 + (packed[at] & 0x1F)])

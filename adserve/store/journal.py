@@ -25,11 +25,13 @@ from adserve.metering.errors import (
 )
 from adserve.store.errors import AWAY
 from adserve.store.statements import load
+from adserve.store.wire import Shown
 
 SQL = load("journal")
 
 ACQUIRE_TIMEOUT_S = 2.0
 PAGE_ROWS = 1_000
+SORTED_WITHIN_S = 600.0
 
 Connection = Any
 """asyncpg's own, or the pool's stand-in for it."""
@@ -184,19 +186,23 @@ class Journal:
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, in the order it was received."""
-        async for counted in self._read(SQL.since, received_at_ms):
-            yield counted
-
-    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
-        """The same, one viewer after the other."""
-        async for counted in self._read(SQL.since_by_viewer, received_at_ms):
-            yield counted
-
-    async def _read(self, statement: str, received_at_ms: int) -> AsyncIterator[Counted]:
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-                async for row in connection.cursor(statement, from_ms(received_at_ms), prefetch=PAGE_ROWS):
+                async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
                     yield _counted(row)
+
+    async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
+        """The same by viewer and ad, one viewer after the other."""
+        with _translated_errors():
+            async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+                await connection.execute(SQL.sort_in_memory)
+                cursor = connection.cursor(
+                    SQL.shown_since, from_ms(received_at_ms), prefetch=PAGE_ROWS, timeout=SORTED_WITHIN_S
+                )
+                async for viewer, ad, campaign, advertiser, labels, entries, hidden_at_ms, last_ms in cursor:
+                    yield Shown(
+                        viewer, ad, campaign, advertiser, tuple(labels), entries or b"", hidden_at_ms, last_ms
+                    )
 
 
 @asynccontextmanager

@@ -8,27 +8,26 @@ under a new epoch. docs/adr/0004 says what this is proof against.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from itertools import groupby
 from typing import Protocol
 
 from prometheus_client import Counter
 
-from adserve.domain.events import CONFIRMING, Outcome
 from adserve.domain.time import HOUR_MS, SECOND_MS
 from adserve.limits.counters import CountersAway
 from adserve.limits.erased import Erased
-from adserve.limits.rebuild import Counted
-from adserve.limits.rules import RETENTION_MS, keys_counted
+from adserve.limits.rules import RETENTION_MS
 from adserve.metering.errors import JournalAway
-from adserve.store.counters import MemoCodec, RedisCounters, Restored
+from adserve.store.counters import MemoCodec, RedisCounters
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.redis_node import CONNECT_MS, LIBRARY, Node, identity_of
 from adserve.store.redis_nodes import Nodes, connect_all, place_of
+from adserve.store.wire import ENTRY_BYTES, Shown
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 2_000
+AT_ONCE = 200
+"""How many viewers are put back before requests have their turn."""
 SCANNED = 1_000
 HIDES_BACK_MS = HOUR_MS
 """A process that died may not have told the hides of its last moments: the next one tells those of this long."""
@@ -39,7 +38,9 @@ REBUILT = Counter("adserve_counter_epochs", "Epochs of the shared counters that 
 
 
 class EventLog(Protocol):
-    def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]: ...
+    def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
+        """One viewer after the other."""
+        ...
 
     async def count_since(self, received_at_ms: int) -> int: ...
 
@@ -183,15 +184,17 @@ class SharedCounters:
     async def _fill(self, filling: RedisCounters, now_ms: int) -> int:
         since_ms = now_ms - RETENTION_MS
         expected = await self._events.count_since(since_ms)
-        read, page = 0, []
-        async for event in self._events.since_by_viewer(since_ms):
-            page.append(event)
-            if len(page) == AT_ONCE:
-                await _restore(filling, page, now_ms)
-                read, page = read + len(page), []
+        read = 0
+        viewers: dict[bytes, list[Shown]] = {}
+        async for shown in self._events.shown_since(since_ms):
+            if len(viewers) == AT_ONCE and shown.viewer not in viewers:
+                await filling.fill(viewers, now_ms)
+                viewers = {}
                 self.detail = f"rebuilding, {read:,} of {expected:,} events"
-        await _restore(filling, page, now_ms)
-        return read + len(page)
+            viewers.setdefault(shown.viewer, []).append(shown)
+            read += len(shown.entries) // ENTRY_BYTES + (shown.hidden_at_ms is not None)
+        await filling.fill(viewers, now_ms)
+        return read
 
     def _away(self, reason: str) -> None:
         if self.counters.nodes is not None:
@@ -226,19 +229,3 @@ async def _empty(node: Node) -> None:
             await node.call(("FCALL", f"{LIBRARY}_forget", 0, node.token_key, node.token, *keys), CONNECT_MS)
         if cursor == b"0":
             return
-
-
-async def _restore(filling: RedisCounters, page: list[Counted], now_ms: int) -> None:
-    calls = []
-    for viewer, events in groupby(page, lambda event: event.viewer):
-        entries: list[Restored] = []
-        hides: dict[int, int] = {}
-        for event in events:
-            if event.kind not in CONFIRMING:
-                hides[event.advertiser] = event.received_at_ms
-            elif event.outcome is not Outcome.LATE:
-                keys = keys_counted(event.ad, event.campaign, event.advertiser, event.labels)
-                counted = event.outcome is not Outcome.OVER_CAP
-                entries.append(Restored(event.ticket, counted, event.received_at_ms, keys))
-        calls.append(filling.restore(viewer, entries, hides, now_ms))
-    await asyncio.gather(*calls)

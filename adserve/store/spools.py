@@ -1,11 +1,13 @@
 """What PostgreSQL knows of the machines' spools; and the log of events as PostgreSQL and this machine's spool have it."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from uuid import UUID
 
 import asyncpg
 
+from adserve.domain.events import CONFIRMING, Outcome
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import from_ms
 from adserve.metering.errors import JournalAway
@@ -14,6 +16,7 @@ from adserve.store.errors import AWAY
 from adserve.store.journal import Counted, Journal, Kept
 from adserve.store.spool import Spool
 from adserve.store.statements import load
+from adserve.store.wire import Shown, entry_of
 
 SQL = load("spools")
 
@@ -74,15 +77,31 @@ class EventLog:
         async for counted in self.journal.since(received_at_ms):
             yield counted
 
-    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
-        """The same, that of the ledger one viewer after the other."""
+    async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
+        """The same by viewer and ad, one viewer after the other."""
+        waiting: defaultdict[bytes, list[Shown]] = defaultdict(list)
         async for counted in self.spool.counted():
-            yield counted
-        async for counted in self.journal.since_by_viewer(received_at_ms):
-            yield counted
+            if counted.outcome is not Outcome.LATE or counted.kind not in CONFIRMING:
+                waiting[counted.viewer].append(_shown(counted))
+        async for shown in self.journal.shown_since(received_at_ms):
+            for one in waiting.pop(shown.viewer, ()):
+                yield one
+            yield shown
+        for rest in waiting.values():
+            for one in rest:
+                yield one
 
     async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]:
         """The newest hides and reports from a moment on, oldest first: viewer, advertiser, moment of receipt."""
         spooled = await self.spool.hides(since_ms)
         settled = await self.journal.hides(since_ms, most)
         return sorted([*settled, *spooled], key=lambda hide: hide[2])[-most:]
+
+
+def _shown(event: Counted) -> Shown:
+    at_ms, hides = event.received_at_ms, event.kind not in CONFIRMING
+    entry = entry_of(event.ticket, event.outcome is not Outcome.OVER_CAP, at_ms)
+    return Shown(
+        event.viewer, event.ad, event.campaign, event.advertiser, event.labels,
+        b"" if hides else entry, at_ms if hides else None, at_ms,
+    )  # fmt: skip

@@ -26,8 +26,11 @@ from test_caps_are_exact import USES, Use, put_through
 
 from adserve.domain.time import DAY_MS
 from adserve.limits.counters import CountersAway
+from adserve.limits.erased import tombstone_of
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS
 from adserve.store.counters import Restored
+from adserve.store.wire import Shown as Logged
+from adserve.store.wire import entry_of
 
 pytestmark = needs_redis
 VIEWER_BYTES_MAX = 450
@@ -153,6 +156,52 @@ async def test_the_event_log_overrules_a_reservation_but_not_a_decision(shared: 
     assert await shared.confirm(ad.ticket(ticket_id(2)), START_MS, START_MS)
     assert await shared.usage(VIEWER, [(campaign_cap(1, 1, 1).key, DAY_MS)], START_MS) == [2]
     assert not await reserve_one(shared, B, 4)
+
+
+async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCounters) -> None:
+    """A ticket's first event decides, in whatever order they are told; what was decided before an erasure is gone."""
+    confirmed, refused = True, False
+    ads = [Shown(1, 1, 1), Shown(2, 2, 1, labels=("drinks",)), Shown(3_000_000, 3, 70_000)]
+    happened = [  # ad, ticket, counted, moment
+        (0, 1, confirmed, 5), (0, 2, refused, 7), (0, 2, confirmed, 9), (1, 3, confirmed, 9), (1, 3, refused, 8), (2, 4, confirmed, 6),
+    ]  # fmt: skip
+    for viewer, erased_at_ms in ((b"a" * 16, 0), (b"b" * 16, START_MS + 7)):
+        shared._erased.learn({tombstone_of(viewer): erased_at_ms})
+        entries = [
+            Restored(ticket_id(ticket), state, START_MS + at_ms, ads[ad].keys)
+            for ad, ticket, state, at_ms in sorted(happened, key=lambda one: one[3])
+        ]
+        await shared.restore(viewer, entries, {1: START_MS + 8}, START_MS)
+        restored = await shared.held(viewer)
+        await shared.erase(viewer)
+        packed = [
+            b"".join(
+                entry_of(ticket_id(ticket), state, START_MS + at_ms)
+                for of, ticket, state, at_ms in happened
+                if of == nth
+            )
+            for nth in range(len(ads))
+        ]
+        told = [
+            Logged(
+                viewer,
+                ad.ad,
+                ad.campaign,
+                ad.advertiser,
+                ad.labels,
+                entries_of_ad,
+                hidden_at_ms,
+                START_MS + 9,
+            )
+            for ad, entries_of_ad, hidden_at_ms in zip(
+                ads, packed, (START_MS + 8, START_MS + 1, None), strict=True
+            )
+        ]
+        await shared.fill({viewer: told}, START_MS)
+        filled = await shared.held(viewer)
+        assert set(filled.entries) == set(restored.entries)
+        assert len(filled.entries) == len(restored.entries) == (2 if erased_at_ms else 4)
+        assert filled.hides == restored.hides
 
 
 async def test_a_silent_server_is_waited_for_no_longer_than_told(shared: FreshCounters) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from adserve.domain.events import Event, Outcome, Settled
 from adserve.metering.errors import JournalOutdated
 from adserve.metering.pending import Judge
 from adserve.store.journal import Counted
+from adserve.store.wire import Shown, entry_of
 
 
 class SharedLog(UnreliableLog):
@@ -49,10 +51,13 @@ class SharedLog(UnreliableLog):
     async def quarantine_pending(self, reason: str) -> None:
         raise AssertionError(reason)
 
-    async def since_by_viewer(self, received_at_ms: int) -> AsyncIterator[Counted]:
-        later = [event async for event in self.since(received_at_ms)]
-        for event in sorted(later, key=lambda event: event.viewer):
-            yield event
+    async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
+        later = [event async for event in self.since(received_at_ms) if event.outcome is not Outcome.LATE]
+        for (viewer, *of), events in groupby(sorted(later, key=_viewer_and_ad), _viewer_and_ad):
+            moments_packed = [(event.received_at_ms, _packed(event)) for event in events]
+            yield Shown(
+                viewer, *of, b"".join(packed for _, packed in moments_packed), None, max(moments_packed)[0]
+            )
 
     async def count_since(self, received_at_ms: int) -> int:
         return len(self.stored)
@@ -79,6 +84,14 @@ class SharedLog(UnreliableLog):
         first = self._pending.setdefault((event.ticket.ticket, event.kind), event)
         self.kept_pending += first is event
         return Settled(first.event, Outcome.ACCEPTED if first is event else Outcome.DUPLICATE, None)
+
+
+def _viewer_and_ad(event: Counted) -> tuple[Any, ...]:
+    return event.viewer, event.ad, event.campaign, event.advertiser, event.labels
+
+
+def _packed(event: Counted) -> bytes:
+    return entry_of(event.ticket, event.outcome is not Outcome.OVER_CAP, event.received_at_ms)
 
 
 class Epochs:

@@ -362,6 +362,12 @@ local function restore(keys, args)
   return 1
 end
 
+-- Viewers of whom nothing is here: the key of each, its value and how long it is kept.
+local function fill(_, args)
+  for nth = 3, #args, 3 do redis.call('SET', args[nth], args[nth + 1], 'PX', args[nth + 2]) end
+  return (#args - 2) / 3
+end
+
 -- Of an epoch that is over: what is not in the event log, as reservations are not, would count for ever.
 local function forget(_, args)
   for nth = 3, #args do redis.call('UNLINK', args[nth]) end
@@ -413,6 +419,7 @@ register('confirm', confirm)
 register('doubt', doubt)
 register('release', release)
 register('restore', restore)
+register('fill', fill)
 register('forget', forget)
 register('entrust', entrust)
 register('erase', erase)

@@ -64,9 +64,21 @@ FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
 WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
 ORDER BY e.received_at, e.event_id
 
--- name: since_by_viewer
-SELECT e.ticket_id, c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, e.kind, e.outcome,
-       (extract(epoch FROM e.received_at) * 1000)::bigint, (extract(epoch FROM e.expires_at) * 1000)::bigint
-FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
-WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
-ORDER BY c.viewer, e.received_at, e.event_id
+-- name: sort_in_memory
+SET LOCAL work_mem = '64MB'
+
+-- Entries are packed as lua/counters.lua keeps them: half of the ticket's id, then the state (1 confirmed, 3 refused) and the moment.
+-- name: shown_since
+SELECT viewer, ad_id, campaign_id, advertiser_id, labels,
+       string_agg(half_id || substring(int8send(state << 46 | ms) FROM 3), ''::bytea) FILTER (WHERE shown),
+       max(ms) FILTER (WHERE NOT shown), max(ms)
+FROM (
+  SELECT c.viewer, e.ad_id, e.campaign_id, e.advertiser_id, e.labels, substring(uuid_send(e.ticket_id) FROM 9) AS half_id,
+         e.kind IN ('impression', 'view') AS shown,
+         CASE e.outcome WHEN 'over_cap' THEN 3::bigint ELSE 1 END AS state,
+         round(date_part('epoch', e.received_at) * 1000)::bigint AS ms
+  FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
+  WHERE e.received_at >= $1 AND (e.kind IN ('hide', 'report') OR e.kind IN ('impression', 'view') AND e.outcome <> 'late')
+) AS happened
+GROUP BY viewer, ad_id, campaign_id, advertiser_id, labels
+ORDER BY viewer
