@@ -23,7 +23,7 @@ PATIENCE_S = 0.1
 ANSWER_S = 10.0
 QUERY_S = 600.0
 SETTLED_WITHIN_S = 120.0
-"""What is accepted settles by itself within that time, once all is well again."""
+"""What is accepted settles by itself once all is well again, and goes on doing so within that time."""
 SURELY_LOST_S = 10.0
 """For controls, which wait for what will not come."""
 FEED_LENGTH = 60
@@ -152,13 +152,17 @@ class Flood:
     async def verdict(
         self, database_url: str, others: Set[bytes], patience_s: float = SETTLED_WITHIN_S
     ) -> Verdict:
-        """When all that is only `accepted` has settled, or the patience is over. `others` are tickets that are not of this flood."""
-        deadline = time.monotonic() + patience_s
+        """When all that is only `accepted` has settled, or nothing more has for as long as the patience lasts. `others` are tickets
+        that are not of this flood."""
+        stored, deadline = -1, 0.0
         while True:
+            began = time.monotonic()
             verdict = await self._verdict(database_url, others)
+            if verdict.stored > stored:
+                stored, deadline = verdict.stored, began + patience_s
             if not verdict.lost or time.monotonic() > deadline:
                 return verdict
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(max(1.0, 5 * (time.monotonic() - began)))  # looking is work, too
 
     async def _verdict(self, database_url: str, others: Set[bytes]) -> Verdict:
         connection = await asyncpg.connect(database_url, server_settings={"search_path": "adserve"})
