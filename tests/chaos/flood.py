@@ -4,7 +4,6 @@ import asyncio
 import random
 import secrets
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ PATIENCE_S = 0.1
 ANSWER_S = 10.0
 QUERY_S = 600.0
 SETTLED_WITHIN_S = 120.0
-"""What is accepted settles by itself within that time, once all is well again."""
+"""What is accepted settles by itself once all is well again, and goes on doing so within that time."""
 SURELY_LOST_S = 10.0
 """For controls, which wait for what will not come."""
 FEED_LENGTH = 60
@@ -35,17 +34,12 @@ max_per_feed = {ADS}
 """
 """Settings under which a feed of FEED_LENGTH has many ads."""
 
-STORED = """SELECT substr(uuid_send(ticket_id), 5) AS ticket, outcome, billed_micros, price_micros FROM events
+STORED = """SELECT uuid_send(ticket_id) AS ticket, outcome, billed_micros, price_micros FROM events
 WHERE kind = 'impression'"""
 
 DURABLE = frozenset(
     {"recorded", "accepted", "duplicate", "over_budget", "over_cap", "late", "invalid_traffic"}
 )
-
-
-def name_of(token: str) -> bytes:
-    """The ticket's id as far as it is written on the envelope."""
-    return urlsafe_b64decode(token[:24])[5:17]
 
 
 class Verdict(NamedTuple):
@@ -73,6 +67,7 @@ class Flood:
     session: aiohttp.ClientSession
     url: str
     key: str
+    name_of: Callable[[str], bytes]
     chance: random.Random
     events_url: str = ""
     sent: set[bytes] = field(default_factory=set)
@@ -114,7 +109,7 @@ class Flood:
         return [placement["ticket"] for placement in answer["placements"]] if answer else []
 
     async def report(self, tokens: list[str]) -> None:
-        self.sent.update(map(name_of, tokens))
+        self.sent.update(map(self.name_of, tokens))
         events = {"events": [{"ticket": token, "kind": "impression"} for token in tokens]}
         for _ in range(1 + (self.chance.random() < AGAIN)):
             answer = await self._insist((self.events_url or self.url) + "/v1/events", events)
@@ -123,7 +118,7 @@ class Flood:
             for token, result in zip(tokens, answer["results"], strict=True):
                 assert result["outcome"] in DURABLE, result
                 billed = result["billed"]["micros"] if result["billed"] else None
-                name = name_of(token)
+                name = self.name_of(token)
                 self.accepted += result["outcome"] == "accepted"
                 if billed is not None or name not in self.acknowledged:
                     self.acknowledged[name] = billed
@@ -152,13 +147,17 @@ class Flood:
     async def verdict(
         self, database_url: str, others: Set[bytes], patience_s: float = SETTLED_WITHIN_S
     ) -> Verdict:
-        """When all that is only `accepted` has settled, or the patience is over. `others` are tickets that are not of this flood."""
-        deadline = time.monotonic() + patience_s
+        """When all that is only `accepted` has settled, or nothing more has for as long as the patience lasts. `others` are tickets
+        that are not of this flood."""
+        stored, deadline = -1, 0.0
         while True:
+            began = time.monotonic()
             verdict = await self._verdict(database_url, others)
+            if verdict.stored > stored:
+                stored, deadline = verdict.stored, began + patience_s
             if not verdict.lost or time.monotonic() > deadline:
                 return verdict
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(max(1.0, 5 * (time.monotonic() - began)))  # looking is work, too
 
     async def _verdict(self, database_url: str, others: Set[bytes]) -> Verdict:
         connection = await asyncpg.connect(database_url, server_settings={"search_path": "adserve"})

@@ -10,12 +10,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from disk import Disk
-from flood import ADS, FEED_LENGTH, name_of, roomy
+from flood import ADS, FEED_LENGTH, roomy
 from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, signal_all, until
 
+from adserve.bootstrap.core import system_clock
 from adserve.database import embedded
 from adserve.database.embedded import Embedded
 from adserve.database.migrate import migrate
+from adserve.database.pools import open_pool
+from adserve.metering.tickets import Sealer
+from adserve.store.secrets import Secrets
 
 CAPPED = "capped"
 CAMPAIGNS = (
@@ -41,6 +45,7 @@ class Stack:
         self.live.start()
         self.keys = asyncio.run(furnish(self.live, self.server.url, CAMPAIGNS))
         self.capped = asyncio.run(self._enrich())
+        self._sealer = asyncio.run(self._read_keys())
 
     async def _enrich(self) -> int:
         connection = await asyncpg.connect(self.server.url, server_settings={"search_path": "adserve"})
@@ -50,6 +55,17 @@ class Stack:
             return campaign
         finally:
             await connection.close()
+
+    async def _read_keys(self) -> Sealer:
+        pool = await open_pool(self.server.url, "adserve_catalogue", size=1)
+        try:
+            return Sealer(await Secrets(pool).ticket_keys())
+        finally:
+            await pool.close()
+
+    def name_of(self, token: str) -> bytes:
+        """The ticket's id, as the ledger has it."""
+        return self._sealer.open(token, system_clock()).ticket.bytes
 
     async def kill_service(self) -> float:
         """Seconds from the kill -9 until an ad without a cap is shown again."""
@@ -102,7 +118,7 @@ class Stack:
             ]
             if not (fitting and records):
                 return bool(fitting)
-            self.known.add(name_of(fitting[0]))
+            self.known.add(self.name_of(fitting[0]))
             return (await caller.report(fitting[0])).status == 200
         return False
 

@@ -145,7 +145,7 @@ async def drip(network: Network) -> AsyncIterator[Drip]:
     stack = network.stack
     await stack.shows(capped=True, records=True)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        drip = Drip(Flood(session, stack.live.url, stack.keys["feed"], random.Random(1)))
+        drip = Drip(Flood(session, stack.live.url, stack.keys["feed"], stack.name_of, random.Random(1)))
         yield drip
         stack.known |= drip.flood.sent
 

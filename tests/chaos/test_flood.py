@@ -39,7 +39,7 @@ def stack(home: Path) -> Iterator[Stack]:
 @pytest.fixture
 async def flood(stack: Stack) -> AsyncIterator[Flood]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=False)) as session:
-        flood = Flood(session, stack.live.url, stack.keys["feed"], random.Random(1))
+        flood = Flood(session, stack.live.url, stack.keys["feed"], stack.name_of, random.Random(1))
         yield flood
         stack.known |= flood.sent
 

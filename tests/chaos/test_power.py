@@ -46,7 +46,7 @@ def stack(disk: Disk) -> Iterator[Stack]:
 @pytest.fixture
 async def flood(stack: Stack) -> AsyncIterator[Flood]:
     async with aiohttp.ClientSession() as session:
-        flood = Flood(session, stack.live.url, stack.keys["feed"], random.Random(1))
+        flood = Flood(session, stack.live.url, stack.keys["feed"], stack.name_of, random.Random(1))
         yield flood
         stack.known |= flood.sent
 

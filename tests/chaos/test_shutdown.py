@@ -129,6 +129,24 @@ async def test_after_kill_9_caps_hold_and_a_ticket_from_before_counts_if_there_i
     assert sorted(await caller.outcomes(before, after)) == ["over_cap", "recorded"]
 
 
+async def test_what_a_killed_process_left_running_is_not_stored_behind_the_back_of_the_next(
+    live: Live, caller: Caller, superuser: asyncpg.Connection
+) -> None:
+    """It waits for a lease that somebody has locked, and would go on as soon as that is free."""
+    (before,) = await caller.tickets("left running")
+    locked = superuser.transaction()
+    await locked.start()
+    await superuser.execute("SELECT FROM leases FOR UPDATE")
+    reported = asyncio.create_task(caller.report(before))
+    await until(lambda: waits_for_a_lock(superuser))
+    await asyncio.to_thread(live.kill)
+    await asyncio.gather(reported, return_exceptions=True)
+    await starts_in(live)
+    await locked.rollback()
+    (after,) = await caller.tickets("left running")
+    assert await caller.outcomes(after, before) == ["recorded", "over_cap"]
+
+
 async def test_a_second_replica_is_refused(live: Live, caller: Caller, tmp_path: Path) -> None:
     for other, reason in (
         (Live(live.home, database_url=live.database_url), "another process serves with"),

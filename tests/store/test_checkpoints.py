@@ -1,10 +1,16 @@
 import asyncio
 from collections.abc import Iterator
+from uuid import uuid4
 
 from world import NOW_MS
 
 from adserve.database.pools import Pools
+from adserve.domain.time import DAY_MS, HOUR_MS, from_ms
 from adserve.store.checkpoints import Checkpoints
+from adserve.store.spools import Spools
+
+WAITS = """INSERT INTO pending_events (issued_day, ticket_id, kind, event_id, lease_id, received_at, event)
+VALUES ('2026-01-01', gen_random_uuid(), 'impression', gen_random_uuid(), 1, $1, '')"""
 
 
 async def newest(checkpoints: Checkpoints) -> tuple[int, list[bytes]] | None:
@@ -36,6 +42,20 @@ async def test_two_checkpoints_of_one_moment_do_not_mix(pools: Pools) -> None:
     await checkpoints.save([b"old"], NOW_MS)
     await checkpoints.save([b"new", b"more"], NOW_MS)
     assert await newest(checkpoints) == (NOW_MS, [b"new", b"more"])
+
+
+async def test_what_is_still_to_be_judged_dates_a_checkpoint(pools: Pools) -> None:
+    """It is stored by the moment when it was received, however much later: a start that reads from this checkpoint on has to see it."""
+    checkpoints, spools = Checkpoints(pools.recorder), Spools(pools.recorder)
+    await spools.note(uuid4(), NOW_MS - 9 * DAY_MS, NOW_MS - 2 * DAY_MS)
+    await checkpoints.save([], NOW_MS)
+    assert await checkpoints.taken_at_ms() == NOW_MS, "a machine that is silent for a day is given up"
+    await spools.note(uuid4(), NOW_MS - HOUR_MS, NOW_MS)
+    await checkpoints.save([], NOW_MS)
+    assert await checkpoints.taken_at_ms() == NOW_MS - HOUR_MS
+    await pools.recorder.execute(WAITS, from_ms(NOW_MS - 2 * HOUR_MS))
+    await checkpoints.save([], NOW_MS)
+    assert await checkpoints.taken_at_ms() == NOW_MS - 2 * HOUR_MS
 
 
 async def test_requests_are_answered_between_the_parts(pools: Pools) -> None:

@@ -3,6 +3,10 @@
 -- name: save_part
 INSERT INTO counter_checkpoints (taken_at, part, parts, payload) VALUES ($1, $2, $3, $4)
 
+-- name: counts_until
+SELECT least($1, (SELECT min(received_at) FROM pending_events),
+             (SELECT min(settled_until) FROM spools WHERE heard_at > $1::timestamptz - interval '1 day'))
+
 -- name: forget
 DELETE FROM counter_checkpoints
 
