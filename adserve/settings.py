@@ -62,6 +62,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     decision_sample_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
     decisions_kept_days: Positive = 30
     origins_kept_days: Positive = 60
+    ramp_look_s: Annotated[int, Meta(ge=1, le=3_600)] = 60
     outcomes_kept_days: Annotated[int, Meta(ge=1, le=OUTCOMES_KEPT_DAYS_MAX)] = 90
     networks_path: Path | None = None
     trusted_proxies: str | None = None

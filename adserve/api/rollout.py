@@ -46,6 +46,12 @@ class Applied(Struct, frozen=True):
     replicas: int
 
 
+class Switch(Applied, frozen=True):
+    """`applied` counts those who stand by the switch as it is now."""
+
+    paused: bool
+
+
 class RolloutApi:
     def __init__(self, desk: Desk, surfaces: Collection[str]) -> None:
         self._desk = desk
@@ -63,6 +69,12 @@ class RolloutApi:
             await rollouts.replace(connection, wanted)
             paused = await rollouts.paused(connection)
         return json_response(_encode(wanted, paused))
+
+    async def look(self, _call: Call[None, NoQuery]) -> web.StreamResponse:
+        async with self._desk.transaction(None) as connection:
+            paused = await rollouts.paused(connection)
+            applied, replicas = await rollouts.standing_by(connection)
+        return json_response(Switch(applied, replicas, paused))
 
     async def switch(self, pause: bool, _call: Call[None, NoQuery]) -> web.StreamResponse:
         """Turns the switch, and waits a moment for the replicas to say that they obey."""
@@ -115,6 +127,16 @@ class RolloutApi:
                 example={
                     "surfaces": {"status": {"percent": 5, "countries": {"ID": 10}, "holdout_percent": 1}}
                 },
+            ),
+            Operation(
+                method="GET",
+                path="/v1/rollout/switch",
+                id="getSwitch",
+                tag="rollout",
+                summary="Whether all ads are paused, and how many replicas obey",
+                handle=self.look,
+                scopes=OPERATORS,
+                answer=Switch,
             ),
             *(
                 Operation(

@@ -36,7 +36,9 @@ from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.database.replica_lock import Serving
 from adserve.domain.time import SECOND_MS
 from adserve.limits.counters import MemoryCounters
+from adserve.pages.console.handlers import ConsolePages
 from adserve.store.desk import Desk
+from adserve.store.sessions import Sessions
 from adserve.web.gate import Admission
 from adserve.web.operations import Operation
 from adserve.web.sources import Sources
@@ -111,6 +113,11 @@ def operations_of(
         _health(core, failures, peers),
     )
     return [operation for resource in resources for operation in resource.operations()]
+
+
+def console_of(core: Core, operations: Sequence[Operation]) -> ConsolePages:
+    sessions = Sessions(Desk(core.pools.tenant, core.pools.operator))
+    return ConsolePages(operations, core.auth, sessions, core.settings.surfaces, core.clock)
 
 
 def _feeds(core: Core, session: ClientSession, witness: Witness) -> list[Feed]:

@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 TURN_S = 2.0
 """How often each replica asks whether it is its turn: a start, or a pause of all ads, is noticed as soon."""
-LOOK_MS = MINUTE_MS
 OLD_LOOKS_S = 3_600.0
 LOOKS_KEPT_MS = 30 * DAY_MS
 
@@ -40,9 +39,10 @@ async def observed(connection: Any, ramp: Ramp, now_ms: int) -> Look:
 class Walking:
     """Every method is safe to repeat and to run beside others' in other processes."""
 
-    def __init__(self, pool: Any, observe: Observe = observed) -> None:
+    def __init__(self, pool: Any, observe: Observe = observed, look_ms: int = MINUTE_MS) -> None:
         self._pool = pool
         self._observe = observe
+        self._look_ms = look_ms
 
     def tasks(self, wakes: Mapping[str, asyncio.Event]) -> tuple[Task, ...]:
         return (
@@ -57,7 +57,7 @@ class Walking:
             if not await ramps.take_turn(connection):
                 return
             paused = await rollouts.paused(connection)
-            for ramp, due in await ramps.active(connection, now_ms - LOOK_MS):
+            for ramp, due in await ramps.active(connection, now_ms - self._look_ms):
                 begun = ramp.step != BEFORE_FIRST
                 if begun and not due and not paused:
                     continue

@@ -28,7 +28,7 @@ from adserve.bootstrap.core import (
     later_tasks_of,
     system_clock,
 )
-from adserve.bootstrap.edge import Witness, events_api_of, operations_of, slots_api_of
+from adserve.bootstrap.edge import Witness, console_of, events_api_of, operations_of, slots_api_of
 from adserve.bootstrap.maintenance import Maintenance
 from adserve.bootstrap.peers import PERIOD_S, Peers
 from adserve.bootstrap.ramps import Walking
@@ -105,7 +105,7 @@ class Service:
                 *told,
                 *self._tasks,
                 *Maintenance(core).tasks(),
-                *Walking(core.pools.operator).tasks(self._wakes),
+                *_walking(core).tasks(self._wakes),
                 invoices,
             ),
             core.clock,
@@ -262,17 +262,20 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         undo.push_async_callback(session.close)
         slots = slots_api_of(core)
         service = Service(core, slots, session, peers)
+        operations = operations_of(core, slots, session, witness, lambda: service.failures, peers)
         app = build_app(
-            operations_of(core, slots, session, witness, lambda: service.failures, peers),
-            core.auth,
-            body_max_bytes=settings.body_max_bytes,
-            version=version("adserve"),
+            operations, core.auth, body_max_bytes=settings.body_max_bytes, version=version("adserve")
         )
+        console_of(core, operations).add_to(app)
         if extend is not None:
             await extend(core, app)
         await service.open(app, listener, background=background)
         undo.pop_all()
     return service
+
+
+def _walking(core: Core) -> Walking:
+    return Walking(core.pools.operator, look_ms=core.settings.ramp_look_s * SECOND_MS)
 
 
 def _lane(core: Core, decide: Decide, operation: str) -> Lane:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from random import Random
 
 import aiohttp
 import msgspec
@@ -14,7 +15,8 @@ from aiohttp import web
 from tqdm import tqdm
 
 from adserve.access.keys import Scope
-from adserve.bootstrap.core import Core, system_clock
+from adserve.background import Background, Task
+from adserve.bootstrap.core import Core, draw_128_bits, system_clock
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
 from adserve.commands.scratch import issue_key, positive, scratch
@@ -22,13 +24,14 @@ from adserve.commands.serve import configure_logs, stop_signal, until
 from adserve.database import fresh, schema
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.surfaces import Surface
-from adserve.pages.demo import handlers
 from adserve.pages.demo.handlers import SURFACE, DemoPages
+from adserve.pages.demo.service import Service as Reached
 from adserve.pages.demo.witness import Witness
 from adserve.settings import Settings
 from adserve.simulation.caller import OUR_CLIENT, Caller, CallRefused
 from adserve.simulation.clock import SkippingClock
 from adserve.simulation.crowd import Crowd, viewers
+from adserve.simulation.onlookers import ROUND_S, Harm, Onlookers
 from adserve.simulation.report import Tally
 from adserve.simulation.seed import Api, SeedError, plant
 from adserve.simulation.summary import Summary, summary_of, text_of
@@ -40,6 +43,8 @@ from adserve.store.figures import Figures
 DATABASE = "adserve_demo"
 ART = "/demo/art"
 APPLIED_POLL_S = 0.05
+RAMP_LOOK_S = 2
+"""The demo's ramp takes a minute, not weeks."""
 
 FOR_PEOPLE = {"percent": 100}
 FOR_THE_CROWD = {"percent": 90, "holdout_percent": 2}
@@ -80,17 +85,21 @@ async def _show(settings: Settings) -> int:
     ):
         database_url = await fresh.ensure(server_url, DATABASE)
         await schema.update(database_url, _say)
-        witness = Witness()
+        witness, harm = Witness(), Harm()
         service = await start(
             _wrapping(settings, upstream_url),
             database_url,
             witness=witness.before,
-            extend=partial(_add_pages, session, witness),
+            extend=partial(_add_pages, session, witness, harm),
         )
         try:
-            await _plant(service, session, FOR_PEOPLE)
-            _say(f"\n  Open {service.url}/demo\n  API: {service.url}/docs\n  Ctrl-C stops everything.\n")
-            return await until(stop, service)
+            async with _onlooking(service, session, harm):
+                await _plant(service, session, FOR_PEOPLE)
+                key = await issue_key(service.core, "demo console", Scope.OPERATOR)
+                _say(f"\n  Open {service.url}/demo")
+                _say(f"  Console: {service.url}/console, with the operator key {key}")
+                _say(f"  API: {service.url}/docs\n  Ctrl-C stops everything.\n")
+                return await until(stop, service)
         finally:
             await service.stop()
 
@@ -147,17 +156,34 @@ async def _plant(service: Service, session: aiohttp.ClientSession, rollout: dict
 def _wrapping(settings: Settings, upstream_url: str) -> Settings:
     """Of whatever surfaces there are, the demo has one."""
     surface = settings.surfaces.get(SURFACE, Surface())
-    return msgspec.structs.replace(settings, upstream_url=upstream_url, surfaces={SURFACE: surface})
+    return msgspec.structs.replace(
+        settings, upstream_url=upstream_url, surfaces={SURFACE: surface}, ramp_look_s=RAMP_LOOK_S
+    )
 
 
 async def _add_pages(
-    session: aiohttp.ClientSession, witness: Witness, core: Core, app: web.Application
+    session: aiohttp.ClientSession, witness: Witness, harm: Harm, core: Core, app: web.Application
 ) -> None:
     keys = [await issue_key(core, f"demo {scope}", scope) for scope in (Scope.FEED, Scope.OPERATOR)]
-    service = handlers.Service(session, core.settings.base_url, *keys)
+    service = Reached(session, core.settings.base_url, *keys)
     figures = Figures(core.pools.analyst, core.clock)
     group = core.settings.surfaces[SURFACE].group
-    DemoPages(service, figures, witness, core.live.current, group).add_to(app)
+    DemoPages(service, figures, witness, core.live.current, group, harm).add_to(app)
+
+
+@asynccontextmanager
+async def _onlooking(service: Service, session: aiohttp.ClientSession, harm: Harm) -> AsyncIterator[None]:
+    """Lives while somebody looks at the demo, and goes before the service does."""
+    core = service.core
+    caller = Caller(session, service.url, await issue_key(core, "demo onlookers", Scope.FEED))
+    chance = Random(draw_128_bits())  # noqa: S311 - invented viewers hold no secrets
+    onlookers = Onlookers(caller, lambda: bool(core.live.current().snapshot.stages), harm, chance)
+    living = Background((Task("onlookers", onlookers.step, ROUND_S),), core.clock)
+    living.start()
+    try:
+        yield
+    finally:
+        await living.stop()
 
 
 @asynccontextmanager

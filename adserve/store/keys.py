@@ -34,7 +34,7 @@ class Keys:
             rows = await self._pool.fetch(SQL.valid, timeout=ACQUIRE_TIMEOUT_S)
         except AWAY as error:
             raise Away from error
-        return [(row["hash"], _key_from_row(row)) for row in rows]
+        return [(row["hash"], key_from_row(row)) for row in rows]
 
     async def issue(
         self, new: NewKey, name: str, scopes: frozenset[Scope], advertiser: AdvertiserId | None, now: datetime
@@ -47,7 +47,7 @@ class Keys:
 
     async def known(self) -> list[KnownKey]:
         return [
-            KnownKey(_key_from_row(row), row["hint"], row["created_at"], row["revoked_at"])
+            KnownKey(key_from_row(row), row["hint"], row["created_at"], row["revoked_at"])
             for row in await self._pool.fetch(SQL.known)
         ]
 
@@ -57,6 +57,6 @@ class Keys:
             raise Missing(f"there is no key {key}")
 
 
-def _key_from_row(row: Any) -> Key:
+def key_from_row(row: Any) -> Key:
     scopes = frozenset(map(Scope, row["scopes"]))
     return Key(KeyId(row["id"]), row["name"], scopes, row["advertiser_id"])

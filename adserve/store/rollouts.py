@@ -67,6 +67,11 @@ async def set_paused(connection: Connection, pause: bool) -> int:
     return version
 
 
+async def standing_by(connection: Connection) -> Applied:
+    """How many of the replicas that live stand by the switch as it is now."""
+    return Applied(*await connection.fetchrow(SQL.standing_by))
+
+
 async def applied(connection: Connection, switch_version: int) -> Applied:
     return Applied(*await connection.fetchrow(SQL.applied, switch_version))
 

@@ -135,8 +135,12 @@ class Endpoint:
         return response
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        scopes = self._operation.scopes
+        return await self.answer(request, self._auth.authenticate(request, scopes) if scopes else ANYONE)
+
+    async def answer(self, request: web.Request, caller: Key) -> web.StreamResponse:
+        """Decodes and answers for a caller whom somebody has authenticated."""
         operation = self._operation
-        caller = self._auth.authenticate(request, operation.scopes) if operation.scopes else ANYONE
         query = AnyQuery() if operation.query is AnyQuery else decode_query(request, operation.query)
         raw, body = b"", None
         if self._decode is not None:

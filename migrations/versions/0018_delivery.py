@@ -3,7 +3,7 @@
 from adserve.database.migrate import run_sql
 
 revision = "0018"
-down_revision = "0016"
+down_revision = "0017"
 
 
 def upgrade() -> None:

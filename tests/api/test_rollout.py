@@ -51,4 +51,6 @@ async def test_a_pause_says_how_many_replicas_obey(service: Service) -> None:
     assert not service.live.current().paused
     deaf = await service.call("POST", "/v1/rollout/pause")
     assert deaf.body == {"applied": 0, "replicas": 1}
+    switch = await service.call("GET", "/v1/rollout/switch")
+    assert switch.body == {"applied": 0, "replicas": 1, "paused": True}
     assert (await service.call("GET", "/v1/rollout")).body["paused"] is True

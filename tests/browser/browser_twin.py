@@ -12,9 +12,11 @@ import orjson
 from aiohttp import web
 
 from adserve.domain.rollouts import SurfaceRollout
-from adserve.pages.demo.handlers import DemoPages, Service
+from adserve.pages.demo.handlers import DemoPages
+from adserve.pages.demo.service import Service
 from adserve.rollout.assignment import bucket_of
 from adserve.simulation.creatives import draw_creative
+from adserve.simulation.onlookers import Harm
 from adserve.simulation.seed import BRANDS
 from adserve.simulation.upstream import sample_feed
 from adserve.web.problems import problems
@@ -189,7 +191,7 @@ def _considered(index: int, position: int | None) -> dict[str, Any]:
 def twin_app(twin: Twin, session: aiohttp.ClientSession, base_url: str) -> web.Application:
     app = web.Application(middlewares=[problems])
     service = Service(session, base_url, "feed-key", "operator-key")
-    DemoPages(service, twin, twin, lambda: twin.view, GROUP).add_to(app)  # type: ignore[arg-type]
+    DemoPages(service, twin, twin, lambda: twin.view, GROUP, Harm()).add_to(app)  # type: ignore[arg-type]
     app.router.add_get("/v1/feed/status", twin.feed)
     app.router.add_post("/v1/events", twin.events_call)
     app.router.add_post("/v1/tickets/release", twin.release)

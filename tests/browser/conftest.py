@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from browser_serving import serve_demo, serve_twin, show_ads_to_everybody
 from browser_twin import Twin
+from console_serving import Console, serve_console
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from adserve.database.pools import Pools
 
 PERSONS_BROWSER = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
@@ -47,8 +50,15 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
 
 
 def _is_fault(message: ConsoleMessage) -> bool:
-    """A server that has stopped at the end of a test is none."""
-    return message.type == "error" and "net::ERR_" not in message.text
+    """A server that has stopped at the end of a test is none, nor a refusal that the console then tells in words."""
+    refused = "/console/session" in message.location["url"] or "/console/api/" in message.location["url"]
+    return message.type == "error" and "net::ERR_" not in message.text and not refused
+
+
+@pytest.fixture
+async def console(pools: Pools) -> AsyncIterator[Console]:
+    async with serve_console(pools) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -173,3 +173,16 @@ async def test_on_a_phone_the_panels_wait_in_a_sheet(page: Page) -> None:
         await expect(page.locator("#slider")).to_be_visible()
         await page.keyboard.press("Escape")
         await expect(page.locator("#sheet")).to_be_hidden()
+
+
+async def test_the_slider_is_a_small_ramp_that_harm_takes_back(page: Page, service_url: str) -> None:
+    await show_ads_to_everybody(service_url)
+    await open_demo(page, service_url)
+    await page.get_by_role("button", name="Ramp up slowly").click()
+    await expect(page.locator("#slider")).to_be_disabled(timeout=10_000)
+    await expect(page.locator("#percent")).to_have_text("25", timeout=60_000)
+    await page.get_by_role("button", name="Plant a harm").click()
+    await expect(page.locator("#ramp-note")).to_contain_text("Taken back: session seconds", timeout=60_000)
+    await expect(page.locator("#ramp-note")).to_contain_text("worse than the -5.00 % allowed")
+    await expect(page.locator("#slider")).to_be_enabled()
+    await show_ads_to_everybody(service_url)

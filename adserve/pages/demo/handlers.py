@@ -5,9 +5,8 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-import aiohttp
 import msgspec
 import orjson
 from aiohttp import hdrs, web
@@ -15,6 +14,8 @@ from msgspec import Meta, Struct
 
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.pages.assets import Assets
+from adserve.pages.demo.ramp import Harm, Ramp
+from adserve.pages.demo.service import Service
 from adserve.pages.demo.witness import Witness
 from adserve.rollout.assignment import bucket_of, in_holdout
 from adserve.selection.state import View
@@ -55,6 +56,10 @@ class Percent(Struct, frozen=True, forbid_unknown_fields=True):
     percent: Annotated[float, Meta(ge=0, le=100)]
 
 
+class Planted(Struct, frozen=True, forbid_unknown_fields=True):
+    harm: bool
+
+
 class Viewed(Struct, frozen=True, forbid_unknown_fields=True):
     ticket: Ticket
     kind: Literal["view"]
@@ -63,15 +68,6 @@ class Viewed(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Unseen(Struct, frozen=True, forbid_unknown_fields=True):
     tickets: Annotated[list[Ticket], Meta(max_length=50)]
-
-
-class Service(NamedTuple):
-    """The service as any caller reaches it, with the demo's own keys."""
-
-    session: aiohttp.ClientSession
-    base_url: str
-    feed_key: str
-    operator_key: str
 
 
 class Figures(Protocol):
@@ -90,19 +86,27 @@ class DemoPages:
     """`view` is what this process decides by, `group` the surface's rollout group."""
 
     def __init__(
-        self, service: Service, figures: Figures, witness: Witness, view: Callable[[], View], group: str
+        self,
+        service: Service,
+        figures: Figures,
+        witness: Witness,
+        view: Callable[[], View],
+        group: str,
+        harm: Harm,
     ) -> None:
         self._service = service
         self._figures = figures
         self._witness = witness
         self._view = view
         self._group = group
+        self._ramp = Ramp(service, harm)
         self._assets = Assets()
         self._brands = {brand.slug: brand for brand in BRANDS}
         self._streams = 0
         self._closing = False
         self._watching = BodyDecoder(Watching)
         self._percent = BodyDecoder(Percent)
+        self._planted = BodyDecoder(Planted)
         self._viewed = BodyDecoder(Viewed)
         self._unseen = BodyDecoder(Unseen)
 
@@ -121,6 +125,9 @@ class DemoPages:
         app.router.add_put("/demo/api/rollout", _from_our_page(self._set_percent))
         app.router.add_post("/demo/api/pause", _from_our_page(self._pause))
         app.router.add_post("/demo/api/resume", _from_our_page(self._resume))
+        app.router.add_post("/demo/api/ramp", _from_our_page(self._start_ramp))
+        app.router.add_post("/demo/api/ramp/end", _from_our_page(self._end_ramp))
+        app.router.add_post("/demo/api/harm", _from_our_page(self._plant_harm))
         app.on_shutdown.append(self._close)
 
     async def _page(self, _request: web.Request) -> web.Response:
@@ -180,16 +187,16 @@ class DemoPages:
     async def _decision(self, request: web.Request) -> web.Response:
         """A recorded decision, made again."""
         path = f"/v1/decisions/{request.match_info['decision']}"
-        return await self._forward("GET", path, self._service.operator_key)
+        return await self._service.forward("GET", path, self._service.operator_key)
 
     async def _event(self, request: web.Request) -> web.Response:
         viewed = self._viewed.decode(await read_body(request, BODY_MAX_BYTES))
-        return await self._forward("POST", "/v1/events", self._service.feed_key, {"events": [viewed]})
+        return await self._service.forward("POST", "/v1/events", self._service.feed_key, {"events": [viewed]})
 
     async def _release(self, request: web.Request) -> web.Response:
         """Gives back what a feed that was left early would still have shown."""
         unseen = self._unseen.decode(await read_body(request, BODY_MAX_BYTES))
-        return await self._forward("POST", "/v1/tickets/release", self._service.feed_key, unseen)
+        return await self._service.forward("POST", "/v1/tickets/release", self._service.feed_key, unseen)
 
     async def _rollout(self, _request: web.Request) -> web.Response:
         return _json(self._rollout_shown())
@@ -201,7 +208,7 @@ class DemoPages:
         changed = msgspec.structs.replace(before, percent_bp=round(percent * 100))
         rollouts = {**self._view().snapshot.rollouts, SURFACE: changed}
         body = {"surfaces": {name: _rollout_json(rollout) for name, rollout in rollouts.items()}}
-        answer = await self._forward("PUT", "/v1/rollout", self._service.operator_key, body)
+        answer = await self._service.forward("PUT", "/v1/rollout", self._service.operator_key, body)
         if answer.status != 200:
             return answer
         await self._until(lambda: changed == before or self._surface_rollout() != before)
@@ -214,10 +221,20 @@ class DemoPages:
         return await self._switch("/v1/rollout/resume", paused=False)
 
     async def _switch(self, path: str, *, paused: bool) -> web.Response:
-        answer = await self._forward("POST", path, self._service.operator_key, {})
+        answer = await self._service.forward("POST", path, self._service.operator_key, {})
         if answer.status == 200:
             await self._until(lambda: self._view().paused is paused)
         return answer
+
+    async def _start_ramp(self, _request: web.Request) -> web.Response:
+        return await self._ramp.start()
+
+    async def _end_ramp(self, _request: web.Request) -> web.Response:
+        return await self._ramp.end()
+
+    async def _plant_harm(self, request: web.Request) -> web.Response:
+        self._ramp.plant(self._planted.decode(await read_body(request, BODY_MAX_BYTES)).harm)
+        return _json({})
 
     async def _live(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: the panels' whole state whenever it has changed."""
@@ -250,6 +267,7 @@ class DemoPages:
             "events": [dict(row) for row in await self._figures.newest_events(EVENTS_SHOWN)],
             "campaigns": [dict(row) for row in await self._figures.campaign_money()],
             "rollout": self._rollout_shown(),
+            "ramp": await self._ramp.newest(),
         }
 
     def _surface_rollout(self) -> SurfaceRollout:
@@ -264,13 +282,6 @@ class DemoPages:
                 return
             await asyncio.sleep(APPLIED_POLL_S)
         raise Problem(UNAVAILABLE, "The change is stored, but this process has not applied it yet.")
-
-    async def _forward(self, method: str, path: str, key: str, body: Any = None) -> web.Response:
-        headers = {hdrs.AUTHORIZATION: f"Bearer {key}", hdrs.CONTENT_TYPE: "application/json"}
-        url, data = f"{self._service.base_url}{path}", None if body is None else msgspec.json.encode(body)
-        async with self._service.session.request(method, url, data=data, headers=headers) as answer:
-            content = await answer.read()
-            return web.Response(status=answer.status, body=content, content_type=answer.content_type)
 
     async def _close(self, _app: web.Application) -> None:
         self._closing = True

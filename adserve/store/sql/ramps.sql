@@ -44,8 +44,8 @@ INSERT INTO ramp_looks (ramp_id, step, at, look) VALUES ($1, $2, $3, $4) ON CONF
 
 -- name: newest_looks
 SELECT r.id, newest.look
-FROM ramps r, generate_series(0, jsonb_array_length(r.plan -> 'steps') - 1) AS step,
-LATERAL (SELECT look FROM ramp_looks l WHERE l.ramp_id = r.id AND l.step = step ORDER BY at DESC LIMIT 1) AS newest
+FROM ramps r, generate_series(0, jsonb_array_length(r.plan -> 'steps') - 1) AS place,
+LATERAL (SELECT look FROM ramp_looks l WHERE l.ramp_id = r.id AND l.step = place ORDER BY at DESC LIMIT 1) AS newest
 WHERE r.id = ANY ($1::bigint[])
 
 -- name: looks

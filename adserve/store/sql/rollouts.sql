@@ -30,6 +30,10 @@ SELECT paused FROM rollout_switch
 -- name: set_paused
 UPDATE rollout_switch SET paused = $1 RETURNING version
 
+-- name: standing_by
+SELECT count(*) FILTER (WHERE switch_version >= (SELECT version FROM rollout_switch)), count(*) FROM replicas
+WHERE heartbeat_at > now() - interval '3 seconds'
+
 -- name: applied
 SELECT count(*) FILTER (WHERE switch_version >= $1), count(*) FROM replicas
 WHERE heartbeat_at > now() - interval '3 seconds'

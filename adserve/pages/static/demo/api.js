@@ -20,6 +20,9 @@ export const api = {
   rollout: () => ask("GET", "rollout"),
   setPercent: (percent) => ask("PUT", "rollout", { percent }),
   pause: () => ask("POST", "pause", {}),
+  startRamp: () => ask("POST", "ramp", {}),
+  endRamp: () => ask("POST", "ramp/end", {}),
+  plantHarm: (harm) => ask("POST", "harm", { harm }),
   resume: () => ask("POST", "resume", {}),
 };
 

@@ -1,5 +1,5 @@
 // Draws one status or ad as it fills the screen.
-import { el, icon } from "./dom.js";
+import { el, icon } from "../shared/dom.js";
 import { ago, hueOf, initials, words } from "./format.js";
 
 const TONES = new Set(["ember", "lagoon", "orchid", "meadow", "night", "peach"]);

@@ -1,5 +1,5 @@
 // The two live lists: events as they commit, and money per campaign.
-import { byId, el } from "./dom.js";
+import { byId, el } from "../shared/dom.js";
 import { clock, money, words } from "./format.js";
 
 const OUTCOMES = { unbilled_kind: "not billed" };

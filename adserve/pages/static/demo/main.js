@@ -1,12 +1,14 @@
 // Puts the demo together: a viewer's feed on the phone, everything behind it beside the phone.
 import { api, follow } from "./api.js";
 import { beacon, viewed } from "./beacons.js";
-import { byId, toast } from "./dom.js";
+import { byId, toast } from "../shared/dom.js";
 import { decodeFeed } from "./feed.js";
 import { EventLog, MoneyBars } from "./ledger.js";
 import { Player } from "./player.js";
+import { Ramp } from "./ramp.js";
 import { Rollout } from "./rollout.js";
-import { setUpTheme, Sheet } from "./shell.js";
+import { Sheet } from "./shell.js";
+import { setUpTheme } from "../shared/theme.js";
 import { Strip } from "./strip.js";
 import { Viewers } from "./viewers.js";
 import { explain } from "./why.js";
@@ -31,6 +33,7 @@ const player = new Player(byId("screen"), {
 });
 const sheet = new Sheet((open) => player.hold("sheet", open));
 const viewers = new Viewers(load, (bucket) => !rollout.paused && bucket < Math.round(rollout.percent * 100));
+const ramp = new Ramp((going) => rollout.hold(going));
 const rollout = new Rollout(load, () => viewers.light());
 
 /** Ads that will not be shown give their caps and budgets back. */
@@ -91,6 +94,7 @@ async function start() {
     log.show(state.events);
     bars.show(state.campaigns);
     rollout.show(state.rollout);
+    ramp.show(state.ramp);
   }, (on) => log.connected(on));
   await load();
 }

@@ -1,5 +1,5 @@
 // The Status player: what is on the screen, for how long, and what taps, holds and keys do to it.
-import { el, icon } from "./dom.js";
+import { el, icon } from "../shared/dom.js";
 import { runAround } from "./feed.js";
 import { describe, drawFrame, drawOffer, drawWho, preload } from "./frame.js";
 

@@ -1,6 +1,6 @@
 // The slider, the stop switch and what they say. Percents are spaced as a ramp climbs: slowly at first.
 import { api } from "./api.js";
-import { byId, el, toast } from "./dom.js";
+import { byId, el, toast } from "../shared/dom.js";
 import { count } from "./format.js";
 
 const PERCENTS = [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 60, 75, 90, 100];
@@ -42,6 +42,11 @@ export class Rollout {
     stop.querySelector("span").textContent = paused ? "Let ads run" : "Stop all ads";
     stop.querySelector("use").setAttribute("href", paused ? "#i-play" : "#i-stop");
     stop.closest(".card").classList.toggle("is-stopped", paused);
+  }
+
+  /** While a plan is under way it alone moves the percent. */
+  hold(going) {
+    byId("slider").disabled = going;
   }
 
   #draw(percent) {

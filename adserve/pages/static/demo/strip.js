@@ -1,5 +1,5 @@
 // The whole feed in one line: a tick per status, a tall one per ad, gaps between authors.
-import { byId, el } from "./dom.js";
+import { byId, el } from "../shared/dom.js";
 
 export class Strip {
   #ticks = new Map();

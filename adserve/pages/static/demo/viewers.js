@@ -1,6 +1,6 @@
 // The sample viewers, one dot each, and who is watching from where.
 import { api } from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el } from "../shared/dom.js";
 import { count } from "./format.js";
 
 const CHOICES = {

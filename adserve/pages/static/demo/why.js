@@ -1,6 +1,6 @@
 // Why this ad is here, or why none is.
 import { api } from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el } from "../shared/dom.js";
 import { count, money, percent, span, words } from "./format.js";
 
 const REASONS = {

@@ -1,0 +1,5 @@
+"""The operator's console: where each country stands, what its plan saw, and the switch that stops all ads.
+
+Invariants: the key that opens it is exchanged for a cookie that no script can read and is kept nowhere; nothing is answered
+without a session whose key is valid now; nothing changes for a request that does not come from the console's own page.
+"""

@@ -1,0 +1,36 @@
+"""Sessions of the console, by the hash of their cookie."""
+
+from adserve.access.keys import Key
+from adserve.access.sessions import SESSIONS_PER_KEY_MAX, NewSession
+from adserve.domain.ids import KeyId
+from adserve.domain.time import from_ms
+from adserve.store.desk import Desk
+from adserve.store.keys import key_from_row
+from adserve.store.statements import load
+
+SQL = load("sessions")
+
+
+class Sessions:
+    """Every replica asks the table at each call, so that a key that is revoked opens nothing from then on."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def open(self, new: NewSession, key: KeyId, now_ms: int) -> None:
+        """Sweeps up what has ended as well."""
+        now = from_ms(now_ms)
+        async with self._desk.transaction(None) as connection:
+            await connection.execute(SQL.open, new.hash, key, now, from_ms(new.expires_at_ms))
+            await connection.execute(SQL.close_expired, now)
+            await connection.execute(SQL.close_oldest, key, SESSIONS_PER_KEY_MAX)
+
+    async def caller(self, session_hash: bytes, now_ms: int) -> Key | None:
+        """The key that the session was opened with, while both last."""
+        async with self._desk.transaction(None) as connection:
+            row = await connection.fetchrow(SQL.caller, session_hash, from_ms(now_ms))
+        return None if row is None else key_from_row(row)
+
+    async def close(self, session_hash: bytes) -> None:
+        async with self._desk.transaction(None) as connection:
+            await connection.execute(SQL.close, session_hash)

@@ -1,0 +1,192 @@
+"""An operator's day at the console: sign in, plan, approve, watch steps, see a guardrail stop one, read why, pause everything."""
+
+import re
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from console_serving import Console, tell_story
+from playwright.async_api import Browser, Page, expect
+
+from adserve.domain.ramps import Metric
+from adserve.domain.time import SECOND_MS
+from adserve.pages.console import guard
+from adserve.store import rollouts
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+PHONE = {"width": 390, "height": 844}
+NEXT_MS = 6_000
+"""The page asks every two seconds."""
+
+
+async def sign_in(page: Page, console: Console) -> None:
+    await page.goto(f"{console.url}/console")
+    await page.keyboard.type(console.key)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#switch-title")).to_have_text("Ads are running", timeout=NEXT_MS)
+
+
+async def paused(console: Console) -> bool:
+    async with console.pools.operator.acquire() as connection:
+        return await rollouts.paused(connection)
+
+
+async def confirm(page: Page, act: str, reason: str) -> None:
+    await page.locator(".acts").get_by_role("button", name=act).click()
+    await expect(page.locator("#ask-reason")).to_be_focused()
+    await page.keyboard.type(reason)
+    await page.locator("#ask-do").click()
+    await expect(page.locator("#ask")).to_be_hidden()
+
+
+async def keep_steps(page: Page, *kept: int) -> None:
+    rows = page.locator(".rows .step-row")
+    for number in reversed(range(await rows.count())):
+        if number not in kept:
+            await rows.nth(number).get_by_role("button", name="Remove step").click()
+
+
+async def enter(page: Page, console: Console) -> None:
+    await page.goto(f"{console.url}/console")
+    await page.keyboard.type("ads_guessed")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#fault")).to_have_text("This key is unknown or revoked.")
+    await sign_in(page, console)
+    await expect(page.locator(".empty h2")).to_have_text("No plan yet")
+
+
+async def plan(page: Page) -> None:
+    """What is wrong is said beside it, and the form keeps what was written."""
+    percent = page.locator(".rows [name=percent]").nth(1)
+    await page.locator(".empty a").click()
+    await keep_steps(page, 1, 2, 3)
+    await page.locator("[name=countries]").fill("ID, SG")
+    await page.locator("[name=reason]").fill("<b>First</b> ads")
+    await percent.fill("0.123")
+    await page.get_by_role("button", name="Start this plan").click()
+    await expect(percent).to_have_attribute("aria-invalid", "true")
+    await expect(page.locator(".step-row .fault").nth(1)).to_contain_text("more than two decimals")
+    await percent.fill("1")
+    await page.get_by_role("button", name="Start this plan").click()
+    await expect(page.locator(".plan-title h2")).to_have_text("Indonesia, Singapore", timeout=NEXT_MS)
+    await expect(page.locator(".moves .move-why").last).to_have_text("<b>First</b> ads")
+
+
+async def stop_everything(page: Page, console: Console) -> None:
+    """One press is enough; letting ads run again asks first."""
+    await page.locator("#switch-button").press("Enter")
+    await expect(page.locator("#switch-note")).to_contain_text("Paused on 3 of 3 replicas.")
+    assert await paused(console)
+    await page.locator("#switch-button").press("Enter")
+    await page.keyboard.press("Escape")
+    assert await paused(console)
+    await page.locator("#switch-button").click()
+    await page.locator("#ask-do").click()
+    await expect(page.locator("#switch-title")).to_have_text("Ads are running")
+    assert not await paused(console)
+
+
+async def test_an_operators_day(page: Page, console: Console) -> None:
+    state, percent = page.locator(".plan-title .pill"), page.locator(".plan-percent strong")
+    await enter(page, console)
+    await plan(page)
+    await console.look(1, SECOND_MS)
+    await expect(state).to_have_text("Running", timeout=NEXT_MS)
+    await expect(percent).to_have_text("0.1")
+
+    # It advances by itself, and waits for a person before the step that needs one.
+    await console.look(5)
+    await expect(percent).to_have_text("1", timeout=NEXT_MS)
+    await expect(page.locator(".stair").first.locator(".stair-exposed")).to_have_text(re.compile(r"^\d+$"))
+    await console.look(26)
+    await expect(state).to_have_text("Needs approval", timeout=NEXT_MS)
+    await expect(page.locator(".band canvas").first).to_be_visible()
+    await confirm(page, "Approve 5 %", "looked at with the feed team")
+    await expect(percent).to_have_text("5", timeout=NEXT_MS)
+    await expect(page.locator(".moves li").first).to_contain_text("Mira Tan approved")
+
+    # Harm takes it back to those who saw ads before, and it says why with the figures.
+    console.effects = {Metric.SESSION_SECONDS: -0.08}
+    await console.look(12)
+    await expect(state).to_have_text("Rolled back", timeout=NEXT_MS)
+    await expect(percent).to_have_text("1")
+    await expect(page.locator(".plan-reason")).to_contain_text("worse than the -2.00 % allowed; back to 1 %")
+    await expect(page.locator(".band.is-breached h3")).to_have_text("Session seconds")
+    await page.locator(".seen summary").first.press("Enter")
+    await expect(page.locator(".seen tbody tr").first).to_contain_text("Breached")
+    await expect(page.locator(".acts")).to_have_count(0)
+
+    await stop_everything(page, console)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.locator("#key")).to_be_visible()
+
+
+async def test_a_mismatch_holds_a_plan_until_a_person_resumes_it(page: Page, console: Console) -> None:
+    await tell_story(console)
+    await sign_in(page, console)
+    await confirm(page, "Approve 25 %", "all is well")
+    console.imbalance = 1.2
+    await console.look(2)
+    await expect(page.locator(".plan-title .pill")).to_have_text("Held", timeout=NEXT_MS)
+    await expect(page.locator(".arms-card .pill")).to_have_text("Mismatch")
+    await expect(page.locator(".plan-reason")).to_contain_text("chance does not explain")
+    await confirm(page, "Resume plan", "the log of assignments was late")
+    await expect(page.locator(".plan-title .pill")).to_have_text("Running", timeout=NEXT_MS)
+    await confirm(page, "Roll back", "not today")
+    await expect(page.locator(".plan-title .pill")).to_have_text("Rolled back", timeout=NEXT_MS)
+
+
+async def test_it_fits_a_phone_and_a_wide_window_by_day_and_night_and_bears_a_lost_database(
+    page: Page, console: Console
+) -> None:
+    await tell_story(console)
+    await sign_in(page, console)
+    width = "document.documentElement.scrollWidth"
+    for size in (PHONE, {"width": 1_440, "height": 900}):
+        await page.set_viewport_size(size)
+        for place, shows in (("#plan-3", ".band canvas"), ("#new", ".form"), ("#plan-2", ".is-breached")):
+            await page.goto(f"{console.url}/console/rollout{place}")
+            await expect(page.locator(shows).first).to_be_visible(timeout=NEXT_MS)
+            assert await page.evaluate(width) <= size["width"], (size, place)
+        box = await page.locator("#switch-button").bounding_box()
+        assert box
+        assert box["width"] >= 200
+        assert box["height"] >= 48
+    day = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    await page.locator("[data-theme-toggle]").click()
+    assert await page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != day
+    await without_a_database(page, console)
+
+
+async def without_a_database(page: Page, console: Console) -> None:
+    console.pools.operator.terminate()
+    await expect(page.locator("#banner")).to_contain_text("The database does not answer", timeout=NEXT_MS)
+    await expect(page.locator("#banner")).to_contain_text("SIGUSR1")
+
+
+ATTACK = """url => fetch(url + "/console/api/rollout/pause", {method: "POST", mode: "no-cors", credentials: "include"}).then(() => true, () => true)"""
+
+
+async def test_a_page_on_another_port_cannot_use_the_session(
+    browser: Browser, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another port of this host is the same site: the cookie goes along, and only our own check is left. Without it, as a control,
+    the other page stops all ads."""
+
+    async def lure(_request: web.Request) -> web.Response:
+        return web.Response(text="<h1>You have won</h1>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", lure)
+    context = await browser.new_context()
+    page = await context.new_page()
+    await sign_in(page, console)
+    async with TestServer(app) as elsewhere:
+        await page.goto(str(elsewhere.make_url("/")))
+        await page.evaluate(ATTACK, console.url)
+        assert not await paused(console)
+        monkeypatch.setattr(guard, "check_origin", lambda _: None)
+        await page.evaluate(ATTACK, console.url)
+        assert await paused(console)
+    await context.close()
