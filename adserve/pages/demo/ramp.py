@@ -10,7 +10,7 @@ from adserve.pages.demo.service import Service
 
 PLAN = {
     "surface": "status",
-    "steps": [{"percent": percent, "min_time_s": 8} for percent in (10, 25, 50, 90)],
+    "steps": [{"percent": percent, "min_time_s": 6} for percent in (10, 25, 50, 90)],
     "guardrails": [{"metric": "session_seconds", "direction": "falls", "bound": 0.05, "min_viewers": 30}],
     "reason": "shown in the demo",
 }
