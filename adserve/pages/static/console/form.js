@@ -31,6 +31,9 @@ const number = (name, value, label, more = {}) => el("input", { type: "number", 
 
 const select = (name, entries, chosen, label) => el("select", { name, "aria-label": label }, ...entries.map(([value, text]) => el("option", { value, selected: value === chosen }, text)));
 
+/** Columns have heads only where the window is wide enough for columns. */
+const people = (input) => el("label", { class: "with-unit" }, input, el("span", { class: "narrow" }, "viewers"));
+
 const remover = (row, what) => el("button", { type: "button", class: "icon-button", "aria-label": `Remove ${what}`, click: () => row().remove() }, icon("close"));
 
 function stepRow([percent, time, timeUnit, viewers, approval]) {
@@ -39,7 +42,7 @@ function stepRow([percent, time, timeUnit, viewers, approval]) {
     { class: "form-row step-row", role: "group", "aria-label": "Step" },
     el("label", { class: "with-unit" }, number("percent", percent, "Percent", { max: 100, min: 0.01 }), "%"),
     el("span", { class: "pair" }, number("time", time, "Minimum time"), select("unit", Object.keys(UNITS).map((name) => [name, name]), timeUnit, "Unit of time")),
-    number("viewers", viewers, "Minimum viewers", { step: 1 }),
+    people(number("viewers", viewers, "Minimum viewers", { step: 1 })),
     el("label", { class: "tick" }, el("input", { type: "checkbox", name: "approval", checked: approval }), "needs approval"),
     remover(() => row, "step"),
     el("p", { class: "fault" }),
@@ -62,7 +65,7 @@ function guardrailRow([metric, direction, bound, onBreach, viewers]) {
     directions,
     el("label", { class: "with-unit" }, number("bound", bound, "Bound"), unitLabel),
     select("on_breach", [["roll_back", "or roll back"], ["hold", "or hold"], ["warn", "or warn"]], onBreach, "On breach"),
-    number("viewers", viewers, "Viewers needed", { step: 1 }),
+    people(number("viewers", viewers, "Viewers needed", { step: 1 })),
     remover(() => row, "guardrail"),
     el("p", { class: "fault" }),
   );
