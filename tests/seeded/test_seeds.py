@@ -117,7 +117,7 @@ class ForgetfulCounters(MemoryCounters):
         (Parts(books=LopsidedBooks), "I3", 0),
         (Parts(counters=CertainCounters), "I4", 0),
         (Parts(counters=ForgetfulCounters), "I4", 0),
-        (Parts(network=DeafNetwork), "I4", 140),
+        (Parts(network=DeafNetwork), "I4", 800),
         (Parts(books=BottomlessBooks), "I5", 0),
     ],
 )
