@@ -173,11 +173,13 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
 
     def spool() -> Part:
         waiting, away, trouble = core.spooled.waiting, core.recorder.away, core.events.spool.trouble
-        if waiting is None or not waiting.events:
-            state = "events go to it" if away else "empty" if waiting else "not looked into yet"
-        else:
+        if waiting is not None and waiting.events:
             age_s = (core.clock() - (waiting.oldest_at_ms or core.clock())) // SECOND_MS
             state = f"{waiting.events:,} events, {waiting.bytes:,} bytes, the oldest received {age_s} s ago"
+        elif away:
+            state = "events go to it"
+        else:
+            return Part(True, "not looked into yet" if waiting is None else "empty", needed=False)
         return Part(trouble is None, state if trouble is None else f"{trouble}: {state}", needed=away)
 
     return {

@@ -31,9 +31,10 @@ async def filling_of(
 ) -> Filling | SharedCounters:
     """The counters that go with the lock that is held, and what fills them."""
     if isinstance(lock, ServingLock):
+        await lock.end_others()  # opening an epoch would wait for what they are storing
         epoch = await checkpoints.open_epoch(now_ms)
         counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again), erased=erased)
-        return Filling(counters, checkpoints, events, lock.end_others)
+        return Filling(counters, checkpoints, events)
 
     async def settle_pending(counters: RedisCounters, now_ms: int) -> int:
         return await Pending(journal, counters).settle(Named(counters), now_ms)

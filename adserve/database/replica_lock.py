@@ -117,7 +117,8 @@ class ServingLock:
         """Returns when nothing commits any more that an earlier holder has asked for. To be called when we may serve.
 
         A statement of a process that was killed goes on until PostgreSQL notices, and may commit: whoever counts what is
-        stored while it does so misses it, and allows one impression too many (I4).
+        stored while it does so misses it, and allows one impression too many (I4). That a later epoch is open keeps it from storing
+        what it has counted, too; but to open one is to wait for whoever is at it.
         """
         if self.state is not Serving.HOLDING:
             raise ConnectionError("the serving lock is not held")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
@@ -69,18 +69,10 @@ class EventLog(Protocol):
 
 
 class Filling:
-    """Fills the counters once. `end_others` returns when no earlier process can store an event any more: one that came after the log was
-    read would be missing. `detail` says how far that is; `wake` asks for a step at once, which nothing needs here."""
+    """Fills the counters once. `detail` says how far that is; `wake` asks for a step at once, which nothing needs here."""
 
-    def __init__(
-        self,
-        counters: MemoryCounters,
-        checkpoints: Checkpoints,
-        events: EventLog,
-        end_others: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, counters: MemoryCounters, checkpoints: Checkpoints, events: EventLog) -> None:
         self.counters = counters
-        self._end_others = end_others
         self._checkpoints = checkpoints
         self._events = events
         self.detail = "filling"
@@ -91,7 +83,6 @@ class Filling:
         """Returns when they are filled. One that failed is begun anew: putting back twice is harmless."""
         if self.done.is_set():
             return
-        await self._end_others()
         try:
             await self._fill(await self._checkpoints.taken_at_ms(), now_ms)
         except CheckpointUnreadable as error:

@@ -21,6 +21,7 @@ from adserve.store.books import reconciled
 CLIENTS = 8
 PATIENCE_S = 0.05
 FORWARDS_EVERY_S = 0.01
+JUDGED_WITHIN_S = 20.0
 
 
 class Acknowledged(NamedTuple):
@@ -103,7 +104,12 @@ class Traffic:
     async def kept(self) -> dict[str, list[Acknowledged]]:
         """What the replica knows of every ticket that was acknowledged, when all of it has settled."""
         await until(self._settled)
-        return {ticket: await self._kept(ticket) for ticket in self.acknowledged}
+        async with asyncio.timeout(JUDGED_WITHIN_S):
+            while True:  # until nothing waits for the counters any more
+                kept = {ticket: await self._kept(ticket) for ticket in self.acknowledged}
+                if all(event.outcome != "accepted" for events in kept.values() for event in events):
+                    return kept
+                await asyncio.sleep(FORWARDS_EVERY_S)
 
     def differing(self, kept: dict[str, list[Acknowledged]]) -> list[Any]:
         """What was said of a ticket, and what is kept of it, wherever that is not the same to the micro.

@@ -23,14 +23,9 @@ class Past:
         self.checkpoint = checkpoint
         self.events = events
         self.fails = fails
-        self.alone = False
         self.asked_since: list[int] = []
 
-    async def end_others(self) -> None:
-        self.alone = True
-
     async def taken_at_ms(self) -> int | None:
-        assert self.alone, "what others may yet store would be missed"
         return None if self.checkpoint is None else START_MS + 1
 
     async def parts(self) -> AsyncIterator[bytes]:
@@ -51,7 +46,7 @@ class Past:
 
 def filling_from(past: Past) -> tuple[MemoryCounters, Filling]:
     counters = MemoryCounters(2, filled=False)
-    return counters, Filling(counters, past, past, past.end_others)
+    return counters, Filling(counters, past, past)
 
 
 async def test_counters_that_are_not_filled_know_nothing() -> None:

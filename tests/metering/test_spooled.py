@@ -294,14 +294,10 @@ class NoCheckpoint:
         raise NotImplementedError
 
 
-async def nobody_else() -> None:
-    """No earlier process is there to be ended."""
-
-
 async def seen(world: World, log: Any) -> int:
     """How many impressions the counters of a new start know of."""
     counters = MemoryCounters(2, filled=False)
-    await Filling(counters, NoCheckpoint(), log, nobody_else).step(NOW_MS + HOUR_MS)
+    await Filling(counters, NoCheckpoint(), log).step(NOW_MS + HOUR_MS)
     keys = [(campaign_key(world.campaign), 2 * HOUR_MS)]
     return (await counters.usage(b"c" * 16, keys, NOW_MS + HOUR_MS))[0]
 
