@@ -158,7 +158,9 @@ async def _plant(url: str, events: int, numbers: range, begin_ms: float, step_ms
     """Straight into the tables, as their owner: through the service it would take an hour."""
     connection = await asyncpg.connect(url, server_settings={"search_path": "adserve"})
     try:
+        await connection.execute(SQL.become_owner)
         await partitions.ensure(connection, day_of(int(begin_ms) - DAY_MS), day_of(system_clock() + DAY_MS))
+        await connection.execute(SQL.become_oneself)
         begin, step = from_ms(round(begin_ms)), timedelta(milliseconds=step_ms)
         for first in range(numbers.start, numbers.stop, PLANTED_AT_ONCE):
             last = min(first + PLANTED_AT_ONCE, numbers.stop)

@@ -1,5 +1,11 @@
 -- A row of `planted` is an impression of one viewer, or now and then a hide: every viewer saw five ads twice in the last weeks.
 
+-- name: become_owner
+SET ROLE adserve_owner
+
+-- name: become_oneself
+RESET ROLE
+
 -- name: plant
 WITH planted AS (
   SELECT n, moment, moment - interval '10 s' AS issued_at, decode(md5('viewer' || n % $4), 'hex') AS viewer, md5(n::text) AS chance,

@@ -7,6 +7,7 @@ import pytest
 from world import NOW_MS, PRICE_MICROS, REPLICA, World, superuser
 
 from adserve.database.pools import Sizes, open_pools
+from adserve.domain.events import Outcome
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of
 from adserve.limits.pacing import Asked, Granted, Unspent
 from adserve.store.books import reconciled
@@ -86,6 +87,23 @@ async def test_a_lowered_budget_stops_and_a_raised_one_goes_on(world: World) -> 
     assert await taken(world, campaign, 80) == 80
     await world.pools.operator.execute(change, campaign, 170)
     assert await taken(world, campaign, 80) == 10
+
+
+async def test_a_closing_is_brought_forward_and_not_put_off(world: World) -> None:
+    """What comes after it all the same is shown and not charged; what waits keeps the lease open."""
+    campaign = await world.add_campaign(world.advertiser, daily=10_000)
+    lease, other = await world.lease(4_000, campaign), await world.lease(6_000, campaign)
+    first, second, third = (world.ticket(number, campaign=campaign) for number in (lease, lease, other))
+    await world.journal.settle([world.event(first)])
+    for closes_at_ms in (NOW_MS + HOUR_MS, NOW_MS, NOW_MS + DAY_MS):
+        await world.ledger.freeze(dict.fromkeys((lease, other), closes_at_ms), NOW_MS)
+    await world.journal.settle([world.event(third)._replace(outcome=Outcome.ACCEPTED)])
+    await world.ledger.close_due(NOW_MS)
+    closed = "SELECT array_agg(id) FROM leases WHERE closed_at IS NOT NULL"
+    assert await world.fetchval(closed) == [lease]
+    (late,) = await world.journal.settle([world.event(second)])
+    assert (late.outcome, late.billed) == (Outcome.OVER_BUDGET, None)
+    assert await taken(world, campaign, 10_000) == 4_000 - first.price_micros
 
 
 async def test_what_was_not_captured_comes_back_when_the_lease_closes(world: World) -> None:
