@@ -33,6 +33,8 @@ REQUESTS_PRIOR = 200.0
 LEAD = 0.01
 """How far a campaign is ahead of its plan, of its day's budget, at least by one event: what comes back of the last tickets
 shall still find viewers."""
+CLICK_LEAD = 0.5
+"""The same where clicks are paid, in clicks: which of the tickets that are out are clicked is chance, so few are to be out."""
 
 _NEVER = 1 << 62
 _SLOTS = 96 * (DAYS_BACK + 3)
@@ -320,7 +322,10 @@ class Pacer:
             share = min(1.0, max(0.0, came / (came + coming)))
         else:
             share = min(1.0, (now_ms - plan.begins_ms) / max(1, plan.ends_ms - plan.begins_ms))
-        lead = max(campaign.event_bid_micros, int(LEAD * (plan.used_micros + plan.part_micros)))
+        if campaign.billable == "click":
+            lead = int(CLICK_LEAD * campaign.event_bid_micros)
+        else:
+            lead = max(campaign.event_bid_micros, int(LEAD * (plan.used_micros + plan.part_micros)))
         return plan.used_micros + int(plan.part_micros * share), lead
 
     def refresh(self, now_ms: int) -> None:
