@@ -7,6 +7,7 @@ import pickle
 import random
 import sys
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -45,6 +46,6 @@ async def main(kind: str, url: str, begun_s: float, seed: int, decisions: int) -
 
 
 if __name__ == "__main__":
-    kind, url, begun_s, seed, decisions = sys.argv[1:]
+    kind, url, begun_s, seed, decisions, path = sys.argv[1:]
     log = uvloop.run(main(kind, url, float(begun_s), int(seed), int(decisions)))
-    sys.stdout.buffer.write(pickle.dumps(log.stored))
+    Path(path).write_bytes(pickle.dumps(log.stored))

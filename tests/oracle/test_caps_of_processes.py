@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from judge import limits_of, summary, violations
@@ -31,16 +32,25 @@ def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 def stored_by_processes(kind: str, url: str, decisions: int) -> list[Counted]:
     begun_s = time.time()
-    running = [
-        subprocess.Popen(
-            [sys.executable, PROCESS, kind, url, str(begun_s), str(seed), str(decisions // PROCESSES)],
-            stdout=subprocess.PIPE,
-        )
-        for seed in range(PROCESSES)
-    ]
-    told = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0] * PROCESSES
-    return [event for one in told for event in pickle.loads(one)]  # noqa: S301 - our own process's
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder) / str(seed) for seed in range(PROCESSES)]
+        running = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    PROCESS,
+                    kind,
+                    url,
+                    str(begun_s),
+                    str(seed),
+                    str(decisions // PROCESSES),
+                    path,
+                ]
+            )
+            for seed, path in enumerate(paths)
+        ]
+        assert [process.wait() for process in running] == [0] * PROCESSES
+        return [event for path in paths for event in pickle.loads(path.read_bytes())]  # noqa: S301 - our own process's
 
 
 def test_no_window_of_any_viewer_holds_more_than_its_cap(redis_url: str, tell: Callable[[str], None]) -> None:
