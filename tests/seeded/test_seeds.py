@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from faulty import Network
 from ledger_model import Books, Key
 from scenario import Parts, Scenario, violations
 from sizes import record, sized, whole_run
@@ -95,12 +94,6 @@ class CertainCounters(MemoryCounters):
     async def doubt(self, ticket: Ticket) -> None: ...
 
 
-class DeafNetwork(Network):
-    """Ends nothing of a process that died."""
-
-    def end_others(self) -> None: ...
-
-
 class ForgetfulCounters(MemoryCounters):
     """Takes a start for a beginning: what was shown before it is not put back."""
 
@@ -110,19 +103,18 @@ class ForgetfulCounters(MemoryCounters):
 
 
 @pytest.mark.parametrize(
-    ("parts", "invariant", "first_seed"),
+    ("parts", "invariant"),
     [
-        (Parts(recorder=EarlyRecorder), "I1", 0),
-        (Parts(books=KeylessBooks), "I2", 0),
-        (Parts(books=LopsidedBooks), "I3", 0),
-        (Parts(counters=CertainCounters), "I4", 0),
-        (Parts(counters=ForgetfulCounters), "I4", 0),
-        (Parts(network=DeafNetwork), "I4", 800),
-        (Parts(books=BottomlessBooks), "I5", 0),
+        (Parts(recorder=EarlyRecorder), "I1"),
+        (Parts(books=KeylessBooks), "I2"),
+        (Parts(books=LopsidedBooks), "I3"),
+        (Parts(counters=CertainCounters), "I4"),
+        (Parts(counters=ForgetfulCounters), "I4"),
+        (Parts(books=BottomlessBooks), "I5"),
     ],
 )
-def test_control_a_planted_bug_is_found(parts: Parts, invariant: str, first_seed: int) -> None:
-    for seed in range(first_seed, first_seed + CONTROL_SEEDS):
+def test_control_a_planted_bug_is_found(parts: Parts, invariant: str) -> None:
+    for seed in range(CONTROL_SEEDS):
         if any(what.startswith(invariant) for what in violations(Scenario(seed, parts).run())):
             twin = next(type_.__name__ for type_ in vars(parts).values() if type_.__module__ == __name__)
             record("seeded simulation", **{f"control_{twin}_found_at_seed": seed})
