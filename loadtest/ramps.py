@@ -166,7 +166,7 @@ def simulated(seeds: int, jobs: int) -> dict[str, Any]:
         "naive_false_share": _share(naive, Status.ROLLED_BACK),
         "detected_share": _share(harm, Status.ROLLED_BACK),
         "detected_share_by_metric": {
-            guardrail.metric: _share(harm[number :: len(BANDED)], Status.ROLLED_BACK)
+            guardrail.metric.value: _share(harm[number :: len(BANDED)], Status.ROLLED_BACK)
             for number, guardrail in enumerate(BANDED[:seeds])
         },
         "harm_exposure_of_schedule": round(statistics.mean(one.exposure for one in harm), 4),
@@ -197,10 +197,11 @@ def main() -> int:
     asked = parser.parse_args()
     gates = viewers.check(asked.viewers)
     figures = simulated(asked.seeds, asked.jobs) | gates._asdict() | {"kill_ms_max": None}
-    form = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-    RESULT.write_bytes(orjson.dumps(figures, option=form))
     for name, figure in figures.items():
         print(f"{name:34} {figure}")  # noqa: T201 - the result
+    form = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_bytes(orjson.dumps(figures, option=form))
     return 0
 
 
