@@ -197,11 +197,11 @@ def main() -> int:
     asked = parser.parse_args()
     gates = viewers.check(asked.viewers)
     figures = simulated(asked.seeds, asked.jobs) | gates._asdict() | {"kill_ms_max": None}
-    form = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_bytes(orjson.dumps(figures, option=form))
     for name, figure in figures.items():
         print(f"{name:34} {figure}")  # noqa: T201 - the result
+    form = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_bytes(orjson.dumps(figures, option=form))
     return 0
 
 
