@@ -20,10 +20,15 @@ NEXT_MS = 6_000
 """The page asks every two seconds."""
 
 
-async def sign_in(page: Page, console: Console) -> None:
+async def give_key(page: Page, console: Console, key: str) -> None:
     await page.goto(f"{console.url}/console")
-    await page.keyboard.type(console.key)
+    await expect(page.get_by_label("Operator key")).to_be_focused()
+    await page.keyboard.type(key)
     await page.keyboard.press("Enter")
+
+
+async def sign_in(page: Page, console: Console) -> None:
+    await give_key(page, console, console.key)
     await expect(page.locator("#switch-title")).to_have_text("Ads are running", timeout=NEXT_MS)
 
 
@@ -48,9 +53,7 @@ async def keep_steps(page: Page, *kept: int) -> None:
 
 
 async def enter(page: Page, console: Console) -> None:
-    await page.goto(f"{console.url}/console")
-    await page.keyboard.type("ads_guessed")
-    await page.keyboard.press("Enter")
+    await give_key(page, console, "ads_guessed")
     await expect(page.locator("#fault")).to_have_text("This key is unknown or revoked.")
     await sign_in(page, console)
     await expect(page.locator(".empty h2")).to_have_text("No plan yet")
@@ -155,7 +158,7 @@ async def test_it_fits_a_phone_and_a_wide_window_by_day_and_night_and_bears_a_lo
         assert box["height"] >= 48
     day = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     await page.locator("[data-theme-toggle]").click()
-    assert await page.evaluate("getComputedStyle(document.documentElement).backgroundColor") != day
+    await expect(page.locator("html")).not_to_have_css("background-color", day)
     await without_a_database(page, console)
 
 
