@@ -102,6 +102,11 @@ class Past(Struct, frozen=True, gc=False):
     earlier: Earlier | None
 
 
+class _Remembered(Struct, frozen=True, gc=False):
+    until_ms: int
+    kept: Any
+
+
 _NO_HIDES: Mapping[str, int] = MappingProxyType({})
 
 
@@ -121,10 +126,10 @@ class MemoryCounters:
         self._shards: defaultdict[int, Shard] = defaultdict(Shard)
         self._profiles = Profiles()
         self._memos = memos
-        self._requests: dict[tuple[bytes, str], tuple[int, bytes, Grant, Any]] = {}
+        self._requests: dict[bytes, _Remembered] = {}  # by viewer and request in one
         self._recalled: Tally | None = None
         self._unswept: list[bytes] = []
-        self._unswept_requests: list[tuple[bytes, str]] = []
+        self._unswept_requests: list[bytes] = []
         self._sweeping = Shard()
         self._unswept_shards: list[Shard] = []
 
@@ -134,10 +139,9 @@ class MemoryCounters:
         tally = self._recalled = self._tally(viewer, now_ms)
         earlier = None
         if request is not None:
-            remembered = self._requests.get((viewer, request))
-            if remembered is not None and remembered[0] >= now_ms:
-                _, digest, grant, kept = remembered
-                earlier = Earlier(digest, grant, self._memos.again(kept, grant))
+            remembered = self._requests.get(viewer + request.encode())
+            if remembered is not None and remembered.until_ms >= now_ms:
+                earlier = Earlier(*self._memos.again(remembered.kept))
         return Past(tally.exposures, earlier)
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
@@ -155,8 +159,8 @@ class MemoryCounters:
                 packed += entries.reserved(ticket, ask.expires_at_ms, profile)
             self._keep(viewer, packed)
             if ask.request is not None:
-                kept = self._memos.keep(ask.memo, grant)
-                self._requests[viewer, ask.request] = (ask.expires_at_ms, ask.digest, grant, kept)
+                kept = self._memos.keep(ask.digest, grant, ask.memo)
+                self._requests[viewer + ask.request.encode()] = _Remembered(ask.expires_at_ms, kept)
                 if len(self._requests) > REQUESTS_MAX:
                     del self._requests[next(iter(self._requests))]
         return grant
@@ -239,14 +243,14 @@ class MemoryCounters:
         if not self._unswept_requests:
             self._unswept_requests = list(self._requests)
         for request in self._unswept_requests[-SWEPT_AT_ONCE:]:
-            if request in self._requests and self._requests[request][0] < now_ms:
+            if request in self._requests and self._requests[request].until_ms < now_ms:
                 del self._requests[request]
         del self._unswept_requests[-SWEPT_AT_ONCE:]
 
     async def erase(self, viewer: bytes) -> None:
         """Of the viewer nothing is left here; sweeps, which know who is to be looked at, begin anew."""
         self._shards[viewer[0]].erase(viewer[:KEY_BYTES])
-        for request in [request for request in self._requests if request[0] == viewer]:
+        for request in [request for request in self._requests if request.startswith(viewer)]:
             del self._requests[request]
         self._unswept, self._unswept_requests, self._recalled = [], [], None
 
@@ -256,7 +260,9 @@ class MemoryCounters:
             Counted(self._profiles.by_number[entry.profile], entries.STATES[entry.state], entry.at_ms)
             for entry in entries.entries_of(shard.entries.get(key, b""))
         ]
-        requests = [request for whose, request in self._requests if whose == viewer]
+        requests = [
+            request.removeprefix(viewer).decode() for request in self._requests if request.startswith(viewer)
+        ]
         return Held(counted, dict(shard.hides.get(key, {})), requests)
 
     def restore(

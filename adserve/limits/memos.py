@@ -1,14 +1,14 @@
-"""What is remembered of a request that was answered, beside its grant: a retry comes rarely, so it may take its time."""
+"""What is remembered of a request that was answered: a retry comes rarely, so it may take its time."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 
 class Memos(NamedTuple):
-    """Both are given the grant: `keep` makes of a memo what is kept, `again` of that a memo which is as good."""
+    """`keep` makes of a request's digest, its grant and its memo what is kept, `again` of that three which are as good."""
 
-    keep: Callable[[Any, Any], Any]
-    again: Callable[[Any, Any], Any]
+    keep: Callable[[bytes, Any, Any], Any]
+    again: Callable[[Any], tuple[bytes, Any, Any]]
 
 
-AS_THEY_ARE = Memos(lambda memo, _grant: memo, lambda kept, _grant: kept)
+AS_THEY_ARE = Memos(lambda *told: told, lambda kept: kept)

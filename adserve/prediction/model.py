@@ -12,7 +12,8 @@ from adserve.domain.facts import EXPOSURES_MAX, EXPOSURES_UNKNOWN, ViewerFacts
 from adserve.prediction import features
 from adserve.prediction.features import AdFacts, Hashes, Indexes, Integers, Numbers
 
-VIEWERS_CACHED_MAX = 16_384
+VIEWERS_CACHED_MAX = 4_096
+"""What is best for a viewer stays on a shelf: a click rate is asked for again soon or hardly ever."""
 CROSSES_REMEMBERED_MAX = 4_096
 """Of the ads of a cell."""
 

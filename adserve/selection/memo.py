@@ -32,9 +32,13 @@ class _Part(Struct, array_like=True):
 
 
 class _Head(Struct, array_like=True, frozen=True, gc=False):
-    """An offer without its ads; the numbers are those of each contender in the grant."""
+    """An offer without its ads, and what was granted of it; the numbers are those of each contender in the grant."""
 
+    digest: bytes
+    reserved: tuple[int, ...]
+    runner_up: int | None
     decision: UUID
+    viewer_cap: bytes
     viewer_log: bytes
     surface: str
     country: str
@@ -52,12 +56,13 @@ class _Head(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Kept(Struct, frozen=True, gc=False):
-    """An offer as one process keeps it."""
+    """An offer that was granted, as one process keeps it."""
 
-    viewer_cap: bytes
     head: bytes
     compiled: tuple[CompiledAd, ...]
 
+
+_OF_THE_OFFER = [name for name in Offer.__struct_fields__ if name in _Head.__struct_fields__]
 
 _encode_head, _decode_head = msgpack.Encoder(uuid_format="bytes").encode, msgpack.Decoder(_Head).decode
 _encode = msgpack.Encoder().encode
@@ -92,15 +97,19 @@ def decode_offer(kept: Sequence[bytes], grant: Grant) -> Offer:
     )
 
 
-def keep_offer(offer: Offer, grant: Grant) -> Kept:
-    """A fifth of the memory of an offer."""
+def keep_offer(digest: bytes, grant: Grant, offer: Offer) -> Kept:
+    """A fifth of their memory."""
     granted = [(offer.contenders[place], offer.holds[place]) for place in _places(grant)]
     numbers = [
         (contender.value_micros, contender.click_rate, hold.lease, hold.budget_day, hold.micros)
         for contender, hold in granted
     ]
     head = (
+        digest,
+        grant.reserved,
+        grant.runner_up,
         offer.decision,
+        offer.viewer_cap,
         offer.viewer_log,
         offer.surface,
         offer.country,
@@ -117,17 +126,18 @@ def keep_offer(offer: Offer, grant: Grant) -> Kept:
         numbers,
     )
     compiled = tuple([contender.compiled for contender, _ in granted])
-    return Kept(offer.viewer_cap, _encode_head(head), compiled)
+    return Kept(_encode_head(head), compiled)
 
 
-def offer_again(kept: Kept, grant: Grant) -> Offer:
-    """As `decode_offer`."""
+def offer_again(kept: Kept) -> tuple[bytes, Grant, Offer]:
+    """The digest, the grant but for what was capped, and the offer as `decode_offer` has it."""
     head = _decode_head(kept.head)
+    grant = Grant(head.reserved, head.runner_up, ())
     row = _in_their_places(list(zip(kept.compiled, head.numbers, strict=True)), grant)
-    told = {name: getattr(head, name) for name in _Head.__struct_fields__ if name != "numbers"}
+    told = {name: getattr(head, name) for name in _OF_THE_OFFER}
     contenders = tuple(Contender(compiled, *numbers[:2]) for compiled, numbers in row)
     holds = tuple(Hold(*numbers[2:]) for _, numbers in row)
-    return Offer(viewer_cap=kept.viewer_cap, contenders=contenders, holds=holds, **told)
+    return head.digest, grant, Offer(contenders=contenders, holds=holds, **told)
 
 
 def _places(grant: Grant) -> list[int]:

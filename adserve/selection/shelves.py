@@ -24,7 +24,7 @@ from adserve.selection.ranking import EVENT_RATE_MIN, Ranked, chance, predicted,
 SHELF_ADS = 32
 SHELF_ADS_MAX = 64
 """A shelf that ends among ads which tie holds all of these, or none."""
-SHELVES_MAX = 32_768
+SHELVES_MAX = 16_384
 """Of a surface."""
 
 _AT_ONCE = 64
@@ -41,7 +41,7 @@ class Shelf(Struct, frozen=True, gc=False):
     viewer: ViewerFacts
     rows: Rows
     ranked: Ranked
-    paid: tuple[int, ...]
+    paid: bytes
     ties: tuple[tuple[int, int], ...]
     least_micros: float
 
@@ -187,7 +187,7 @@ def _laid(
         viewer,
         rows,
         Ranked(ads, array("d", values[:kept]), array("d", found.click_rates[:kept].tolist()), whole),
-        tuple([place for place, ad in enumerate(ads) if ad.event_rate is None]),
+        bytes([place for place, ad in enumerate(ads) if ad.event_rate is None]),
         tuple([(start, end) for start, end in pairwise(starts) if end - start > 1 and end <= kept]),
         min(values[:kept], default=0.0),
     )

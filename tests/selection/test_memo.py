@@ -41,8 +41,10 @@ def kept(parts: list[bytes], grant: Grant) -> list[bytes]:
 @pytest.mark.parametrize("grant", GRANTS)
 def test_the_awards_come_again_in_the_process_itself(grant: Grant) -> None:
     offer = make_offer(make_view(ads()), context=Context(country="ID", platform="android"))
-    memo = keep_offer(offer, grant)
-    assert award(offer_again(memo, grant), grant) == award(offer, grant)
+    memo = keep_offer(b"body", grant, offer)
+    digest, granted, again = offer_again(memo)
+    assert digest == b"body"
+    assert award(again, granted) == award(offer, grant)
     assert len(memo.head) < HEAD_BYTES_MAX
 
 
