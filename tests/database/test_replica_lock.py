@@ -53,13 +53,13 @@ def now_ms() -> WallClock:
 
 
 @pytest.fixture(autouse=True)
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _lock_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """That a connection is dead may come to PostgreSQL's notice as late as it likes."""
     monkeypatch.setattr(replica_lock, "PATIENCE_S", PATIENCE_S)
 
 
 @pytest.fixture
-def impatient(_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(_lock_is_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For those who are to be refused."""
     monkeypatch.setattr(replica_lock, "PATIENCE_S", 0.2)
 
