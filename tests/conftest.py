@@ -5,17 +5,36 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from virtual_time import VirtualLoop
+from waiting import PATIENCE_S
 
 from adserve.database import fresh
 from adserve.database.embedded import Embedded, start
 from adserve.database.migrate import migrate
 from adserve.database.pools import Pools, open_pools
+
+BOUNDS_S = (
+    "adserve.api.beacons.CLICK_RECORD_TIMEOUT_S",
+    "adserve.metering.recorder.ANSWER_S",
+    "adserve.metering.recorder.LEDGER_S",
+    "adserve.metering.settle.SETTLE_TIMEOUT_S",
+    "adserve.store.catalogue.ACQUIRE_TIMEOUT_S",
+    "adserve.store.desk.ACQUIRE_TIMEOUT_S",
+    "adserve.store.epochs.TIMEOUT_S",
+    "adserve.store.journal.ACQUIRE_TIMEOUT_S",
+    "adserve.store.keys.ACQUIRE_TIMEOUT_S",
+    "adserve.store.ledger.TIMEOUT_S",
+    "adserve.store.outcomes.TIMEOUT_S",
+    "adserve.store.redis_node.CONNECT_S",
+    "adserve.store.spools.TIMEOUT_S",
+)
+"""Seconds after which adserve gives something up, and which a machine that stalls may take."""
 
 TEST_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
@@ -77,6 +96,14 @@ def reachable_folder() -> Path:
     return folder
 
 
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("virtual_time"):
+        return {"virtual": VirtualLoop}
+    return {"real": asyncio.new_event_loop}
+
+
 _server = pytest.StashKey[Server]()
 
 
@@ -119,6 +146,13 @@ async def pools(database_url: str) -> AsyncIterator[Pools]:
     opened = await open_pools(database_url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound on time is short where a test is to meet it, and nowhere else."""
+    for bound in BOUNDS_S:
+        monkeypatch.setattr(bound, PATIENCE_S)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import Callable, Container
 
 import pytest
+from waiting import PATIENCE_S
 
 from adserve.background import BACKOFF_FIRST_S, BACKOFF_MAX_S, Background, Task
 
@@ -22,7 +23,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await really_sleep(0)
 
@@ -132,7 +133,7 @@ async def test_a_task_that_nobody_wakes_runs_when_its_time_comes() -> None:
     step = Step()
     background = Background([Task("poll", step, every_s=0.001, wake=asyncio.Event())], lambda: 0)
     background.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(step.moments) < 3:
             await really_sleep(0.001)
     await background.stop()
@@ -170,5 +171,5 @@ async def test_stopping_ends_a_step_that_fails_as_it_is_cancelled() -> None:
     background = Background([Task("closing", fail_to_close, 1)], lambda: 0)
     background.start()
     await started.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await background.stop()

@@ -11,6 +11,7 @@ import pytest
 from billing import Billing, issued_numbers
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import until_a_lock_is_waited_for
 from world import World, superuser
 
 from adserve.accounting.invoices import Status, amount_text
@@ -145,9 +146,7 @@ async def test_a_credit_that_comes_while_drafts_are_made_is_on_the_next(
     gate = await superuser(database_url)
     await gate.execute("SELECT pg_advisory_lock(42)")
     drafting = asyncio.create_task(billing.drafted(FEBRUARY))
-    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    while not await gate.fetchval(waiting):  # noqa: ASYNC110 - what it waits for is PostgreSQL's
-        await asyncio.sleep(0.01)
+    await until_a_lock_is_waited_for(database_url)
     await billing.credit(second)
     await gate.close()
     (january,) = await drafting

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from service import Service, running
-from wrapping import World, wrapper
+from wrapping import PATIENCE_MS, World, wrapper
 
 from adserve.api.upstream import open_session
 from adserve.database.pools import Pools
@@ -114,14 +114,20 @@ def raw_feed() -> Callable[[int], tuple[bytes, tuple[str | None, ...]]]:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with wrapper(open_session(timeout_ms=300)) as world:
+    async with wrapper(open_session(PATIENCE_MS)) as world:
         yield world
 
 
 @pytest.fixture
-async def patient_world() -> AsyncIterator[World]:
-    """For many calls of which none is to be silent, however busy the machine is."""
-    async with wrapper(open_session(timeout_ms=10_000)) as world:
+async def world_of_hasty_decisions() -> AsyncIterator[World]:
+    async with wrapper(open_session(PATIENCE_MS), deadline_ms=30) as world:
+        yield world
+
+
+@pytest.fixture
+async def world_without_patience() -> AsyncIterator[World]:
+    """For an upstream that says nothing: any other may seem silent to it, when the machine stalls."""
+    async with wrapper(open_session(timeout_ms=300)) as world:
         yield world
 
 

@@ -266,11 +266,11 @@ async def test_what_is_gone_or_takes_too_long_is_said(
 ) -> None:
     await deliver(world, 5)
     path = "/v1/reports/delivery?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z&group="
-    monkeypatch.setattr(
-        delivery.SQL, "from_events", "SELECT pg_sleep(9), " + delivery.SQL.from_events[len("SELECT ") :]
-    )
-    monkeypatch.setattr(delivery, "PATIENCE_MS", 50)
-    slow = await service.call("GET", f"{path}country", key="analyst")
+    sleepy = "SELECT pg_sleep(9), " + delivery.SQL.from_events[len("SELECT ") :]
+    with monkeypatch.context() as impatient:
+        impatient.setattr(delivery.SQL, "from_events", sleepy)
+        impatient.setattr(delivery, "PATIENCE_MS", 50)
+        slow = await service.call("GET", f"{path}country", key="analyst")
     assert (slow.status, slow.fields) == (400, ["?from"])
     connection = await superuser(database_url)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 import pytest
-from wrapping import BODY, JSON, OURS, Answer, World, end_to_end, head, pairs, without_ads
+from wrapping import BODY, JSON, OURS, PATIENCE_MS, Answer, World, end_to_end, head, pairs, without_ads
 
 from adserve.domain.ids import DecisionId
 from adserve.domain.slots import Ask, Context, Viewer
@@ -17,21 +17,19 @@ RawFeed = Callable[[int], tuple[bytes, tuple[str | None, ...]]]
 
 
 @pytest.mark.slow
-async def test_ten_thousand_feeds_with_ads_hold_the_upstreams_bytes(
-    patient_world: World, raw_feed: RawFeed
-) -> None:
+async def test_ten_thousand_feeds_with_ads_hold_the_upstreams_bytes(world: World, raw_feed: RawFeed) -> None:
     for seed in range(10_000):
         body, authors = raw_feed(seed)
-        patient_world.slots.positions = sorted({0, len(authors) // 2, len(authors)})
+        world.slots.positions = sorted({0, len(authors) // 2, len(authors)})
         if seed % 2:
-            patient_world.upstream.answers(gzip.compress(body, 1), JSON, "Content-Encoding: gzip")
+            world.upstream.answers(gzip.compress(body, 1), JSON, "Content-Encoding: gzip")
         else:
-            patient_world.upstream.answers(body, JSON)
-        _, headers, answered = await patient_world.get()
+            world.upstream.answers(body, JSON)
+        _, headers, answered = await world.get()
         assert "Content-Encoding" not in headers
-        assert answered.count(b'{"type":"ad"') == len(patient_world.slots.positions)
+        assert answered.count(b'{"type":"ad"') == len(world.slots.positions)
         assert without_ads(answered) == body
-        assert patient_world.slots.asked.pop().authors == authors
+        assert world.slots.asked.pop().authors == authors
 
 
 async def test_an_ad_stands_at_its_position(world: World) -> None:
@@ -75,6 +73,7 @@ async def test_the_question_is_what_feed_and_headers_say(world: World) -> None:
             authors=("a1", "a2", None),
             max_ads=3,
             context=Context(country="ID", age=27, interests=("music",)),
+            deadline_ms=PATIENCE_MS,
             personalised=True,
         )
     ]
@@ -167,14 +166,14 @@ async def misplaces() -> Decision:
 @pytest.mark.parametrize("instead", [fails, hangs, misplaces])
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 async def test_on_a_fault_of_ours_the_feed_passes_unchanged(
-    world: World, instead: Answer, encoding: str
+    world_of_hasty_decisions: World, instead: Answer, encoding: str
 ) -> None:
+    world = world_of_hasty_decisions
     world.slots.instead = instead
     body = BODY if encoding == "identity" else GZIPPED
     world.upstream.answers(body, JSON, f"Content-Encoding: {encoding}", 'ETag: "1"')
-    began = asyncio.get_running_loop().time()
-    status, headers, answered = await world.get()
-    assert asyncio.get_running_loop().time() - began < 0.5
+    async with asyncio.timeout(20):  # of what would be 30 s were the deadline's unit mistaken
+        status, headers, answered = await world.get()
     assert len(world.slots.asked) == 1
     assert (status, answered) == (200, body)
     assert end_to_end(headers) == [

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from service import Reply, Service
+from waiting import PATIENCE_S
 
 from adserve.api.ramps import EXAMPLE
 from adserve.store import rollouts
@@ -126,7 +127,7 @@ async def test_a_pause_waits_for_nobody_who_changes_percents(service: Service) -
     async with service.pools.operator.acquire() as connection, connection.transaction():
         await rollouts.lock(connection)
         waiting = asyncio.create_task(put(service, percent=0.01))
-        paused = await asyncio.wait_for(service.call("POST", "/v1/rollout/pause"), 2)
+        paused = await asyncio.wait_for(service.call("POST", "/v1/rollout/pause"), PATIENCE_S)
         assert (paused.status, waiting.done()) == (200, False), "the control waits"
     assert (await waiting).status == 409
 

@@ -1,6 +1,10 @@
 import asyncio
 
+import pytest
 from service import Service
+from waiting import PATIENCE_S
+
+from adserve.store import rollouts
 
 
 async def test_the_rollout_is_read_as_it_was_put(service: Service) -> None:
@@ -36,7 +40,7 @@ async def test_a_bad_rollout_is_refused_by_field(service: Service) -> None:
         assert (reply.status, reply.fields) == (400, [field]), surfaces
 
 
-async def test_a_pause_says_how_many_replicas_obey(service: Service) -> None:
+async def test_a_pause_says_how_many_replicas_obey(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     none = await service.call("POST", "/v1/rollout/pause")
     assert none.body == {"applied": 0, "replicas": 0}
     await service.step()
@@ -46,7 +50,9 @@ async def test_a_pause_says_how_many_replicas_obey(service: Service) -> None:
         await asyncio.sleep(0.1)
         await service.step()
 
-    resumed, _ = await asyncio.gather(service.call("POST", "/v1/rollout/resume"), obey())
+    with monkeypatch.context() as patient:
+        patient.setattr(rollouts, "APPLIED_WITHIN_S", PATIENCE_S)
+        resumed, _ = await asyncio.gather(service.call("POST", "/v1/rollout/resume"), obey())
     assert resumed.body == {"applied": 1, "replicas": 1}
     assert not service.live.current().paused
     deaf = await service.call("POST", "/v1/rollout/pause")

@@ -4,7 +4,7 @@ import re
 
 import aiohttp
 import pytest
-from wrapping import BODY, BODY_MAX_BYTES, JSON, KEY, OURS, World, head, wrapper
+from wrapping import BODY, BODY_MAX_BYTES, JSON, KEY, OURS, PATIENCE_MS, World, head, wrapper
 
 from adserve.api.upstream import open_session
 
@@ -72,7 +72,8 @@ async def test_an_upstream_that_is_not_there_is_a_bad_gateway(world: World) -> N
     assert await problem(world) == 502
 
 
-async def test_an_upstream_that_says_nothing_is_a_gateway_timeout(world: World) -> None:
+async def test_an_upstream_that_says_nothing_is_a_gateway_timeout(world_without_patience: World) -> None:
+    world = world_without_patience
     for parts in ((), (head("Content-Length: 500", JSON), BODY)):
         forever = asyncio.Event()
         world.upstream.wire = (*parts, forever)
@@ -107,7 +108,7 @@ async def second_request_head(session: aiohttp.ClientSession) -> bytes:
 
 
 async def test_a_viewers_cookies_are_not_sent_for_the_next() -> None:
-    assert b"Cookie" not in await second_request_head(open_session(timeout_ms=300))
+    assert b"Cookie" not in await second_request_head(open_session(PATIENCE_MS))
 
 
 async def test_control_another_session_would_send_them() -> None:

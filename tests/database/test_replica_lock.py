@@ -7,25 +7,61 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from waiting import PATIENCE_S, until
 
+from adserve.database import replica_lock
 from adserve.database.embedded import Embedded
 from adserve.database.migrate import migrate
 from adserve.database.pools import open_pools
 from adserve.database.refusal import DatabaseRefused
 from adserve.database.replica_lock import Serving, ServingLock
 
-GRACE_S = 1.5
+GRACE_S = 600.0
+GRACE_MS = 600_000
 
 
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+class WallClock:
+    """Runs ahead by what a test lets pass; beside GRACE_S, the time that really passes is nothing."""
+
+    def __init__(self) -> None:
+        self.ahead_ms = 0
+
+    def __call__(self) -> int:
+        return time.time_ns() // 1_000_000 + self.ahead_ms
+
+    async def pass_by(self, url: str, seconds: float) -> None:
+        """For PostgreSQL too, whose own clock cannot be moved: there, all that it has seen is so much longer ago."""
+        connection = await asyncpg.connect(url)
+        await connection.execute(
+            "UPDATE adserve.serving SET heartbeat_at = heartbeat_at - make_interval(secs => $1::float8)",
+            seconds,
+        )
+        await connection.close()
+        self.ahead_ms += round(seconds * 1_000)
+
+
+@pytest.fixture
+def now_ms() -> WallClock:
+    return WallClock()
+
+
+@pytest.fixture(autouse=True)
+def _lock_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a connection is dead may come to PostgreSQL's notice as late as it likes."""
+    monkeypatch.setattr(replica_lock, "PATIENCE_S", PATIENCE_S)
+
+
+@pytest.fixture
+def impatient(_lock_is_patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For those who are to be refused."""
+    monkeypatch.setattr(replica_lock, "PATIENCE_S", 0.2)
 
 
 def make(url: str, home: Path, *, grace_s: float = GRACE_S, holder: UUID | None = None) -> ServingLock:
@@ -33,32 +69,27 @@ def make(url: str, home: Path, *, grace_s: float = GRACE_S, holder: UUID | None 
     return ServingLock(url, home, holder or uuid4(), grace_s=grace_s)
 
 
-async def keep(lock: ServingLock, beat_s: float) -> None:
-    while True:
-        await asyncio.sleep(beat_s)
-        with contextlib.suppress(DatabaseRefused, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await lock.keep(wall_ms())
-
-
 @asynccontextmanager
-async def kept(lock: ServingLock, *, beat_s: float = 0.05) -> AsyncIterator[ServingLock]:
-    await lock.acquire(wall_ms())
-    task = asyncio.create_task(keep(lock, beat_s))
+async def held(lock: ServingLock, now_ms: WallClock) -> AsyncIterator[ServingLock]:
+    await lock.acquire(now_ms())
     try:
         yield lock
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         await lock.release()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> float:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "waited in vain"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - began
+async def beat(lock: ServingLock, now_ms: WallClock) -> Serving:
+    """Where the lock stands afterwards."""
+    with contextlib.suppress(DatabaseRefused, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await lock.keep(now_ms())
+    return lock.state
+
+
+async def beat_until(state: Serving, lock: ServingLock, now_ms: WallClock) -> None:
+    async def reached() -> bool:
+        return await beat(lock, now_ms) is state
+
+    await until(reached)
 
 
 async def cut(url: str) -> None:
@@ -71,109 +102,114 @@ async def cut(url: str) -> None:
     await connection.close()
 
 
-def serves(lock: ServingLock) -> bool:
-    return lock.may_serve(wall_ms())
-
-
-async def test_a_second_process_is_refused(database_url: str, tmp_path: Path) -> None:
-    async with kept(make(database_url, tmp_path / "a")) as holder:
-        assert serves(holder)
+async def test_a_second_process_is_refused(
+    database_url: str, tmp_path: Path, now_ms: WallClock, impatient: None
+) -> None:
+    async with held(make(database_url, tmp_path / "a"), now_ms) as holder:
+        assert holder.may_serve(now_ms())
         with pytest.raises(DatabaseRefused, match="another process serves with"):
-            await make(database_url, tmp_path / "a").acquire(wall_ms())
+            await make(database_url, tmp_path / "a").acquire(now_ms())
         with pytest.raises(DatabaseRefused, match="another process serves from this database"):
-            await make(database_url, tmp_path / "b").acquire(wall_ms())
-        assert serves(holder)
+            await make(database_url, tmp_path / "b").acquire(now_ms())
+        assert holder.may_serve(now_ms())
 
 
-async def test_after_a_clean_release_the_next_serves_at_once(database_url: str, tmp_path: Path) -> None:
-    async with kept(make(database_url, tmp_path / "a")) as first:
+async def test_after_a_clean_release_the_next_serves_at_once(
+    database_url: str, tmp_path: Path, now_ms: WallClock
+) -> None:
+    async with held(make(database_url, tmp_path / "a"), now_ms) as first:
         pass
-    assert not serves(first)
-    async with kept(make(database_url, tmp_path / "b")) as second:
-        assert serves(second)
+    assert not first.may_serve(now_ms())
+    async with held(make(database_url, tmp_path / "b"), now_ms) as second:
+        assert second.may_serve(now_ms())
 
 
-async def test_a_cut_connection_is_made_again_and_nobody_notices(database_url: str, tmp_path: Path) -> None:
-    async with kept(make(database_url, tmp_path / "a")) as holder:
+async def test_a_cut_connection_is_made_again_and_nobody_notices(
+    database_url: str, tmp_path: Path, now_ms: WallClock, impatient: None
+) -> None:
+    async with held(make(database_url, tmp_path / "a"), now_ms) as holder:
         await cut(database_url)
-        await until(lambda: holder.state is Serving.DISCONNECTED or not serves(holder))
-        assert serves(holder)
-        await until(lambda: holder.state is Serving.HOLDING)
-        assert serves(holder)
+        await beat_until(Serving.DISCONNECTED, holder, now_ms)
+        assert holder.may_serve(now_ms())
+        await beat_until(Serving.HOLDING, holder, now_ms)
+        assert holder.may_serve(now_ms())
         with pytest.raises(DatabaseRefused):
-            await make(database_url, tmp_path / "b").acquire(wall_ms())
+            await make(database_url, tmp_path / "b").acquire(now_ms())
 
 
 @asynccontextmanager
 async def usurped(
-    url: str, folder: Path, newcomer_grace_s: float
+    url: str, folder: Path, now_ms: WallClock, newcomer_grace_s: float = GRACE_S
 ) -> AsyncIterator[tuple[ServingLock, ServingLock]]:
-    """A holder whose connection was cut, and a newcomer of another machine that was quicker to take the lock."""
-    async with kept(make(url, folder / "a"), beat_s=0.5) as holder:
+    """A holder whose connection was cut, which it has not noticed, and a newcomer of another machine that has taken the lock."""
+    async with held(make(url, folder / "a"), now_ms) as holder:
         await cut(url)
-        async with kept(make(url, folder / "b", grace_s=newcomer_grace_s)) as newcomer:
+        async with held(make(url, folder / "b", grace_s=newcomer_grace_s), now_ms) as newcomer:
+            assert holder.may_serve(now_ms())
+            assert newcomer.state is Serving.WAITING
             yield holder, newcomer
 
 
 async def test_a_newcomer_waits_for_a_holder_that_does_not_know_yet(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, now_ms: WallClock
 ) -> None:
-    async with usurped(database_url, tmp_path, GRACE_S) as (holder, newcomer):
-        assert serves(holder)
-        assert newcomer.state is Serving.WAITING
-        both = False
-
-        def handed_over() -> bool:
-            nonlocal both
-            both = both or (serves(holder) and serves(newcomer))
-            return serves(newcomer)
-
-        assert await until(handed_over) > GRACE_S / 2
-        assert not both
-        assert holder.state is Serving.LOST
-        assert not serves(holder)
+    async with usurped(database_url, tmp_path, now_ms) as (holder, newcomer):
+        waited_s = 0.0
+        while not newcomer.may_serve(now_ms()):
+            assert waited_s <= GRACE_S
+            await now_ms.pass_by(database_url, GRACE_S / 20)
+            waited_s += GRACE_S / 20
+            await beat(newcomer, now_ms)
+            assert not (holder.may_serve(now_ms()) and newcomer.may_serve(now_ms()))
+        assert waited_s > GRACE_S / 2
+        await beat_until(Serving.LOST, holder, now_ms)
+        assert not holder.may_serve(now_ms())
 
 
 async def test_control_a_newcomer_that_does_not_wait_serves_beside_the_holder(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, now_ms: WallClock
 ) -> None:
-    async with usurped(database_url, tmp_path, 0.3) as (holder, newcomer):
-        await until(lambda: serves(newcomer) or not serves(holder))
-        assert serves(holder)
-        assert serves(newcomer)
+    async with usurped(database_url, tmp_path, now_ms, GRACE_S / 5) as (holder, newcomer):
+        await now_ms.pass_by(database_url, GRACE_S / 2)
+        await beat(newcomer, now_ms)
+        assert holder.may_serve(now_ms())
+        assert newcomer.may_serve(now_ms())
 
 
-async def test_without_postgresql_it_serves_for_the_grace_only(database_url: str, tmp_path: Path) -> None:
-    lock = make(database_url, tmp_path / "a")
-    await lock.acquire(wall_ms())
-    held_since = time.monotonic()
-    # Nobody beats: as long as that lasts, the lock cannot be known to be ours.
-    await until(lambda: not serves(lock))
-    assert GRACE_S - 0.1 < time.monotonic() - held_since < GRACE_S + 0.5
+async def test_without_postgresql_it_serves_for_the_grace_only(
+    database_url: str, tmp_path: Path, now_ms: WallClock
+) -> None:
+    """Nobody beats: as long as that lasts, the lock cannot be known to be ours."""
+    lock, acquired_ms = make(database_url, tmp_path / "a"), now_ms()
+    await lock.acquire(acquired_ms)
+    assert lock.may_serve(acquired_ms + GRACE_MS - 1)
+    assert not lock.may_serve(acquired_ms + GRACE_MS)
     await lock.release()
 
 
 async def test_one_that_comes_back_after_another_has_served_never_serves_again(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, now_ms: WallClock
 ) -> None:
-    async with kept(make(database_url, tmp_path / "a"), beat_s=2.5) as holder:
-        await cut(database_url)
-        async with kept(make(database_url, tmp_path / "b")) as other:
-            await until(lambda: serves(other))
-        await until(lambda: holder.state is Serving.LOST)
-        assert not serves(holder)
+    async with usurped(database_url, tmp_path, now_ms) as (holder, other):
+        await now_ms.pass_by(database_url, GRACE_S)
+        assert await beat(other, now_ms) is Serving.HOLDING
+        await other.release()
+        await beat_until(Serving.LOST, holder, now_ms)
+        assert not holder.may_serve(now_ms())
 
 
 async def test_one_that_comes_back_late_to_an_untouched_lock_serves_again(
-    own_server: Embedded, tmp_path: Path
+    own_server: Embedded, tmp_path: Path, now_ms: WallClock
 ) -> None:
     migrate(own_server.url, lambda _: None)
-    async with kept(make(own_server.url, tmp_path / "a")) as holder:
+    async with held(make(own_server.url, tmp_path / "a"), now_ms) as holder:
         await own_server.stop()
-        await until(lambda: not serves(holder))
-        assert holder.state is Serving.DISCONNECTED
+        await beat_until(Serving.DISCONNECTED, holder, now_ms)
+        now_ms.ahead_ms += GRACE_MS
+        assert not holder.may_serve(now_ms())
         await own_server.hold_or_join()
-        await until(lambda: serves(holder))
+        await beat_until(Serving.HOLDING, holder, now_ms)
+        assert holder.may_serve(now_ms())
 
 
 HOLD_UNTIL_KILLED = """
@@ -203,17 +239,19 @@ def kill_a_holder(url: str, home: Path) -> None:
 
 
 async def test_a_restart_after_kill_9_on_the_same_machine_serves_at_once(
-    database_url: str, tmp_path: Path
+    database_url: str, tmp_path: Path, now_ms: WallClock
 ) -> None:
     kill_a_holder(database_url, tmp_path / "a")
-    async with kept(make(database_url, tmp_path / "a", grace_s=300)) as lock:
-        assert serves(lock)
+    async with held(make(database_url, tmp_path / "a"), now_ms) as lock:
+        assert lock.may_serve(now_ms())
 
 
-async def test_another_machine_cannot_know_and_waits(database_url: str, tmp_path: Path) -> None:
+async def test_another_machine_cannot_know_and_waits(
+    database_url: str, tmp_path: Path, now_ms: WallClock
+) -> None:
     kill_a_holder(database_url, tmp_path / "a")
-    async with kept(make(database_url, tmp_path / "b", grace_s=300)) as lock:
-        assert not serves(lock)
+    async with held(make(database_url, tmp_path / "b"), now_ms) as lock:
+        assert not lock.may_serve(now_ms())
         assert lock.state is Serving.WAITING
 
 
@@ -230,7 +268,7 @@ async def stored_after(url: str, home: Path, *, ended: bool) -> int:
     former, pools = await open_pools(url, holder=other), await open_pools(url, holder=holder)
     blocker = await asyncpg.connect(url, server_settings={"search_path": "adserve"})
     try:
-        async with kept(make(url, home, holder=holder)) as lock:
+        async with held(make(url, home, holder=holder), WallClock()) as lock:
             async with blocker.transaction():
                 await blocker.execute(BLOCK)
                 left = asyncio.create_task(former.recorder.execute(LEFT_RUNNING))

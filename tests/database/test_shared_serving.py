@@ -13,8 +13,9 @@ from adserve.database.shared_serving import SharedServing
 from adserve.store.errors import AWAY
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For those who are to be refused."""
     for module in ("replica_lock", "shared_serving"):
         monkeypatch.setattr(f"adserve.database.{module}.PATIENCE_S", 0.2)
 
@@ -33,7 +34,9 @@ async def test_several_serve_together(database_url: str) -> None:
         await one.release()
 
 
-async def test_neither_kind_serves_beside_the_other(database_url: str, tmp_path: Path) -> None:
+async def test_neither_kind_serves_beside_the_other(
+    database_url: str, tmp_path: Path, impatient: None
+) -> None:
     alone, shared = ServingLock(database_url, tmp_path, uuid4()), SharedServing(database_url)
     await alone.acquire(wall_ms())
     with pytest.raises(DatabaseRefused, match="in memory"):

@@ -21,6 +21,8 @@ from adserve.metering.errors import (
 )
 from adserve.metering.recorder import Recorder
 
+pytestmark = pytest.mark.virtual_time
+
 
 def make_events(count: int, first: int = 0) -> list[Event]:
     tickets = [make_ticket(chance=1_000 + first + nth) for nth in range(count)]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from waiting import until_a_lock_is_waited_for
 from world import NOW_MS, World, superuser
 
 from adserve.catalogue.snapshot import EMPTY, Snapshot
@@ -19,7 +20,6 @@ from loadtest.market import brands
 from loadtest.planting import plant_brands
 
 MEDIA = "a" * 64
-LOCKED_S = 0.5
 CHANGES = 120
 
 ADD = {
@@ -195,7 +195,8 @@ async def races(database_url: str, shop: Shop, catalogue: Catalogue) -> bool:
         await transaction.start()
         await slow.execute(rename, one, "slow")
         changing = asyncio.create_task(quick.execute(rename, other, "quick"))
-        await asyncio.wait({changing}, timeout=LOCKED_S)
+        locked = asyncio.create_task(until_a_lock_is_waited_for(database_url))
+        await asyncio.wait({changing, locked}, return_when=asyncio.FIRST_COMPLETED)
         known = await catalogue.load(known, NOW_MS)
         await transaction.commit()
         await changing

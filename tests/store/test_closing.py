@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from waiting import PATIENCE_S, until_a_lock_is_waited_for
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.accounting.reconciliation import Reconciliation
@@ -195,12 +196,12 @@ async def settle_on(connection: asyncpg.Connection, world: World, lease: int) ->
     return [row["outcome"] for row in rows]
 
 
-async def test_a_batch_on_its_way_is_waited_for(world: World, closing: Closing) -> None:
+async def test_a_batch_on_its_way_is_waited_for(world: World, closing: Closing, database_url: str) -> None:
     lease = await live(world)
     async with world.pools.recorder.acquire() as writer, writer.transaction():
         assert await settle_on(writer, world, lease) == []
         closed = asyncio.create_task(closing.close_before(FIRST_KEPT, AT))
-        await asyncio.sleep(0.3)
+        await until_a_lock_is_waited_for(database_url)
         assert not closed.done()
     assert await closed is None
     assert (await books(world)).exact
@@ -216,7 +217,7 @@ async def _settled_while_closing(world: World, database_url: str, *, guarded: bo
         if not guarded:
             await closer.execute(f"DROP TRIGGER closed ON {TABLE}")
         settling = asyncio.create_task(settle_on(world.pools.recorder, world, lease))
-        await asyncio.sleep(0.3)
+        await until_a_lock_is_waited_for(database_url)
         assert not settling.done()
     await closer.close()
     return await settling
@@ -235,15 +236,17 @@ async def test_control_without_the_trigger_it_is_stored_behind_the_entry(
     assert "closing entries: hash of the events is another" in checks
 
 
-async def test_readers_and_writers_go_on_while_a_day_leaves(world: World, closing: Closing) -> None:
+async def test_readers_and_writers_go_on_while_a_day_leaves(
+    world: World, closing: Closing, database_url: str
+) -> None:
     lease = await live(world)
     await closing.close_before(FIRST_KEPT, AT)
     async with world.pools.analyst.acquire() as reader, reader.transaction():
         events = await reader.fetchval("SELECT count(*) FROM events")
         leaving = asyncio.create_task(closing.detach(AT))
-        await asyncio.sleep(0.3)
+        await until_a_lock_is_waited_for(database_url)
         assert not leaving.done()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             (answer,) = await world.journal.settle([world.event(young(world, lease))])
         assert answer.outcome is Outcome.RECORDED
         assert await world.fetchval("SELECT count(*) FROM events") == events + 1

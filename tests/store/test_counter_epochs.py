@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 import redis
 from redis_servers import RedisCluster, RedisServer, needs_redis
+from waiting import until_a_lock_is_waited_for
 from world import NOW_MS, World, superuser
 
 from adserve.domain.events import Outcome
@@ -278,7 +279,7 @@ async def test_an_epoch_waits_for_what_the_one_before_counted_to_be_stored(
         async with Epochs(world.pools.recorder).turn() as turn:
             assert turn is not None
             opening = asyncio.create_task(turn.open_epoch(NOW_MS))
-            await asyncio.sleep(0.1)
+            await until_a_lock_is_waited_for(database_url)
             assert not opening.done()
             await storing.execute("SELECT believe_epoch(0)")
             await storing.execute("COMMIT; BEGIN")

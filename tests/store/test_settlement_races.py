@@ -2,6 +2,7 @@ import asyncio
 import random
 
 import asyncpg
+from waiting import happens, until
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.database.pools import Pools, Sizes, open_pools
@@ -108,8 +109,12 @@ async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, datab
     owner = await _replace_settle(database_url, unsorted)
     await owner.execute(QUICK_DEADLOCKS)
     await owner.close()
-    few = (await thousand_views(world))[: 3 * BATCH]
-    assert (await race(database_url, few)).deadlocks > 0
+
+    async def deadlocks() -> int:
+        few = (await thousand_views(world))[: 3 * BATCH]
+        return (await race(database_url, few)).deadlocks
+
+    assert await happens(deadlocks)
 
 
 async def test_control_a_twin_without_the_key_bills_twice(world: World, database_url: str) -> None:
@@ -147,10 +152,7 @@ async def freezes_beside_a_settlement(world: World, database_url: str) -> bool:
     async with settling.transaction():
         await settling.execute(LOCK, leases[0])
         freezing = asyncio.create_task(world.ledger.freeze(dict.fromkeys(reversed(leases), NOW_MS), NOW_MS))
-        for _ in range(500):
-            if await watching.fetchval(WAITING):
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: watching.fetchval(WAITING))
         try:
             async with settling.transaction():
                 await settling.execute(f"{LOCK} NOWAIT", leases[1])

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from aiohttp import web
+from waiting import PATIENCE_S, until
 
 from adserve.api.slots import SlotsAnswer
 from adserve.domain.slots import NoFill
@@ -87,7 +88,7 @@ async def serving(events: Lane | None = None) -> AsyncIterator[House]:
 
 async def read(reader: asyncio.StreamReader) -> bytes:
     """The body of the next answer."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         head = await reader.readuntil(b"\r\n\r\n")
         assert re.match(rb"HTTP/1.[01] 200 OK\r\n", head), head
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
@@ -177,7 +178,7 @@ async def test_a_request_behind_one_that_is_not_answered_yet_waits_for_its_turn(
     house.open.clear()
     reader, writer = await house.connect()
     writer.write(post(body=b"first"))
-    await asyncio.sleep(0.02)
+    await until(lambda: house.limiter.in_flight == 1)
     house.fill()
     writer.write(post(body=b"second"))
     await asyncio.sleep(0.02)
@@ -209,12 +210,10 @@ async def test_callers_who_leave_make_room(house: House) -> None:
     for _ in range(3):
         _, writer = await house.connect()
         writer.write(post())
-    await asyncio.sleep(0.05)
-    assert house.limiter.in_flight == 3
+    await until(lambda: house.limiter.in_flight == 3)
     for line in house.lines:
         line.close()
-    await asyncio.sleep(0.05)
-    assert house.limiter.in_flight == 0
+    await until(lambda: house.limiter.in_flight == 0)
 
 
 def test_a_caller_who_does_not_read_is_left_to_aiohttp_which_stops_reading_it() -> None:
