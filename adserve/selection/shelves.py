@@ -27,8 +27,9 @@ SHELF_ADS_MAX = 64
 SHELVES_MAX = 16_384
 """Of a surface."""
 
-_AT_ONCE = 64
-"""So many ads of a cell are looked at first; then twice as many, and so on."""
+_AT_ONCE = 256
+"""So many ads of a tier are looked at first, of those of either price; where that is too few, `_MORE` times as many, and so on."""
+_MORE = 4
 _ROUNDED = 1 + 1e-9
 """What is worth less by no more than the rounding of floats is not worth less."""
 _NOTHING_LEFT = -1.0
@@ -204,39 +205,32 @@ def _best(
     """At least so many of a tier, where as many match: all that are worth more than what was not looked at."""
     seen: Mapping[str, int] | None = None if viewer.seen is None else {}
     factor = tier.factor(viewer) if len(tier.paid) else 0.0
-    fixed_at, paid_at, at_once = 0, 0, _AT_ONCE
-    found = _NOTHING
+    looked_at = _AT_ONCE
     while True:
-        fixed_left = tier.values[fixed_at] if fixed_at < len(tier.fixed) else _NOTHING_LEFT
-        paid_left = (
-            max(tier.ceilings[paid_at] * factor, tier.least) if paid_at < len(tier.paid) else _NOTHING_LEFT
-        )
-        left = max(fixed_left, paid_left)
-        better = np.count_nonzero(found.values > left)
+        fixed = _matching(tier.fixed[:looked_at], masks)
+        paid = _matching(tier.paid[:looked_at], masks)
+        rows = np.concatenate((fixed, paid))
+        click_rates = np.zeros(len(rows))
+        if len(paid):
+            click_rates[len(fixed) :] = predicted(surface, rates, paid, viewer, seen)
+        values = values_of(surface, rows, click_rates)
+        left = _NOTHING_LEFT
+        if looked_at < len(tier.fixed):
+            left = tier.values[looked_at]
+        if looked_at < len(tier.paid):
+            left = max(left, tier.ceilings[looked_at] * factor, tier.least)
+        better = np.count_nonzero(values > left)
         if left == _NOTHING_LEFT or better >= wanted:
             break
-        if fixed_left >= paid_left:
-            part = slice(fixed_at, fixed_at := fixed_at + at_once)
-            matching = _matching(tier.fixed[part], masks)
-            rows, values = tier.fixed[part].compress(matching), tier.values[part].compress(matching)
-            click_rates = np.zeros(len(rows))
-        else:
-            part = slice(paid_at, paid_at := paid_at + at_once)
-            rows = tier.paid[part].compress(_matching(tier.paid[part], masks))
-            click_rates = predicted(surface, rates, rows, viewer, seen)
-            values = surface.click_values.take(rows) * click_rates
-        found = found.then(_Found(rows, values, click_rates, True))
-        at_once *= 2
-    order = np.argsort(-found.values, kind="stable")[:better]
-    rows, values, click_rates, _ = found
+        looked_at *= _MORE
+    order = np.argsort(-values, kind="stable")[:better]
     return _Found(rows.take(order), values.take(order), click_rates.take(order), left == _NOTHING_LEFT)
 
 
-def _matching(rows: Rows, masks: Sequence[Mask]) -> Mask:
-    matching = np.ones(len(rows), dtype=np.bool_)
+def _matching(rows: Rows, masks: Sequence[Mask]) -> Rows:
     for mask in masks:
-        matching &= mask.take(rows)
-    return matching
+        rows = rows.compress(mask.take(rows))
+    return rows
 
 
 def _tiers(surface: CompiledSurface, rates: Rates, cell: Cell) -> tuple[tuple[_Tier, ...], int]:
