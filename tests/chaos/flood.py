@@ -192,9 +192,10 @@ def roomy(home: Path) -> Path:
     return path
 
 
-async def amid(flood: Flood, impressions: int, faults: list[Callable[[], Awaitable[None]]]) -> None:
+async def amid(flood: Flood, impressions: int, faults: list[Callable[[], Awaitable[None]]]) -> int:
     """Runs a flood and lets the faults happen one after the other, evenly over it: all of them amid calls, and none once the time
-    that there is for it is over."""
+    that there is for it is over. Answers how many happened."""
+    happened = 0
     ends_s = time.monotonic() + WITHIN_S
     running = asyncio.create_task(flood.run())
     try:
@@ -206,11 +207,13 @@ async def amid(flood: Flood, impressions: int, faults: list[Callable[[], Awaitab
                 await asyncio.sleep(0.005)
             if time.monotonic() < ends_s:
                 await fault()
+                happened += 1
         flood.goal = impressions
         _, unfinished = await asyncio.wait({running}, timeout=max(0.0, ends_s - time.monotonic()))
         if unfinished:
             flood.goal = 0
         await running
+        return happened
     finally:
         flood.stopped = True
         await asyncio.gather(running, return_exceptions=True)

@@ -64,12 +64,12 @@ async def test_nothing_acknowledged_is_lost_when_the_disk_is_full_and_it_resumes
 
     keeping = asyncio.create_task(stack.server.keep())
     try:
-        await amid(flood, FULL_DISKS * IMPRESSIONS_A_CUT, [fill_and_empty] * FULL_DISKS)
+        rounds = await amid(flood, FULL_DISKS * IMPRESSIONS_A_CUT, [fill_and_empty] * FULL_DISKS)
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
     verdict = await flood.verdict(stack.server.url, stack.known)
-    record("disk full", rounds=FULL_DISKS, calls_without_answer=flood.unanswered, **verdict._asdict())
+    record("disk full", rounds=rounds, calls_without_answer=flood.unanswered, **verdict._asdict())
     assert verdict.clean, verdict
     assert verdict.acknowledged == verdict.stored
     assert (await books(stack.server.url)).exact
@@ -104,9 +104,9 @@ async def test_nothing_acknowledged_is_lost_through_power_cuts(
         await stack.lose_power(disk)
         await stack.start_again()
 
-    await amid(flood, CUTS * IMPRESSIONS_A_CUT, [cut] * CUTS)
+    rounds = await amid(flood, CUTS * IMPRESSIONS_A_CUT, [cut] * CUTS)
     verdict = await flood.verdict(stack.server.url, stack.known)
-    record("power cuts", rounds=CUTS, calls_without_answer=flood.unanswered, **verdict._asdict())
+    record("power cuts", rounds=rounds, calls_without_answer=flood.unanswered, **verdict._asdict())
     assert verdict.clean, verdict
     assert verdict.acknowledged == verdict.stored
     assert (await books(stack.server.url)).exact
@@ -122,11 +122,11 @@ async def test_what_waits_in_the_spool_outlives_power_cuts(flood: Flood, stack: 
         await stack.lose_power(disk)
         await stack.start_again()
 
-    await amid(flood, SPOOL_CUTS * IMPRESSIONS_A_CUT, [stop_postgres_and_cut] * SPOOL_CUTS)
+    rounds = await amid(flood, SPOOL_CUTS * IMPRESSIONS_A_CUT, [stop_postgres_and_cut] * SPOOL_CUTS)
     verdict = await flood.verdict(stack.server.url, stack.known)
     record(
         "power cuts with spooled events",
-        rounds=SPOOL_CUTS,
+        rounds=rounds,
         accepted=flood.accepted,
         calls_without_answer=flood.unanswered,
         **verdict._asdict(),

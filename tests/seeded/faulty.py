@@ -17,7 +17,6 @@ from adserve.store.journal import Counted
 
 T = TypeVar("T")
 
-LATENCY_S = 0.02
 HANGS_S = 8.0
 """Longer than anyone waits for a batch."""
 POISON_VIEW_MS = -1
@@ -32,8 +31,9 @@ class Network:
     """`share` of the calls go wrong, in one of five ways. A statement whose caller has gone may still commit, also when that was a
     process that died: until the next one has ended it."""
 
-    def __init__(self, chance: random.Random, share: float) -> None:
+    def __init__(self, chance: random.Random, share: float, latency_s: float) -> None:
         self.share = share
+        self._latency_s = latency_s
         self._chance = chance
         self._late: list[asyncio.TimerHandle] = []
         self._orphans: list[asyncio.TimerHandle] = []
@@ -53,7 +53,7 @@ class Network:
         chance = self._chance
         fate = chance.randrange(5) if chance.random() < self.share else -1
         try:
-            await asyncio.sleep(chance.random() * LATENCY_S)
+            await asyncio.sleep(chance.random() * self._latency_s)
         except asyncio.CancelledError:  # it was sent
             self._run_late(statement)
             raise
@@ -72,7 +72,7 @@ class Network:
         result = statement()
         if fate == 4:
             raise away("the answer was lost")
-        await asyncio.sleep(chance.random() * LATENCY_S)
+        await asyncio.sleep(chance.random() * self._latency_s)
         return result
 
     def _run_late(self, statement: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from faulty import POISON_VIEW_MS, Away, FaultyJournal, FaultyLedger, Network
@@ -38,11 +38,9 @@ from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer, TicketKey
 from adserve.metering.traffic import Traffic
 
-VIEWERS = 4
 CAMPAIGNS = 3
 PRICE_MICROS = 2_500
 CAP, WINDOW_MS = 3, 60 * SECOND_MS
-VISITS = 60
 LASTS_S = 240.0
 TTL_S = 60
 TRIES_MAX = 12
@@ -51,8 +49,6 @@ SETTLES_S = 60.0
 UNHELD = 0.3
 """The share of decisions that place what they could not hold, as one that has a bug might."""
 STEP_S = 3.0
-KILLED = 0.02
-"""The share of visits before which the process dies, at most."""
 
 
 def make_campaign(number: int, daily_events: int) -> Campaign:
@@ -72,6 +68,20 @@ class Parts:
     recorder: Callable[..., Recorder] = Recorder
     counters: Callable[..., MemoryCounters] = MemoryCounters
     network: Callable[..., Network] = Network
+
+
+class Times(NamedTuple):
+    """How hard they are. `killed` is the share of visits before which the process dies, at most; `latency_s` is that of the ledger."""
+
+    viewers: int = 4
+    visits: int = 60
+    killed: float = 0.02
+    latency_s: float = 0.02
+
+
+USUAL = Times()
+HARD = Times(viewers=1, visits=120, killed=0.1, latency_s=2.0)
+"""Every impression is near a cap, and a death leaves something running."""
 
 
 class Process:
@@ -149,6 +159,7 @@ class Scenario:
 
     seed: int
     parts: Parts = field(default_factory=Parts)
+    times: Times = USUAL
     acknowledged: list[tuple[Ticket, str, Answer]] = field(default_factory=list)
     checkpoint: tuple[int, list[bytes]] | None = None
     deaths: int = 0
@@ -159,7 +170,8 @@ class Scenario:
         self.now_ms = self.loop.now_ms
         self.digest = hashlib.sha256()
         self.books = self.parts.books()
-        self.network = self.parts.network(self.chance, self.chance.uniform(0.01, 0.30))
+        share = self.chance.uniform(0.01, 0.30)
+        self.network = self.parts.network(self.chance, share, self.times.latency_s)
         self.journal = FaultyJournal(self.books, self.network, self._committed)
         self.sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
         self.campaigns: dict[int, Campaign] = {}
@@ -182,12 +194,13 @@ class Scenario:
 
     async def _run(self) -> None:
         self.process = Process(self, 1)
+        viewers, visits, killed, _ = self.times
         async with asyncio.TaskGroup() as group:
-            for _ in range(VISITS):
-                await asyncio.sleep(self.chance.expovariate(VISITS / LASTS_S))
-                if self.chance.random() < self.network.share * KILLED / 0.15:
+            for _ in range(visits):
+                await asyncio.sleep(self.chance.expovariate(visits / LASTS_S))
+                if self.chance.random() < self.network.share * killed / 0.15:
                     await self._restart()
-                group.create_task(self._visit(self.chance.randrange(VIEWERS)))
+                group.create_task(self._visit(self.chance.randrange(viewers)))
         self.network.share = 0.0
         await asyncio.sleep(SETTLES_S)
         await self.process.die()

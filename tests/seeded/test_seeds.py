@@ -1,12 +1,17 @@
 """Seeded runs find no violation of I1 to I5, find planted ones, and go the same way each time."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import pytest
+from faulty import Network
 from ledger_model import Books, Key
-from scenario import Parts, Scenario, violations
+from scenario import HARD, USUAL, Parts, Scenario, Times, violations
 from sizes import record, sized, whole_run
+from virtual_time import NumberedTask
 
 from adserve.domain.events import Event, Outcome, Settled
 from adserve.domain.tickets import Ticket
@@ -14,16 +19,25 @@ from adserve.limits.counters import MemoryCounters
 from adserve.metering.recorder import Recorder
 
 SEEDS = sized(20_000, 200)
+HARD_SEEDS = sized(2_000, 15)
 CONTROL_SEEDS = 60
+PRINT_HASH = """
+import gc, logging
+from scenario import HARD, Scenario
+logging.disable()
+gc.%s
+print(Scenario(0, times=HARD).run().hash)
+"""
 
 
 @whole_run
-def test_no_seed_violates_an_invariant() -> None:
+@pytest.mark.parametrize(("times", "seeds"), [(USUAL, SEEDS), (HARD, HARD_SEEDS)], ids=["usual", "hard"])
+def test_no_seed_violates_an_invariant(times: Times, seeds: int) -> None:
     found: dict[int, list[str]] = {}
     events = acknowledged = deaths = 0
     outcomes: set[Outcome] = set()
-    for seed in range(SEEDS):
-        scenario = Scenario(seed).run()
+    for seed in range(seeds):
+        scenario = Scenario(seed, times=times).run()
         if broken := violations(scenario):
             found[seed] = broken
         events += len(scenario.books.events)
@@ -31,8 +45,8 @@ def test_no_seed_violates_an_invariant() -> None:
         deaths += scenario.deaths
         outcomes |= {stored.outcome for stored in scenario.books.events.values()}
     record(
-        "seeded simulation",
-        rounds=SEEDS,
+        "seeded simulation" if times is USUAL else "seeded simulation of hard times",
+        rounds=seeds,
         events=events,
         acknowledged=acknowledged,
         deaths=deaths,
@@ -53,6 +67,29 @@ def test_the_same_seed_goes_the_same_way() -> None:
     hashes = {seed: Scenario(seed).run().hash for seed in range(5)}
     assert {seed: Scenario(seed).run().hash for seed in range(5)} == hashes
     assert len(set(hashes.values())) == len(hashes)
+
+
+def test_the_same_seed_goes_the_same_way_in_any_process() -> None:
+    """Whatever the order of its sets, and whenever it collects garbage."""
+    ways = [
+        subprocess.Popen(
+            [sys.executable, "-c", PRINT_HASH % collecting],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for hash_seed, collecting in (("1", "disable()"), ("2", "set_threshold(1)"))
+    ]
+    hashes = {way.communicate()[0].strip() for way in ways}
+    assert hashes == {Scenario(0, times=HARD).run().hash}
+
+
+def test_control_tasks_that_are_cancelled_in_another_order_go_another_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = Scenario(0, times=HARD).run().hash
+    monkeypatch.setattr(NumberedTask, "__hash__", lambda task: -2 - task.number)
+    assert Scenario(0, times=HARD).run().hash != expected
 
 
 class KeylessBooks(Books):
@@ -94,6 +131,12 @@ class CertainCounters(MemoryCounters):
     async def doubt(self, ticket: Ticket) -> None: ...
 
 
+class DeafNetwork(Network):
+    """Ends nothing of a process that died."""
+
+    def end_others(self) -> None: ...
+
+
 class ForgetfulCounters(MemoryCounters):
     """Takes a start for a beginning: what was shown before it is not put back."""
 
@@ -103,19 +146,20 @@ class ForgetfulCounters(MemoryCounters):
 
 
 @pytest.mark.parametrize(
-    ("parts", "invariant"),
+    ("parts", "times", "invariant"),
     [
-        (Parts(recorder=EarlyRecorder), "I1"),
-        (Parts(books=KeylessBooks), "I2"),
-        (Parts(books=LopsidedBooks), "I3"),
-        (Parts(counters=CertainCounters), "I4"),
-        (Parts(counters=ForgetfulCounters), "I4"),
-        (Parts(books=BottomlessBooks), "I5"),
+        (Parts(recorder=EarlyRecorder), USUAL, "I1"),
+        (Parts(books=KeylessBooks), USUAL, "I2"),
+        (Parts(books=LopsidedBooks), USUAL, "I3"),
+        (Parts(counters=CertainCounters), USUAL, "I4"),
+        (Parts(counters=ForgetfulCounters), USUAL, "I4"),
+        (Parts(network=DeafNetwork), HARD, "I4"),
+        (Parts(books=BottomlessBooks), USUAL, "I5"),
     ],
 )
-def test_control_a_planted_bug_is_found(parts: Parts, invariant: str) -> None:
+def test_control_a_planted_bug_is_found(parts: Parts, times: Times, invariant: str) -> None:
     for seed in range(CONTROL_SEEDS):
-        if any(what.startswith(invariant) for what in violations(Scenario(seed, parts).run())):
+        if any(what.startswith(invariant) for what in violations(Scenario(seed, parts, times).run())):
             twin = next(type_.__name__ for type_ in vars(parts).values() if type_.__module__ == __name__)
             record("seeded simulation", **{f"control_{twin}_found_at_seed": seed})
             return
