@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import asyncpg
-from live import NO_ANSWER
+from live import DEADLINE_MS, NO_ANSWER
 from sizes import WITHIN_S
 
 CLIENTS = 6
@@ -103,7 +103,7 @@ class Flood:
         viewer = secrets.token_hex(8)
         ask = {
             "viewer": viewer, "request": viewer, "feed_length": FEED_LENGTH, "max_ads": ADS,
-            "deadline_ms": 1_000,
+            "deadline_ms": DEADLINE_MS,
         }  # fmt: skip
         answer = await self._insist(self.url + "/v1/slots", ask)
         return [placement["ticket"] for placement in answer["placements"]] if answer else []

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import asyncpg
 from disk import Disk
 from flood import ADS, FEED_LENGTH, roomy
-from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, signal_all, until
+from live import NO_ANSWER, Caller, Live, Postgres, calling, furnish, signal_all
+from waiting import until
 
 from adserve.bootstrap.core import system_clock
 from adserve.database import embedded

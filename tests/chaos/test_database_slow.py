@@ -21,6 +21,7 @@ from proxy import Proxy, proxied
 from sizes import SHARE, record, sized, whole_run
 from stacked import Stack, stacked
 from traffic import books
+from waiting import happens
 
 pytestmark = [whole_run, pytest.mark.slow]
 
@@ -28,8 +29,10 @@ LASTS_S = 10.0 if SHARE else 1.0
 REQUESTS_PER_S = 50 if SHARE else 20
 ROUNDS = sized(6, 1)
 DEADLINE_MS = 250 if SHARE else 1_000
-"""Of the small ones no more is asked than that they do not wait for PostgreSQL: other tests run beside them."""
+"""Of the small ones no more is asked than that they do not wait for PostgreSQL, in one of several tries: other tests run beside
+them, and the machine may stall."""
 IN_TIME = 0.999
+TRIES = 1 if SHARE else 5
 ADS_A_REQUEST = 3
 SLOWER_S = 1.0
 """In each direction, so that every statement takes two seconds longer."""
@@ -164,8 +167,13 @@ async def through(network: Network, drip: Drip, fault: Fault) -> None:
 async def test_decisions_go_on_in_time_and_no_event_is_lost(
     network: Network, drip: Drip, fault: Fault
 ) -> None:
-    for _ in range(ROUNDS):
-        await through(network, drip, fault)
+    async def in_time() -> bool:
+        drip.asked, drip.in_time, drip.slowest_s = 0, 0, 0.0
+        for _ in range(ROUNDS):
+            await through(network, drip, fault)
+        return drip.share >= IN_TIME
+
+    are_in_time = await happens(in_time, TRIES)
     await settled(network)
     verdict = await drip.flood.verdict(network.stack.server.url, network.stack.known)
     record(
@@ -181,7 +189,7 @@ async def test_decisions_go_on_in_time_and_no_event_is_lost(
     assert verdict.clean, verdict
     assert verdict.acknowledged == len(drip.flood.sent)
     assert (await books(network.stack.server.url)).exact
-    assert drip.share >= IN_TIME, f"{drip.in_time} of {drip.asked}, slowest {drip.slowest_s:.3f} s"
+    assert are_in_time, f"{drip.in_time} of {drip.asked}, slowest {drip.slowest_s:.3f} s"
 
 
 async def settled(network: Network) -> None:

@@ -22,7 +22,7 @@ SERVICE_KILLS = sized(50, 1)
 POSTGRES_KILLS = sized(20, 1)
 SERVICE_BACK_S = 5.0
 POSTGRES_BACK_S = 30.0
-BUSY = 1 if SHARE else 4
+BUSY = 1 if SHARE else 6
 """Other tests run beside the small ones, so that a start takes longer."""
 DROPPED_IMPRESSIONS = sized(100_000, 2_000)
 DROPS = 0.3

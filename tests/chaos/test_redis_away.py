@@ -6,18 +6,21 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import pytest
 import redis
-from live import Caller, Live, calling, furnish, until
+from live import Caller, Live, calling, furnish
 from redis_servers import RedisServer, needs_redis
+from waiting import until
 
 pytestmark = needs_redis
 
 ONCE_A_DAY = {"scope": "campaign", "count": 1, "window_s": 86_400}
 PRICE_MICROS = 3_000
-DEADLINE_MS = 200
+HASTE_MS = 200
+"""The deadline of a decision that Redis does not answer; any other may wait as long as the machine stalls."""
 CAPPED = {
     "caps": [ONCE_A_DAY],
     "bid": {"model": "cpm", "price": {"micros": 3_000_000, "currency": "USD"}},
@@ -72,17 +75,22 @@ async def ready(caller: Caller) -> bool:
     return (await counters(caller)).startswith("epoch")
 
 
-async def placed(caller: Caller, viewer: str) -> dict[str, str]:
+async def placed(caller: Caller, viewer: str, **more: Any) -> dict[str, str]:
     """The ticket by the campaign's kind, `capped` or `free`."""
-    began = time.monotonic()
-    reply = await caller.slots(viewer, max_ads=2, deadline_ms=DEADLINE_MS)
+    reply = await caller.slots(viewer, max_ads=2, **more)
     assert reply.status == 200, reply
-    assert time.monotonic() - began < 2 * DEADLINE_MS / 1_000
     first = min(await campaigns(caller))
     return {
         "capped" if placement["ad"]["campaign"] == first else "free": placement["ticket"]
         for placement in reply.body["placements"]
     }
+
+
+async def placed_in_haste(caller: Caller, viewer: str) -> tuple[dict[str, str], float]:
+    """And how many seconds that took."""
+    began = time.monotonic()
+    tickets = await placed(caller, viewer, deadline_ms=HASTE_MS)
+    return tickets, time.monotonic() - began
 
 
 async def campaigns(caller: Caller) -> list[int]:
@@ -135,9 +143,7 @@ def become_its_own_replica(server: RedisServer) -> None:
 
 def follow(server: RedisServer, port: int) -> None:
     server.run("REPLICAOF", "127.0.0.1", port)
-    deadline = time.monotonic() + 10
     while server.run("INFO", "replication")["master_link_status"] != "up":
-        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -148,7 +154,7 @@ async def test_a_loss_withholds_capped_ads_until_the_counts_are_rebuilt(
     one, two = callers
     seen, in_flight = f"{how} seen", f"{how} in flight"
     shown = (await placed(one, seen))["capped"]
-    assert await one.outcomes(shown) == ["recorded"]
+    assert await one.rated(shown) == ["recorded"]
     waiting = (await placed(two, in_flight))["capped"]
 
     await lose_all(setting.redis, how)
@@ -197,8 +203,9 @@ async def test_a_partition_is_survived_without_a_new_epoch(
     waiting = (await placed(one, "partition"))["capped"]
     setting.redis.signal(signal.SIGSTOP)
     try:
-        for _ in range(5):
-            assert "capped" not in await placed(two, "partition")
+        answers = [await placed_in_haste(two, "partition") for _ in range(5)]
+        assert all("capped" not in tickets for tickets, _ in answers)
+        assert median(took_s for _, took_s in answers) < 2 * HASTE_MS / 1_000
         assert await one.outcomes(waiting) == ["accepted"]
         await until(lambda: is_away(one))
         assert set(await placed(one, "partition")) == {"free"}
@@ -220,7 +227,7 @@ async def test_what_is_hidden_while_redis_is_away_stays_hidden(
     setting.redis.signal(signal.SIGSTOP)
     try:
         assert await one.outcomes(ticket, kind="hide") == ["unbilled_kind"]
-        assert await placed(one, "hides") == {}
+        assert await placed(one, "hides", deadline_ms=HASTE_MS) == {}
     finally:
         setting.redis.signal(signal.SIGCONT)
     await until(lambda: ready(one))

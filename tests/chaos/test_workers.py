@@ -10,9 +10,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from live import NO_ANSWER, Caller, Live, Postgres, furnish, listens, until
+from live import NO_ANSWER, Caller, Live, Postgres, furnish, listens
 from redis_servers import RedisServer, needs_redis
 from traffic import books
+from waiting import PATIENCE_S, until
 
 from adserve.database import embedded
 from adserve.database.embedded import Embedded
@@ -20,7 +21,6 @@ from adserve.database.migrate import migrate
 from adserve.simulation.caller import OUR_CLIENT
 
 TICKETS = 40
-SETTLED_WITHIN_S = 60.0
 
 CALLS = re.compile(r'^adserve_http_requests_total\{operation="healthz",status="200"\} (\S+)', re.MULTILINE)
 
@@ -39,7 +39,7 @@ async def get(url: str) -> str:
 
 
 async def until_workers(live: Live, alive: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 if f"{alive} of 2" in await get(f"{live.url}/readyz"):
@@ -70,11 +70,14 @@ async def test_two_workers_answer_for_each_other_and_a_killed_one_is_replaced(
         await until_workers(live, 2)
         for _ in range(20):
             await get(f"{live.url}/healthz")
-        await asyncio.sleep(1.5)  # each has told the others by now
-        assert {await counted(live) for _ in range(10)} == {20.0}
+
+        async def all_count_alike() -> bool:
+            return {await counted(live) for _ in range(10)} == {20.0}
+
+        await until(all_count_alike)  # each has told the others by then
         os.kill(workers_of(live)[0], signal.SIGKILL)
         await until_workers(live, 2)
-        assert {await counted(live) for _ in range(10)} == {20.0}
+        await until(all_count_alike)
         assert live.terminate() == 0
         assert not listens(live.port)
     finally:
@@ -132,7 +135,7 @@ async def test_two_workers_share_a_spool_through_an_outage_in_which_one_is_kille
                 events = [event["outcome"] for reply in replies for event in reply.body["events"]]
                 return events == ["recorded"] * TICKETS
 
-            await until(settled, SETTLED_WITHIN_S)
+            await until(settled)
             after = await books(server.url)
             assert after.exact, after.differences
             assert after.events - before.events == TICKETS

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from live import NO_ANSWER, Caller, until
+from live import DEADLINE_MS, NO_ANSWER, Caller
+from waiting import until
 
 from adserve.accounting.reconciliation import Reconciliation
 from adserve.database.pools import open_pool
@@ -21,7 +22,7 @@ from adserve.store.books import reconciled
 CLIENTS = 8
 PATIENCE_S = 0.05
 FORWARDS_EVERY_S = 0.01
-JUDGED_WITHIN_S = 20.0
+JUDGED_WITHIN_S = 60.0
 
 
 class Acknowledged(NamedTuple):
@@ -56,7 +57,7 @@ class Traffic:
                 "feed_length": 30,
                 "request": viewer,
                 "floor": floor,
-                "deadline_ms": 1_000,
+                "deadline_ms": DEADLINE_MS,
             }
             answer = await self._insist(lambda ask=ask: self._post(self.caller.url + "/v1/slots", ask))  # type: ignore[misc]
             shown = [placement["ticket"] for placement in answer["placements"]]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from waiting import PATIENCE_S, until
 
 from adserve.database import embedded
 from adserve.database.embedded import Embedded, start
@@ -77,13 +78,6 @@ def user_of(pid: int) -> int:
     return Path(f"/proc/{pid}").stat().st_uid
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        await asyncio.sleep(0.02)
-
-
 async def execute(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(url)
     for statement in statements:
@@ -98,18 +92,26 @@ async def count(url: str) -> int:
     return rows
 
 
+async def is_off(url: str, setting: str) -> bool:
+    connection = await asyncpg.connect(url)
+    value = await connection.fetchval(f"SHOW {setting}")
+    await connection.close()
+    return bool(value == "off")
+
+
 async def write_until_cut(url: str, killed: Callable[[], None]) -> int:
     """How many rows were acknowledged before `killed` took effect in the middle of writing them."""
     await execute(url, "SET synchronous_commit = on", "CREATE TABLE kept (id integer)")
     connection = await asyncpg.connect(url)
     acknowledged = 0
-    asyncio.get_running_loop().call_later(0.5, killed)
     with contextlib.suppress(Exception):  # the driver has many words for a lost connection
         while True:
             await connection.execute("INSERT INTO kept VALUES (1)")
             acknowledged += 1
+            if acknowledged == 100:
+                asyncio.get_running_loop().call_later(0.02, killed)
     connection.terminate()
-    assert acknowledged > 0
+    assert acknowledged >= 100
     return acknowledged
 
 
@@ -156,7 +158,7 @@ async def test_kill_9_of_itself_is_mended_at_the_same_address(own_server: Embedd
     url = own_server.url
     pid = server_pid(data_home)
     acknowledged = await write_until_cut(url, lambda: os.kill(pid, signal.SIGKILL))
-    await asyncio.sleep(0.1)
+    await until(lambda: not alive(pid))
     await own_server.mend()
     assert own_server.url == url
     assert await count(url) in (acknowledged, acknowledged + 1)
@@ -184,10 +186,10 @@ async def test_control_without_synchronous_commit_kill_9_does_lose(
         "ALTER SYSTEM SET wal_writer_delay = '10s'",
         "SELECT pg_reload_conf()",
     )
-    await asyncio.sleep(0.2)
+    await until(lambda: is_off(own_server.url, "synchronous_commit"))
     pid = server_pid(data_home)
     acknowledged = await write_until_cut(own_server.url, lambda: kill_all(pid))
-    await asyncio.sleep(0.1)
+    await until(lambda: not alive(pid))
     await own_server.mend()
     assert await count(own_server.url) < acknowledged
 
@@ -206,8 +208,9 @@ async def test_a_recovery_is_shown(own_server: Embedded, data_home: Path) -> Non
     await execute(
         own_server.url, "CREATE TABLE big AS SELECT repeat('x', 500) FROM generate_series(1, 20000)"
     )
-    kill_all(server_pid(data_home))
-    await asyncio.sleep(0.1)
+    pid = server_pid(data_home)
+    kill_all(pid)
+    await until(lambda: not alive(pid))
     await own_server.mend()
     assert any("starting it again" in message for message in said)
     assert any("not properly shut down" in message for message in said)
@@ -233,7 +236,7 @@ async def test_control_without_the_lock_two_starts_fight(
     monkeypatch.setattr(embedded, "try_lock", lambda _: os.open(os.devnull, os.O_RDONLY))
     other = Embedded(one._place, lambda _: None)
     # Believing itself the holder, it ends the other's server as an orphan.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await other.hold_or_join()
     assert one._server is not None
     assert one._server.poll() is not None
@@ -248,7 +251,7 @@ async def test_one_that_joined_takes_over_from_a_killed_holder(data_home: Path) 
     joined = await start(data_home, lambda _: None)
     assert joined.url == url
     holder.kill()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await joined.mend()
     assert await count(url) == 1
     await joined.stop()

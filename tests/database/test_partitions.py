@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 import pytest
+from waiting import PATIENCE_S
 
 from adserve.database import partitions
 from adserve.database.pools import Pools, Sizes, open_pools
@@ -70,7 +71,7 @@ async def test_an_open_writer_is_not_in_the_way(pools: Pools) -> None:
         await partitions.ensure(connection, MONDAY, MONDAY)
         async with writer.transaction():
             await writer.execute("INSERT INTO seen VALUES ($1, 2)", MONDAY)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await partitions.ensure(connection, MONDAY, FRIDAY) >= 4
 
 

@@ -16,9 +16,9 @@ from adserve.database.pools import Pools
 from adserve.simulation.caller import OUR_CLIENT
 from adserve.store.media import Media
 
-STARTS_WITHIN_S = 60
-STOPS_WITHIN_S = 30
-KNOWN_WITHIN_S = 10
+STARTS_WITHIN_S = 120
+STOPS_WITHIN_S = 60
+KNOWN_WITHIN_S = 60
 LANDING_URL = "https://kopi.example/pagi"
 MICROS_PER_IMPRESSION = 2_500
 
