@@ -26,7 +26,7 @@ demo: $(VENV)/runtime.stamp   ## ads in a sample Status feed on 127.0.0.1:8080 (
 	@$(BIN)/adserve demo $(ARGS)
 
 test: check browser redis  ## everything that must pass, make check included
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(VENV)/dev.stamp      ## format, lint, types, import rules, tidiness
 	$(BIN)/ruff format --check --quiet .

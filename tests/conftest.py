@@ -3,14 +3,14 @@
 import asyncio
 import os
 import secrets
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from folders import new_home
 from virtual_time import VirtualLoop
 from waiting import PATIENCE_S
 
@@ -64,7 +64,7 @@ class Server:
     """Started on first use, so that a run without database tests does without it."""
 
     def __init__(self) -> None:
-        self._home: Path | None = None
+        self._homes = ExitStack()
         self._embedded: Embedded | None = None
         self._template: Template | None = None
 
@@ -80,20 +80,12 @@ class Server:
             asyncio.run(fresh.drop(*self._template))
         if self._embedded is not None:
             asyncio.run(self._embedded.stop())
-        if self._home is not None:
-            shutil.rmtree(self._home)
+        self._homes.close()
 
     def _start(self) -> str:
-        self._home = reachable_folder()
-        self._embedded = asyncio.run(start(self._home, lambda _: None))
+        home = self._homes.enter_context(new_home())
+        self._embedded = asyncio.run(start(home, lambda _: None))
         return self._embedded.url
-
-
-def reachable_folder() -> Path:
-    """A new folder that the server's user can enter when we are root; pytest's own are closed."""
-    folder = Path(tempfile.mkdtemp(prefix="adserve-test-"))
-    folder.chmod(0o711)
-    return folder
 
 
 def pytest_asyncio_loop_factories(
@@ -163,6 +155,5 @@ def clock() -> TestClock:
 @pytest.fixture
 def empty_home() -> Iterator[Path]:
     """An empty data home, for a server of this test's own."""
-    folder = reachable_folder()
-    yield folder
-    shutil.rmtree(folder)
+    with new_home() as folder:
+        yield folder

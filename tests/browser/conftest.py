@@ -3,14 +3,13 @@
 import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from browser_serving import serve_demo, serve_twin, show_ads_to_everybody
 from browser_twin import Twin
 from console_serving import Console, serve_console
+from folders import new_home
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from adserve.database.pools import Pools
@@ -64,10 +63,8 @@ async def console(pools: Pools) -> AsyncIterator[Console]:
 @pytest.fixture(scope="session")
 def service_url() -> Iterator[str]:
     """One `adserve demo` for the whole run. Its home is not below pytest's own, which PostgreSQL's user may not enter."""
-    with tempfile.TemporaryDirectory(prefix="adserve-demo-") as home:
-        Path(home).chmod(0o755)
-        with serve_demo(Path(home)) as url:
-            yield url
+    with new_home("demo") as home, serve_demo(home) as url:
+        yield url
 
 
 @pytest.fixture(params=["twin", "service"])

@@ -2,26 +2,16 @@
 
 import asyncio
 import secrets
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from folders import new_home
 from live import Caller, Live, calling, furnish
 
 from adserve.database import fresh
-
-
-@contextmanager
-def new_home() -> Iterator[Path]:
-    """A data home that the server's user can enter when we are root."""
-    folder = Path(tempfile.mkdtemp(prefix="adserve-chaos-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @contextmanager
@@ -34,7 +24,7 @@ def new_database(template: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    with new_home() as folder:
+    with new_home("chaos") as folder:
         yield folder
 
 
@@ -47,7 +37,7 @@ def fresh_database_url(template: Any) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def furnished(template: Any) -> Iterator[tuple[Live, dict[str, str]]]:
     """A replica that shows ads, and its keys, for tests that leave it as it was."""
-    with new_home() as folder, new_database(template) as url:
+    with new_home("chaos") as folder, new_database(template) as url:
         live = Live(folder, database_url=url)
         live.start()
         try:

@@ -1,12 +1,11 @@
 import asyncio
-import shutil
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
+from folders import new_home
 
 from adserve.database.embedded import Embedded, start
 
@@ -14,12 +13,10 @@ from adserve.database.embedded import Embedded, start
 @pytest.fixture(scope="session")
 def prepared_home() -> Iterator[Path]:
     """The data home of a server that ran and was stopped: copying it is quicker than the first start of another."""
-    home = Path(tempfile.mkdtemp(prefix="adserve-test-"))
-    home.chmod(0o711)
-    asyncio.run(_run_once(home))
-    (home / "postgres" / "address").unlink()
-    yield home
-    shutil.rmtree(home)
+    with new_home() as home:
+        asyncio.run(_run_once(home))
+        (home / "postgres" / "address").unlink()
+        yield home
 
 
 async def _run_once(home: Path) -> None:
