@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.test_utils import unused_port
 from browser_twin import Twin, twin_app
 
-DEMO_STARTS_WITHIN_S = 90
+DEMO_STARTS_WITHIN_S = 200
 
 
 @asynccontextmanager

@@ -10,9 +10,11 @@ from browser_serving import serve_demo, serve_twin, show_ads_to_everybody
 from browser_twin import Twin
 from console_serving import Console, serve_console
 from folders import new_home
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from waiting import PATIENCE_S
 
 from adserve.database.pools import Pools
+from adserve.store import rollouts
 
 PERSONS_BROWSER = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
@@ -33,6 +35,16 @@ async def browser() -> AsyncIterator[Browser]:
         await chromium.close()
 
 
+TIME_HARDLY_PASSES = """
+const animate = Element.prototype.animate;
+Element.prototype.animate = function (frames, options) {
+  return animate.call(this, frames, { ...options, duration: 100 * options.duration });
+};"""
+"""A status stays on the screen for as long as an animation of the page runs, which a slow machine may not keep up with."""
+
+expect.set_options(timeout=1_000 * PATIENCE_S)
+
+
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
     """Fails the test when the page throws or its policy blocks something."""
@@ -40,6 +52,8 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
     context = await browser.new_context(
         viewport={"width": 1440, "height": 900}, reduced_motion="reduce", user_agent=PERSONS_BROWSER
     )
+    context.set_default_timeout(1_000 * PATIENCE_S)
+    await context.add_init_script(TIME_HARDLY_PASSES)
     opened = await context.new_page()
     opened.on("pageerror", lambda error: faults.append(str(error)))
     opened.on("console", lambda message: faults.append(message.text) if _is_fault(message) else None)
@@ -55,7 +69,8 @@ def _is_fault(message: ConsoleMessage) -> bool:
 
 
 @pytest.fixture
-async def console(pools: Pools) -> AsyncIterator[Console]:
+async def console(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
+    monkeypatch.setattr(rollouts, "APPLIED_WITHIN_S", PATIENCE_S)
     async with serve_console(pools) as served:
         yield served
 

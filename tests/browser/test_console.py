@@ -13,11 +13,9 @@ from adserve.domain.time import SECOND_MS
 from adserve.pages.console import guard
 from adserve.store import rollouts
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.browser
 
 PHONE = {"width": 390, "height": 844}
-NEXT_MS = 6_000
-"""The page asks every two seconds."""
 
 
 async def give_key(page: Page, console: Console, key: str) -> None:
@@ -29,7 +27,7 @@ async def give_key(page: Page, console: Console, key: str) -> None:
 
 async def sign_in(page: Page, console: Console) -> None:
     await give_key(page, console, console.key)
-    await expect(page.locator("#switch-title")).to_have_text("Ads are running", timeout=NEXT_MS)
+    await expect(page.locator("#switch-title")).to_have_text("Ads are running")
 
 
 async def paused(console: Console) -> bool:
@@ -72,7 +70,7 @@ async def plan(page: Page) -> None:
     await expect(page.locator(".step-row .fault").nth(1)).to_contain_text("more than two decimals")
     await percent.fill("1")
     await page.get_by_role("button", name="Start this plan").click()
-    await expect(page.locator(".plan-title h2")).to_have_text("Indonesia, Singapore", timeout=NEXT_MS)
+    await expect(page.locator(".plan-title h2")).to_have_text("Indonesia, Singapore")
     await expect(page.locator(".moves .move-why").last).to_have_text("<b>First</b> ads")
 
 
@@ -95,24 +93,24 @@ async def test_an_operators_day(page: Page, console: Console) -> None:
     await enter(page, console)
     await plan(page)
     await console.look(1, SECOND_MS)
-    await expect(state).to_have_text("Running", timeout=NEXT_MS)
+    await expect(state).to_have_text("Running")
     await expect(percent).to_have_text("0.1")
 
     # It advances by itself, and waits for a person before the step that needs one.
     await console.look(5)
-    await expect(percent).to_have_text("1", timeout=NEXT_MS)
+    await expect(percent).to_have_text("1")
     await expect(page.locator(".stair").first.locator(".stair-exposed")).to_have_text(re.compile(r"^\d+$"))
     await console.look(26)
-    await expect(state).to_have_text("Needs approval", timeout=NEXT_MS)
+    await expect(state).to_have_text("Needs approval")
     await expect(page.locator(".band canvas").first).to_be_visible()
     await confirm(page, "Approve 5 %", "looked at with the feed team")
-    await expect(percent).to_have_text("5", timeout=NEXT_MS)
+    await expect(percent).to_have_text("5")
     await expect(page.locator(".moves li").first).to_contain_text("Mira Tan approved")
 
     # Harm takes it back to those who saw ads before, and it says why with the figures.
     console.effects = {Metric.SESSION_SECONDS: -0.08}
     await console.look(12)
-    await expect(state).to_have_text("Rolled back", timeout=NEXT_MS)
+    await expect(state).to_have_text("Rolled back")
     await expect(percent).to_have_text("1")
     await expect(page.locator(".plan-reason")).to_contain_text("worse than the -2.00 % allowed; back to 1 %")
     await expect(page.locator(".band.is-breached h3")).to_have_text("Session seconds")
@@ -131,13 +129,13 @@ async def test_a_mismatch_holds_a_plan_until_a_person_resumes_it(page: Page, con
     await confirm(page, "Approve 25 %", "all is well")
     console.imbalance = 1.2
     await console.look(2)
-    await expect(page.locator(".plan-title .pill")).to_have_text("Held", timeout=NEXT_MS)
+    await expect(page.locator(".plan-title .pill")).to_have_text("Held")
     await expect(page.locator(".arms-card .pill")).to_have_text("Mismatch")
     await expect(page.locator(".plan-reason")).to_contain_text("chance does not explain")
     await confirm(page, "Resume plan", "the log of assignments was late")
-    await expect(page.locator(".plan-title .pill")).to_have_text("Running", timeout=NEXT_MS)
+    await expect(page.locator(".plan-title .pill")).to_have_text("Running")
     await confirm(page, "Roll back", "not today")
-    await expect(page.locator(".plan-title .pill")).to_have_text("Rolled back", timeout=NEXT_MS)
+    await expect(page.locator(".plan-title .pill")).to_have_text("Rolled back")
 
 
 async def test_it_fits_a_phone_and_a_wide_window_by_day_and_night_and_bears_a_lost_database(
@@ -150,7 +148,7 @@ async def test_it_fits_a_phone_and_a_wide_window_by_day_and_night_and_bears_a_lo
         await page.set_viewport_size(size)
         for place, shows in (("#plan-3", ".band canvas"), ("#new", ".form"), ("#plan-2", ".is-breached")):
             await page.goto(f"{console.url}/console/rollout{place}")
-            await expect(page.locator(shows).first).to_be_visible(timeout=NEXT_MS)
+            await expect(page.locator(shows).first).to_be_visible()
             assert await page.evaluate(width) <= size["width"], (size, place)
         box = await page.locator("#switch-button").bounding_box()
         assert box
@@ -164,7 +162,7 @@ async def test_it_fits_a_phone_and_a_wide_window_by_day_and_night_and_bears_a_lo
 
 async def without_a_database(page: Page, console: Console) -> None:
     console.pools.operator.terminate()
-    await expect(page.locator("#banner")).to_contain_text("The database does not answer", timeout=NEXT_MS)
+    await expect(page.locator("#banner")).to_contain_text("The database does not answer")
     await expect(page.locator("#banner")).to_contain_text("SIGUSR1")
 
 

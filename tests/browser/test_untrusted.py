@@ -7,7 +7,7 @@ from browser_serving import serve_twin
 from browser_twin import Twin
 from playwright.async_api import Page, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.browser
 
 MARKUP = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>'
 
