@@ -26,7 +26,7 @@ from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
 from adserve.limits.memos import AS_THEY_ARE, Memos
 from adserve.limits.profiles import Profiles
-from adserve.limits.rules import ALL, Rule, hide_key, keys_counted
+from adserve.limits.rules import Rule, hide_key, keys_counted
 from adserve.limits.shards import Shard
 
 OPEN_MAX = 500
@@ -128,6 +128,8 @@ class MemoryCounters:
         self._memos = memos
         self._requests: dict[bytes, _Remembered] = {}  # by viewer and request in one
         self._recalled: Tally | None = None
+        self._unsettled: set[UUID] = set()
+        self._unsettled_until_ms = 0
         self._unswept: list[bytes] = []
         self._unswept_requests: list[bytes] = []
         self._sweeping = Shard()
@@ -181,6 +183,8 @@ class MemoryCounters:
         packed, offset, entry = self._find(ticket)
         known = entry is not None and entry.state != RESERVED
         if entry is not None and known and (entry.state == REFUSED or at_ms >= entry.at_ms):
+            if at_ms > entry.at_ms and ticket.ticket in self._unsettled:
+                await self.doubt(ticket)
             return entry.state != REFUSED
         if entry is None:
             keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
@@ -192,7 +196,7 @@ class MemoryCounters:
             fits = True
         else:
             others = packed if offset < 0 else entries.put(packed, offset, b"")
-            fits = self._fits(others, ticket, at_ms, now_ms)
+            fits = entries.fits(others, ticket.rules, self._profiles.by_number, at_ms, now_ms)
         if not known:
             now = entries.decided(ticket.ticket, fits, at_ms, expires_at_ms, profile)
             self._keep(ticket.viewer_cap, entries.put(packed, offset, now))
@@ -204,11 +208,8 @@ class MemoryCounters:
     async def doubt(self, ticket: Ticket) -> None:
         """With which moment the event that confirmed the ticket is stored, and whether it is, is not known."""
         packed, offset, entry = self._find(ticket)
-        if entry is not None and entry.state in entries.SHOWN:
-            doubted = entries.doubted(
-                ticket.ticket, ticket.expires_at_ms, ticket.expires_at_ms, entry.profile
-            )
-            self._keep(ticket.viewer_cap, entries.put(packed, offset, doubted))
+        if entry is not None:
+            self._doubt(ticket.viewer_cap, packed, offset, ticket.ticket, ticket.expires_at_ms)
 
     async def release(self, ticket: Ticket, now_ms: int) -> bool:
         """Gives back a reservation; false when there is none (already shown, released or lapsed)."""
@@ -224,6 +225,8 @@ class MemoryCounters:
 
     def sweep(self, now_ms: int) -> None:
         """Forgets what no window can contain any more, of some viewers a call, so that no request waits for all."""
+        if now_ms > self._unsettled_until_ms:
+            self._unsettled.clear()
         left = SWEPT_AT_ONCE
         for _ in range(1 + len(self._shards)):
             if not self._unswept:
@@ -273,13 +276,20 @@ class MemoryCounters:
         at_ms: int,
         expires_at_ms: int,
         keys: Profile,
+        settled: bool = True,
     ) -> None:
-        """Puts back an impression or view that the event log holds; the log's word is final."""
+        """Puts back an impression or view that the event log holds; the log's word is final. Of what is not `settled` yet, the same
+        may be stored with a later moment: should it come, or have come, with one, it is doubted."""
         packed = self._packed(viewer)
         offset = entries.find(packed, ticket)
-        if offset < 0 or entries.entry_at(packed, offset).state in entries.OPEN:
+        if offset < 0 or (entry := entries.entry_at(packed, offset)).state in entries.OPEN:
             decided = entries.decided(ticket, counted, at_ms, expires_at_ms, self._profiles.number(keys))
             self._keep(viewer, entries.put(packed, offset, decided))
+        elif at_ms > entry.at_ms and ticket in self._unsettled:
+            self._doubt(viewer, packed, offset, ticket, expires_at_ms)
+        if not settled:
+            self._unsettled.add(ticket)
+            self._unsettled_until_ms = max(expires_at_ms, self._unsettled_until_ms)
 
     def restore_hide(self, viewer: bytes, advertiser: int, at_ms: int) -> None:
         hides = self._shards[viewer[0]].hides.setdefault(viewer[:KEY_BYTES], {})
@@ -340,6 +350,12 @@ class MemoryCounters:
     def _keep(self, viewer: bytes, packed: bytes) -> None:
         self._shards[viewer[0]].keep(viewer[:KEY_BYTES], packed)
 
+    def _doubt(self, viewer: bytes, packed: bytes, offset: int, ticket: UUID, expires_at_ms: int) -> None:
+        entry = entries.entry_at(packed, offset)
+        if entry.state in entries.SHOWN:
+            doubted = entries.doubted(ticket, expires_at_ms, expires_at_ms, entry.profile)
+            self._keep(viewer, entries.put(packed, offset, doubted))
+
     def _find(self, ticket: Ticket) -> tuple[bytes, int, Entry | None]:
         """The viewer's entries, and where among them the ticket's begins."""
         if not self.filled:
@@ -347,27 +363,6 @@ class MemoryCounters:
         packed = self._packed(ticket.viewer_cap)
         offset = entries.find(packed, ticket.ticket)
         return packed, offset, None if offset < 0 else entries.entry_at(packed, offset)
-
-    def _fits(self, packed: bytes, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
-        """Whether one more entry at `at_ms` keeps every window that contains it within its rule."""
-        others = [
-            entry
-            for entry in entries.entries_of(packed)
-            if entry.state != REFUSED and not entry.lapsed(now_ms)
-        ]
-        for key, most, window_ms in ticket.rules:
-            counted = [
-                entry for entry in others if key == ALL or key in self._profiles.by_number[entry.profile]
-            ]
-            anywhere = sum(entry.anywhere(at_ms, now_ms) for entry in counted)
-            near = sorted(
-                entry.at_ms
-                for entry in counted
-                if not entry.anywhere(at_ms, now_ms) and abs(entry.at_ms - at_ms) < window_ms
-            )
-            if anywhere + entries.most_together(near, at_ms, window_ms) > most:
-                return False
-        return True
 
 
 def _walk(tally: Tally, ask: Reservation) -> Grant:

@@ -129,6 +129,28 @@ def most_together(moments: list[int], at_ms: int, window_ms: int) -> int:
     return max(1 + sum(start <= moment < start + window_ms for moment in moments) for start in starts)
 
 
+def fits(
+    packed: bytes,
+    rules: Iterable[tuple[str, int, int]],
+    profiles: Mapping[int, Profile],
+    at_ms: int,
+    now_ms: int,
+) -> bool:
+    """Whether one more entry at `at_ms` keeps every window that contains it within its rule."""
+    others = [entry for entry in entries_of(packed) if entry.state != REFUSED and not entry.lapsed(now_ms)]
+    for key, most, window_ms in rules:
+        counted = [entry for entry in others if key == ALL or key in profiles[entry.profile]]
+        anywhere = sum(entry.anywhere(at_ms, now_ms) for entry in counted)
+        near = sorted(
+            entry.at_ms
+            for entry in counted
+            if not entry.anywhere(at_ms, now_ms) and abs(entry.at_ms - at_ms) < window_ms
+        )
+        if anywhere + most_together(near, at_ms, window_ms) > most:
+            return False
+    return True
+
+
 class Tally:
     """A viewer's moments at one moment, for one walk. A reservation counts in every window: its moment is now."""
 

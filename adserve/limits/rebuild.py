@@ -48,6 +48,10 @@ class Counted(Protocol):
     def received_at_ms(self) -> int: ...
     @property
     def expires_at_ms(self) -> int: ...
+    @property
+    def settled(self) -> bool:
+        """Else it waits in a spool."""
+        ...
 
 
 class Checkpoints(Protocol):
@@ -141,4 +145,5 @@ def _restore(counters: MemoryCounters, event: Counted) -> None:
             event.received_at_ms,
             event.expires_at_ms,
             _keys(event.ad, event.campaign, event.advertiser, event.labels),
+            event.settled,
         )

@@ -49,7 +49,7 @@ class Kept(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What the counters are rebuilt from: an impression, view, hide or report with its viewer."""
+    """What the counters are rebuilt from: an impression, view, hide or report with its viewer. What is not `settled` waits in a spool."""
 
     ticket: UUID
     viewer: bytes
@@ -61,6 +61,7 @@ class Counted(NamedTuple):
     outcome: Outcome
     received_at_ms: int
     expires_at_ms: int
+    settled: bool = True
 
 
 class Journal:

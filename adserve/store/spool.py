@@ -277,4 +277,5 @@ def _counted(event: Event) -> Counted:
         event.outcome,
         event.received_at_ms,
         ticket.expires_at_ms,
+        settled=False,
     )

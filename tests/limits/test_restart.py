@@ -26,6 +26,7 @@ class Logged(NamedTuple):
     kind: EventKind = EventKind.IMPRESSION
     outcome: Outcome = Outcome.RECORDED
     expires_at_ms: int = START_MS + TTL_MS
+    settled: bool = True
 
 
 async def log(*events: Logged) -> AsyncIterator[Logged]:

@@ -295,11 +295,16 @@ class NoCheckpoint:
         raise NotImplementedError
 
 
-async def seen(world: World, log: Any) -> int:
-    """How many impressions the counters of a new start know of."""
-    counters = MemoryCounters(2, filled=False)
+async def started(log: Any, make: type[MemoryCounters] = MemoryCounters) -> MemoryCounters:
+    """The counters of a new start."""
+    counters = make(2, filled=False)
     await Filling(counters, NoCheckpoint(), log).step(NOW_MS + HOUR_MS)
-    keys = [(campaign_key(world.campaign), 2 * HOUR_MS)]
+    return counters
+
+
+async def seen(world: World, counters: MemoryCounters, window_ms: int = 2 * HOUR_MS) -> int:
+    """How many impressions of late the counters know of an hour later."""
+    keys = [(campaign_key(world.campaign), window_ms)]
     return (await counters.usage(b"c" * 16, keys, NOW_MS + HOUR_MS))[0]
 
 
@@ -308,11 +313,36 @@ async def test_counters_that_are_filled_know_what_is_spooled(world: World, setti
     await world.journal.settle([world.event(ticket) for ticket in tickets[:2]])
     await setting.spool.keep([world.event(ticket) for ticket in tickets[1:]])
     await setting.spool.keep([world.event(await one_more(world), outcome=Outcome.OVER_CAP)])
-    assert await seen(world, setting.log) == 5
+    assert await seen(world, await started(setting.log)) == 5
+
+
+class Sure(MemoryCounters):
+    """A broken twin: takes the moment that the spool has for the one that will be stored."""
+
+    def restore(self, *restored: Any) -> None:
+        super().restore(*restored[:6])
+
+
+@pytest.mark.parametrize(("make", "counted"), [(MemoryCounters, 1), (Sure, 0)], ids=["", "control"])
+@pytest.mark.parametrize("came_again", ["before the start", "after it"])
+async def test_what_is_spooled_and_came_again_may_be_stored_with_the_later_moment(
+    world: World, setting: Setting, make: type[MemoryCounters], counted: int, came_again: str
+) -> None:
+    """The second goes straight into the ledger, and the first is a duplicate when it leaves the spool."""
+    event = world.event(await one_more(world))
+    again = world.event(event.ticket, seed=1)._replace(received_at_ms=NOW_MS + HOUR_MS // 2)
+    await setting.spool.keep([event])
+    if came_again == "before the start":
+        await world.journal.settle([again])
+    counters = await started(setting.log, make)
+    if came_again == "after it":
+        assert await counters.confirm(event.ticket, again.received_at_ms, again.received_at_ms)
+        await world.journal.settle([again])
+    assert await seen(world, counters, window_ms=HOUR_MS - 2 * SECOND_MS) == counted
 
 
 async def test_control_the_ledger_alone_knows_less(world: World, setting: Setting) -> None:
     tickets = await tickets_of(world, 5)
     await world.journal.settle([world.event(ticket) for ticket in tickets[:2]])
     await setting.spool.keep([world.event(ticket) for ticket in tickets[1:]])
-    assert await seen(world, world.journal) == 2
+    assert await seen(world, await started(world.journal)) == 2

@@ -2,8 +2,10 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,12 +15,16 @@ from adserve.domain.events import Event, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.limits.pacing import Asked, Granted, Unspent, Used
 from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
+from adserve.store import spool
 from adserve.store.journal import Counted
+from adserve.store.spool import Spool
 
 T = TypeVar("T")
 
 HANGS_S = 8.0
 """Longer than anyone waits for a batch."""
+READ_WITHIN_S = 3.0
+SYNCED_WITHIN_S = 0.01
 POISON_VIEW_MS = -1
 """No column takes an event with that."""
 
@@ -75,6 +81,9 @@ class Network:
         await asyncio.sleep(chance.random() * self._latency_s)
         return result
 
+    async def dawdle(self) -> None:
+        await asyncio.sleep(self._chance.random() * READ_WITHIN_S)
+
     def _run_late(self, statement: Callable[[], object]) -> None:
         late_s = self._chance.random() * HANGS_S
         self._late.append(asyncio.get_running_loop().call_later(late_s, _quietly(statement)))
@@ -101,7 +110,7 @@ class FaultyJournal:
         return await self._network.call(JournalAway, lambda: self._settle(events), contended=True)
 
     def _settle(self, events: Sequence[Event]) -> list[Settled]:
-        if any(event.view_ms == POISON_VIEW_MS for event in events):
+        if any(event.view_ms == POISON_VIEW_MS and event.outcome is not Outcome.ACCEPTED for event in events):
             raise JournalRejected("view_ms")
         rated = iter(self.books.settle([event for event in events if event.outcome is not Outcome.ACCEPTED]))
         kept = iter([self.books.keep_pending(event) for event in events if event.outcome is Outcome.ACCEPTED])
@@ -147,6 +156,8 @@ class FaultyJournal:
         return sum(stored.event.received_at_ms >= received_at_ms for stored in self.books.events.values())
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
+        """As of one moment, while it takes its time."""
+        await self._network.dawdle()
         rows = sorted(self.books.events.values(), key=lambda stored: stored.event.received_at_ms)
         for event, outcome, _ in rows:
             if event.received_at_ms >= received_at_ms:
@@ -155,6 +166,54 @@ class FaultyJournal:
                     ticket.ticket, ticket.viewer_cap, ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels,
                     event.kind, outcome, event.received_at_ms, ticket.expires_at_ms,
                 )  # fmt: skip
+        await self._network.dawdle()
+
+
+class DiskFull(sqlite3.OperationalError):
+    sqlite_errorcode = sqlite3.SQLITE_FULL
+
+
+class FaultySpool(Spool):
+    """On a disk that outlives every process, and now and then takes nothing. What a process had begun as it died is there or is not."""
+
+    def __init__(self, chance: random.Random, network: Network) -> None:
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in (spool.SQL.create_spooled, spool.SQL.create_by_time, spool.SQL.create_spool):
+            connection.execute(statement)
+        connection.execute(spool.SQL.name_spool, (b"s" * 16,))
+        super().__init__(Path(), connection)
+        self._chance = chance
+        self._network = network
+
+    @property
+    def count(self) -> int:
+        events: int = self._connection.execute(spool.SQL.waiting).fetchone()[0]
+        return events
+
+    @contextmanager
+    def turn(self) -> Iterator[bool]:
+        yield True
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        chance = self._chance
+        try:
+            await asyncio.sleep(chance.random() * SYNCED_WITHIN_S)
+        except asyncio.CancelledError:
+            if chance.random() < 0.5:
+                work(*arguments)
+            raise
+        if chance.random() < self._network.share / 5:
+            raise DiskFull
+        return work(*arguments)
+
+
+class Nobody:
+    """Who would hear of spools: no lease is closed here that they may yet charge."""
+
+    async def note(self, *_: object) -> None: ...
+
+    async def put_aside(self, *_: object) -> None:
+        raise AssertionError("every row was written by us")
 
 
 class FaultyLedger:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from faulty import POISON_VIEW_MS, Away, FaultyJournal, FaultyLedger, Network
+from faulty import POISON_VIEW_MS, Away, FaultyJournal, FaultyLedger, FaultySpool, Network, Nobody
 from ledger_model import Books, Budget
 from virtual_time import VirtualLoop, run
 
@@ -35,8 +35,11 @@ from adserve.metering.origins import Origins
 from adserve.metering.pending import Pending
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.metering.recorder import Recorder
+from adserve.metering.spooled import Spooled
 from adserve.metering.tickets import Sealer, TicketKey
 from adserve.metering.traffic import Traffic
+from adserve.store.errors import Away as SpoolAway
+from adserve.store.spools import EventLog
 
 CAMPAIGNS = 3
 PRICE_MICROS = 2_500
@@ -49,6 +52,9 @@ SETTLES_S = 60.0
 UNHELD = 0.3
 """The share of decisions that place what they could not hold, as one that has a bug might."""
 STEP_S = 3.0
+SPOOLED = 0.5
+"""The share of seeds whose process has a spool."""
+SPOOLED_S, SPOOLED_AT_ONCE = 1.0, 5
 
 
 def make_campaign(number: int, daily_events: int) -> Campaign:
@@ -92,7 +98,7 @@ class Process:
         self.replica = UUID(int=epoch)
         self.counters = scenario.parts.counters(epoch, filled=False)
         self.book = LeaseBook()
-        self.recorder = scenario.parts.recorder(scenario.journal)
+        self.recorder = scenario.parts.recorder(scenario.journal, scenario.spool)
         self.keeper = LeaseKeeper(
             self.book,
             FaultyLedger(scenario.books, scenario.network),
@@ -104,10 +110,13 @@ class Process:
             may_serve=lambda: True, traffic=Traffic(Origins(Pseudonyms())),
         )  # fmt: skip
         self.pending = Pending(scenario.journal, self.counters)
-        self._tasks = [
-            asyncio.create_task(step)
-            for step in (self.recorder.run(), self._fill(), self._keep(), self._settle(), self._checkpoint())
-        ]
+        steps = [self.recorder.run(), self._fill(), self._keep(), self._settle(), self._checkpoint()]
+        if scenario.spool is not None:
+            self.spooled = Spooled(
+                scenario.spool, scenario.journal, Nobody(), self.recorder, self.counters, SPOOLED_AT_ONCE
+            )
+            steps.append(self._every(SPOOLED_S, self.spooled.step))
+        self._tasks = [asyncio.create_task(step) for step in steps]
 
     async def die(self) -> None:
         for task in self._tasks:
@@ -116,15 +125,21 @@ class Process:
         self._scenario.network.orphan()
 
     async def _fill(self) -> None:
+        await asyncio.sleep(self._scenario.chance.random())
+        while not self.counters.filled:
+            with suppress(SpoolAway):
+                await self._fill_once()
+
+    async def _fill_once(self) -> None:
         scenario = self._scenario
-        await asyncio.sleep(scenario.chance.random())
         now_ms = scenario.now_ms()
         since_ms, parts = now_ms - RETENTION_MS, None
         if scenario.checkpoint is not None:
             taken_at_ms, saved = scenario.checkpoint
             since_ms, parts = taken_at_ms - OVERLAP_MS, _each(saved)
         scenario.network.end_others()
-        events = scenario.journal.since(since_ms)
+        log = scenario.journal if scenario.spool is None else EventLog(scenario.journal, scenario.spool)
+        events = log.since(since_ms)
         await rebuild(self.counters, parts, events, since_ms, lambda _: None)
         self.counters.filled = True
 
@@ -143,7 +158,7 @@ class Process:
 
     async def _every(self, seconds: float, step: Callable[[int], Any]) -> None:
         while True:
-            with suppress(Away, JournalAway, CountersAway):
+            with suppress(Away, SpoolAway, JournalAway, RecorderUnavailable, CountersAway):
                 await step(self._scenario.now_ms())
             await asyncio.sleep(seconds)
 
@@ -173,6 +188,7 @@ class Scenario:
         share = self.chance.uniform(0.01, 0.30)
         self.network = self.parts.network(self.chance, share, self.times.latency_s)
         self.journal = FaultyJournal(self.books, self.network, self._committed)
+        self.spool = FaultySpool(self.chance, self.network) if self.chance.random() < SPOOLED else None
         self.sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
         self.campaigns: dict[int, Campaign] = {}
         for number in range(1, CAMPAIGNS + 1):
@@ -314,7 +330,12 @@ def _lost(scenario: Scenario) -> list[str]:
         for ticket, kind, answer in scenario.acknowledged
         if (ticket.ticket, kind) not in there
     ]
-    return lost + [f"{key} still waits" for key in scenario.books.pending]
+    spooled = 0 if scenario.spool is None else scenario.spool.count
+    return (
+        lost
+        + [f"{key} still waits" for key in scenario.books.pending]
+        + ["some are still in the spool"] * (spooled > 0)
+    )
 
 
 def _twice(scenario: Scenario) -> list[str]:
