@@ -104,10 +104,20 @@ async def forget_looks(connection: Connection, before_ms: int) -> None:
     await connection.execute(SQL.forget_looks, from_ms(before_ms))
 
 
-async def act(connection: Connection, id_: int, act_: Act, by: str, reason: str, now_ms: int) -> None:
-    """What a person does. Raises Contradiction where the plan does not allow it."""
+async def act(
+    connection: Connection,
+    id_: int,
+    act_: Act,
+    by: str,
+    reason: str,
+    now_ms: int,
+    step: int | None = None,
+) -> None:
+    """What a person does, who may say at which step. Raises Contradiction where the plan does not allow it, or stands at another."""
     await rollouts.lock(connection)
     ramp = _ramp(_found(await connection.fetchrow(SQL.lock, id_), id_))
+    if step not in (None, ramp.step):
+        raise Contradiction(f"The plan has moved since: it stands at step {ramp.step + 1}.")
     move = acted(ramp, act_, reason, now_ms, await rollouts.paused(connection))
     if isinstance(move, str):
         raise Contradiction(move)
