@@ -20,6 +20,8 @@ SQL = load("ramps")
 CHANNEL = "adserve_ramps"
 """Notified when a person has acted: the plan is looked at at once."""
 
+TURN_SILENCE = "5s"
+
 
 class Made(NamedTuple):
     """A plan, where it stands, and who made it when."""
@@ -127,8 +129,8 @@ async def act(
 
 
 async def take_turn(connection: Connection) -> bool:
-    """Whether this process decides now. What gives the connection back ends it."""
-    turn: bool = await connection.fetchval(SQL.turn)
+    """Whether this process decides now. Its turn ends when the connection is given back, or after TURN_SILENCE without a word from it."""
+    turn: bool = await connection.fetchval(SQL.turn, TURN_SILENCE)
     return turn
 
 
