@@ -75,7 +75,11 @@ class PlanBody(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ActBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """With a `step`, the act is of that one: refused with 409 where the plan stands at another by now, so that a call sent twice, or as the
+    plan moves by itself, takes one step and not two."""
+
     reason: Reason
+    step: Annotated[int, Meta(ge=0, le=STEPS_MAX)] | None = None
 
 
 class StepShown(StepBody, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -205,7 +209,7 @@ def _decode_guardrail(field: str, body: GuardrailBody) -> Guardrail:
 
 def basis_points(field: str, percent: float) -> int:
     points = round(percent * 100)
-    if abs(percent * 100 - points) > 1e-6:
+    if abs(percent * 100 - points) > 1e-6 or (percent > 0) != (points > 0):
         raise invalid(field, "has more than two decimals")
     return points
 

@@ -104,8 +104,9 @@ class RampsApi:
         return json_response(Looks([encode_look(look) for look in found]))
 
     async def act(self, act: Act, call: Call[ActBody, NoQuery]) -> web.StreamResponse:
+        step = None if call.body.step is None else call.body.step - 1
         async with self._desk.transaction(None) as connection:
-            await ramps.act(connection, call.id, act, call.caller.name, call.body.reason, self._clock())
+            await ramps.act(connection, call.id, act, call.caller.name, call.body.reason, self._clock(), step)
             return json_response(await self._shown(connection, call.id))
 
     async def _shown(self, connection: Connection, id_: int) -> RampShown:
@@ -145,7 +146,7 @@ class RampsApi:
                     body=ActBody,
                     answer=RampShown,
                     refusals=(409,),
-                    example={"reason": "looked at with the feed team"},
+                    example={"reason": "looked at with the feed team", "step": 2},
                 )
                 for act, (id_, summary) in _ACTS.items()
             ),

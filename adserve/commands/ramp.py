@@ -11,9 +11,18 @@ from typing import Any
 
 import msgspec
 
-from adserve.api.ramp_shapes import MoveShown, PlanBody, RampShown, decode_plan, encode_moved, encode_ramp
+from adserve.api.ramp_shapes import (
+    MoveShown,
+    PlanBody,
+    RampShown,
+    Reason,
+    decode_plan,
+    encode_moved,
+    encode_ramp,
+)
 from adserve.bootstrap.server import database_server
 from adserve.commands import ramp_simulate
+from adserve.commands.scratch import positive
 from adserve.database import schema
 from adserve.database.pools import open_pool
 from adserve.database.refusal import DatabaseRefused
@@ -36,12 +45,13 @@ SWITCHING = frozenset({"pause", "resume"})
 """What can be done with all ads as well, whatever is planned."""
 HISTORY_MAX = 1_000
 PLANS_MAX = 500
+ID_MAX = (1 << 63) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     status = actions.add_parser("status", help="where the active plans stand, or one with its history")
-    status.add_argument("id", type=int, nargs="?")
+    status.add_argument("id", type=_id, nargs="?")
     status.add_argument("--json", action="store_true", help="answer JSON, as /v1/ramps does")
     plan = actions.add_parser("plan", help="make a plan; it starts by itself at its time")
     simulate = actions.add_parser("simulate", help="walk a plan among invented viewers before it is made")
@@ -56,10 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (_, summary) in ACTS.items():
         act = actions.add_parser(name, help=summary)
         whole = act.add_mutually_exclusive_group(required=True)
-        whole.add_argument("id", type=int, nargs="?")
+        whole.add_argument("id", type=_id, nargs="?")
         if name in SWITCHING:
             whole.add_argument("--all-ads", action="store_true", help="the switch that beats every plan")
-        act.add_argument("--reason", default="on the command line", help="for the history")
+        act.add_argument("--reason", type=_reason, default="on the command line", help="for the history")
 
 
 def plan_file(text: str) -> PlanBody:
@@ -68,6 +78,21 @@ def plan_file(text: str) -> PlanBody:
         raw = sys.stdin.buffer.read() if text == "-" else Path(text).read_bytes()
         return msgspec.json.decode(raw, type=PlanBody)
     except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _id(text: str) -> int:
+    id_ = positive(text)
+    if id_ > ID_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is no plan's id")
+    return id_
+
+
+def _reason(text: str) -> str:
+    try:
+        text.encode()
+        return msgspec.convert(text, Reason)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--viewers", type=_viewers, default=VIEWERS, help=f"how many there are in all (default: {VIEWERS})"
     )
-    parser.add_argument("--seed", type=int, default=0, help="what chance is drawn from (default: 0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="what chance is drawn from (default: 0)")
     parser.add_argument("--json", action="store_true", help="answer one JSON object")
 
 
@@ -116,6 +116,12 @@ def _effect(text: str) -> tuple[Metric, float]:
     if not -1 <= by <= 1_000:
         raise argparse.ArgumentTypeError(f"{text!r}: a change is between -1 and 1000")
     return metric, by
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return int(text)
 
 
 def _viewers(text: str) -> int:

@@ -140,7 +140,7 @@ class Moments(NamedTuple):
 
 class Evidence(NamedTuple):
     """What one step has seen so far. `exposed_share` is what share of both arms' viewers ought to be exposed;
-    `operational` lacks what could not be measured."""
+    `operational` lacks what could not be measured. Events of the last `events_behind_ms` are not among what is `of_exposed` yet."""
 
     exposed: int
     control: int
@@ -148,6 +148,7 @@ class Evidence(NamedTuple):
     compared: Mapping[Metric, tuple[Moments, Moments]]
     of_exposed: Mapping[Metric, Moments]
     operational: Mapping[Metric, float]
+    events_behind_ms: int = 0
 
 
 class Finding(StrEnum):

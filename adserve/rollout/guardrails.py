@@ -8,6 +8,8 @@ holds for every look of its step. Operational figures are those of a window and 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from adserve.domain.ramps import (
     COMPARED,
     OF_EXPOSED,
@@ -22,6 +24,7 @@ from adserve.domain.ramps import (
     Ramp,
     Verdict,
 )
+from adserve.domain.time import MINUTE_MS
 from adserve.rollout.mismatch import mismatch_of
 from adserve.rollout.sequences import Band, band_of_change, band_of_rate
 
@@ -30,6 +33,8 @@ PLAN_ERROR = 0.05
 SCALE_MIN = 0.001
 """The size of effect that bands of guardrails with a bound of zero are narrowest for."""
 WHOLE_BP = 10_000
+EVENTS_BEHIND_MAX_MS = 10 * MINUTE_MS
+"""With more of them still to be counted, a rate among exposed viewers is of the past: good enough for a breach, not for a step up."""
 
 
 class _Subject(NamedTuple):
@@ -118,7 +123,11 @@ def _of_exposed(guardrail: Guardrail, evidence: Evidence, error: float) -> Verdi
     viewers = f"{moments.viewers if moments else 0:,} viewers"
     if moments is None or moments.viewers < guardrail.min_viewers:
         return _no_data(guardrail, viewers)
-    return _banded(guardrail, band_of_rate(moments, max(guardrail.bound, SCALE_MIN), error), viewers)
+    verdict = _banded(guardrail, band_of_rate(moments, max(guardrail.bound, SCALE_MIN), error), viewers)
+    if verdict.finding is Finding.BREACHED or evidence.events_behind_ms <= EVENTS_BEHIND_MAX_MS:
+        return verdict
+    missing = f"events of the last {evidence.events_behind_ms // MINUTE_MS} min are still to be counted"
+    return replace(verdict, finding=Finding.NO_DATA, words=f"{verdict.words}; {missing}")
 
 
 def _operational(guardrail: Guardrail, evidence: Evidence) -> Verdict:

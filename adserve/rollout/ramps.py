@@ -113,8 +113,10 @@ _UPWARDS = frozenset({Act.RESUME, Act.ADVANCE, Act.APPROVE})
 
 def refusal(ramp: Ramp, act: Act, ads_paused: bool) -> str | None:
     """Why a person cannot do this with the plan."""
+    if ramp.status in ENDED:
+        return f"The plan has ended: it is {_named(ramp.status)}."
     if ramp.status not in _CAN[act]:
-        wanted = " or ".join(sorted(map(_named, _CAN[act] - {ramp.status})))
+        wanted = " or ".join(sorted(map(_named, _CAN[act])))
         return f"The plan is {_named(ramp.status)}; to {_named(act)}, it has to be {wanted}."
     if ads_paused and act in _UPWARDS:
         return "All ads are paused: resume them before the plan."
@@ -166,8 +168,9 @@ def _watched(
 
 
 def _lasted(duration_ms: int) -> str:
-    hours = duration_ms / HOUR_MS
-    return f"{hours:.1f} h" if hours >= 1 else f"{duration_ms / MINUTE_MS:.0f} min"
+    if duration_ms < 2 * MINUTE_MS:
+        return f"{duration_ms / SECOND_MS:.0f} s"
+    return f"{duration_ms / MINUTE_MS:.0f} min" if duration_ms < HOUR_MS else f"{duration_ms / HOUR_MS:.1f} h"
 
 
 def waits_for(ramp: Ramp, verdicts: Sequence[Verdict], exposed_viewers: int, now_ms: int) -> list[str]:

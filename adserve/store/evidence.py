@@ -5,7 +5,7 @@ from typing import Any
 
 from adserve.domain.ramps import COMPARED, OF_EXPOSED, Arm, Evidence, Metric, Moments, Ramp
 from adserve.domain.rollouts import SurfaceRollout
-from adserve.domain.time import DAY_MS, MINUTE_MS, from_ms
+from adserve.domain.time import DAY_MS, MINUTE_MS, from_ms, to_ms
 from adserve.rollout.arms import exposed_share
 from adserve.rollout.figures import quantile_ms
 from adserve.store.desk import Connection
@@ -32,6 +32,7 @@ async def gather(connection: Connection, ramp: Ramp, now_ms: int) -> Evidence:
     def of(arm: Arm, metric: str) -> Moments:
         return moments.get((arm, metric), _NOTHING)
 
+    read_to = await connection.fetchval(SQL.read_to, ramp.id, entered_at)
     percents = await connection.fetchrow(SQL.percents, ramp.plan.surface)
     rollout = SurfaceRollout(*percents) if percents else SurfaceRollout()
     percent_bp = rollout.percent_bp_for(ramp.plan.countries[0] if ramp.plan.countries else None)
@@ -44,6 +45,7 @@ async def gather(connection: Connection, ramp: Ramp, now_ms: int) -> Evidence:
         operational=dict(
             [*await _window(connection, ramp, now_ms), *await _calibration(connection, ramp, now_ms)]
         ),
+        events_behind_ms=now_ms - to_ms(read_to or entered_at),
     )
 
 

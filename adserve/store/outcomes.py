@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from adserve.domain.rollouts import Stage
-from adserve.domain.time import DAY_MS, SECOND_MS, from_ms, to_ms
+from adserve.domain.time import DAY_MS, MINUTE_MS, SECOND_MS, from_ms, to_ms
 from adserve.rollout.arms import Standing
 from adserve.rollout.assignments import Assignment
 from adserve.rollout.figures import Saved
@@ -23,7 +23,9 @@ CONNECTIONS_MAX = 2
 TIMEOUT_S = 5.0
 TRIES_MAX = 4
 EVENTS_LAG_MS = 60 * SECOND_MS
-"""Events are counted so long after their receipt: their batches have committed by then. What was spooled longer is not counted."""
+"""Events are counted so long after their receipt, when their batches have committed, and not before what was spooled has settled."""
+SPOOL_SILENT_MS = 15 * MINUTE_MS
+"""A machine that says nothing of its spool for so long may never come back: what is in it is not waited for."""
 EVENTS_SPAN_MS = 30 * SECOND_MS
 EVENTS_TIMEOUT_S = 30.0
 SUMS_AT_ONCE = 50_000
@@ -93,6 +95,10 @@ class Outcomes:
         async with self._lent() as connection, connection.transaction():
             await connection.execute(SQL.begin_reading, *key, timeout=TIMEOUT_S)
             read_to = await connection.fetchval(SQL.read_to, *key, timeout=TIMEOUT_S)
+            silent = from_ms(now_ms - SPOOL_SILENT_MS)
+            settled = await connection.fetchval(SQL.settled_until, silent, timeout=TIMEOUT_S)
+            if settled is not None:
+                until_ms = min(until_ms, to_ms(settled))
             if read_to is None or to_ms(read_to) >= until_ms:
                 return
             end = from_ms(min(until_ms, to_ms(read_to) + EVENTS_SPAN_MS))

@@ -20,6 +20,8 @@ SQL = load("ramps")
 CHANNEL = "adserve_ramps"
 """Notified when a person has acted: the plan is looked at at once."""
 
+TURN_SILENCE = "5s"
+
 
 class Made(NamedTuple):
     """A plan, where it stands, and who made it when."""
@@ -104,10 +106,20 @@ async def forget_looks(connection: Connection, before_ms: int) -> None:
     await connection.execute(SQL.forget_looks, from_ms(before_ms))
 
 
-async def act(connection: Connection, id_: int, act_: Act, by: str, reason: str, now_ms: int) -> None:
-    """What a person does. Raises Contradiction where the plan does not allow it."""
+async def act(
+    connection: Connection,
+    id_: int,
+    act_: Act,
+    by: str,
+    reason: str,
+    now_ms: int,
+    step: int | None = None,
+) -> None:
+    """What a person does, who may say at which step. Raises Contradiction where the plan does not allow it, or stands at another."""
     await rollouts.lock(connection)
     ramp = _ramp(_found(await connection.fetchrow(SQL.lock, id_), id_))
+    if step not in (None, ramp.step):
+        raise Contradiction(f"The plan has moved since: it stands at step {ramp.step + 1}.")
     move = acted(ramp, act_, reason, now_ms, await rollouts.paused(connection))
     if isinstance(move, str):
         raise Contradiction(move)
@@ -117,8 +129,8 @@ async def act(connection: Connection, id_: int, act_: Act, by: str, reason: str,
 
 
 async def take_turn(connection: Connection) -> bool:
-    """Whether this process decides now. What gives the connection back ends it."""
-    turn: bool = await connection.fetchval(SQL.turn)
+    """Whether this process decides now. Its turn ends when the connection is given back, or after TURN_SILENCE without a word from it."""
+    turn: bool = await connection.fetchval(SQL.turn, TURN_SILENCE)
     return turn
 
 

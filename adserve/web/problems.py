@@ -49,7 +49,7 @@ class Kind(NamedTuple):
 
 INVALID = Kind(400, "invalid", "The request is not valid")
 UNAUTHENTICATED = Kind(401, "unauthenticated", "A valid key is needed")
-FORBIDDEN = Kind(403, "forbidden", "The key lacks a scope")
+FORBIDDEN = Kind(403, "forbidden", "This is not allowed")
 NOT_FOUND = Kind(404, "not-found", "There is no such thing")
 METHOD = Kind(405, "method", "The method does not apply here")
 SLOW = Kind(408, "slow-request", "The request took too long to arrive")

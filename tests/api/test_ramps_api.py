@@ -59,6 +59,7 @@ async def test_a_bad_plan_is_refused_by_field(service: Service) -> None:
         ({"steps": []}, "$.steps"),
         ({"steps": [{"percent": 0, "min_time_s": 1}]}, "$.steps[0].percent"),
         ({"steps": [{"percent": 0.001, "min_time_s": 1}]}, "$.steps[0].percent"),
+        ({"steps": [{"percent": 1e-9, "min_time_s": 1}]}, "$.steps[0].percent"),
         ({"steps": [{"percent": 2, "min_time_s": 1}, {"percent": 2, "min_time_s": 1}]}, "$.steps"),
         ({"steps": [{"percent": 2, "min_time_s": -1}]}, "$.steps[0].min_time_s"),
         ({"guardrails": [{"metric": "joy", "direction": "falls", "bound": 1}]}, "$.guardrails[0].metric"),
@@ -149,6 +150,17 @@ async def test_the_switch_works_whatever_is_planned_and_no_plan_turns_it(service
     assert (resumed.status, resumed.body["status"]) == (200, "scheduled")
 
 
+async def test_an_act_of_a_step_is_done_once_and_at_no_other(service: Service) -> None:
+    path = f"/v1/ramps/{(await plan(service))['id']}/advance"
+    sent = [service.call("POST", path, {"reason": "now", "step": 0}) for _ in range(3)]
+    assert sorted(reply.status for reply in await asyncio.gather(*sent)) == [200, 409, 409]
+    late = await service.call("POST", path, {"reason": "now", "step": 0})
+    assert late.body["detail"] == "The plan has moved since: it stands at step 1."
+    control = [service.call("POST", path, {"reason": "now"}) for _ in range(2)]
+    taken = sorted(reply.body["status"] for reply in await asyncio.gather(*control))
+    assert taken == ["awaiting_approval", "running"], "the control goes two steps"
+
+
 async def test_every_act_is_written_down_with_who_and_why(service: Service) -> None:
     key = await service.issue("operator", name="Rani of the feed team")
     made = await service.made("/v1/ramps", PLAN | {"reason": "the autumn"}, key=key)
@@ -167,7 +179,7 @@ async def test_every_act_is_written_down_with_who_and_why(service: Service) -> N
     over = await act(service, made["id"], "resume")
     assert (over.status, over.body["detail"]) == (
         409,
-        "The plan is aborted; to resume, it has to be held or paused.",
+        "The plan has ended: it is aborted.",
     )
     missing = await act(service, 999, "pause")
     assert missing.status == 404

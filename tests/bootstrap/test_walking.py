@@ -168,3 +168,17 @@ async def test_looks_are_thinned_out_when_shown_and_forgotten_when_old(
     assert await kept(100) == list(range(last_ms - 5 * MINUTE_MS, last_ms + 1, MINUTE_MS))
     await walking.forget(last_ms + 2 * LOOKS_KEPT_MS)
     assert await kept(100) == [last_ms], "the newest of a step stays"
+
+
+@pytest.mark.parametrize(("silence", "ends"), [("100ms", True), ("0", False)])
+async def test_the_turn_of_a_process_that_hangs_ends_by_itself(
+    pools: Pools, monkeypatch: pytest.MonkeyPatch, silence: str, ends: bool
+) -> None:
+    """The control: without a limit it lasts."""
+    monkeypatch.setattr(ramps, "TURN_SILENCE", silence)
+    async with pools.operator.acquire() as hanging, pools.operator.acquire() as other:
+        assert await ramps.take_turn(hanging)
+        assert not await ramps.take_turn(other)
+        await asyncio.sleep(0.5)
+        async with pools.operator.acquire() as next_:
+            assert await ramps.take_turn(next_) is ends

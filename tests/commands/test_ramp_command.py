@@ -60,3 +60,20 @@ def test_a_file_that_is_no_plan_is_refused_by_field(
     with pytest.raises(SystemExit) as exit_:
         main(["ramp", "plan", str(path)])
     assert (exit_.value.code, "$.steps" in capsys.readouterr().err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["status", "9" * 30], "is no plan's id"),
+        (["status", "-1"], "is not a number of at least 1"),
+        (["abort", "1", "--reason", ""], "length >= 1"),
+        (["abort", "1", "--reason", "\udcff"], "surrogates not allowed"),
+    ],
+)
+def test_what_cannot_be_written_down_is_refused(
+    words: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["ramp", *words])
+    assert (refused.value.code, why in capsys.readouterr().err) == (2, True)

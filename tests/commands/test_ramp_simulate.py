@@ -56,6 +56,7 @@ def test_it_says_what_a_plan_would_wait_for_in_vain(
         (["--effect", "joy=1"], "'joy=1' is not like session_seconds=-0.04, of statuses_viewed, "),
         (["--effect", "errors=-2"], "a change is between -1 and 1000"),
         (["--viewers", "3000000"], "3,000,000 is more than 2,000,000"),
+        (["--seed", "-1"], "'-1' is not a number of at least 0"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(

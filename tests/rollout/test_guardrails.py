@@ -17,7 +17,7 @@ from adserve.domain.ramps import (
     Step,
     Verdict,
 )
-from adserve.rollout.guardrails import judge, limit_of, look_at
+from adserve.rollout.guardrails import EVENTS_BEHIND_MAX_MS, judge, limit_of, look_at
 
 FALLS, RISES = Direction.FALLS, Direction.RISES
 SESSIONS = Guardrail(Metric.SESSION_SECONDS, FALLS, 0.05)
@@ -77,6 +77,19 @@ def test_clicks_are_held_against_the_bound_itself() -> None:
     ):
         assert verdict(least, Seen(clicks=clicks)).finding is below
         assert verdict(most, Seen(clicks=clicks)).finding is above
+
+
+def test_rates_of_the_past_are_good_enough_for_a_breach_and_not_for_a_step_up() -> None:
+    most = Guardrail(Metric.CLICK_RATE, RISES, 0.02)
+    for clicks, behind_ms, finding in (
+        (1_000, EVENTS_BEHIND_MAX_MS, Finding.FINE),
+        (1_000, EVENTS_BEHIND_MAX_MS + 1, Finding.NO_DATA),
+        (3_000, EVENTS_BEHIND_MAX_MS + 1, Finding.BREACHED),
+    ):
+        seen = Seen(clicks=clicks).evidence()._replace(events_behind_ms=behind_ms)
+        (found,) = judge(Plan("status", STEPS, (most,)), 1, seen)
+        assert found.finding is finding
+        assert ("events of the last 10 min" in found.words) is (finding is Finding.NO_DATA)
 
 
 def test_operational_figures_are_compared_as_they_are() -> None:

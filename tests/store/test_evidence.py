@@ -14,6 +14,7 @@ from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, from_ms
 from adserve.rollout.figures import Minute, Saved
 from adserve.store import evidence
 from adserve.store.evidence import gather
+from adserve.store.outcomes import EVENTS_SPAN_MS
 
 RAMP = Ramp(
     7,
@@ -49,6 +50,9 @@ async def test_of_a_step_that_has_seen_nothing_it_says_so(pools: Pools) -> None:
     assert told.compared == dict.fromkeys(COMPARED, (NOTHING, NOTHING))
     assert told.of_exposed == dict.fromkeys(OF_EXPOSED, NOTHING)
     assert told.operational == {}
+    assert told.events_behind_ms == MINUTE_MS
+    await outcomes(pools).count_events("status", STAGE, NOW_MS + 3 * MINUTE_MS)
+    assert (await seen(pools, NOW_MS + 4 * MINUTE_MS)).events_behind_ms == 4 * MINUTE_MS - EVENTS_SPAN_MS
 
 
 async def test_it_has_the_moments_of_each_arm_since_the_step_was_entered(pools: Pools) -> None:

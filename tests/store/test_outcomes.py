@@ -15,6 +15,7 @@ from adserve.domain.rollouts import Stage
 from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, from_ms
 from adserve.store.errors import Away
 from adserve.store.outcomes import EVENTS_LAG_MS, EVENTS_SPAN_MS, IDS_KEPT_MS, SQL, Outcomes, Told
+from adserve.store.spools import Spools
 
 LATER = Stage(7, 1, NOW_MS + HOUR_MS)
 READ_MS = NOW_MS + EVENTS_LAG_MS + 2 * SECOND_MS
@@ -171,6 +172,31 @@ async def test_events_wait_until_their_batches_have_committed_and_are_caught_up_
     assert await rows(pools, "impressions", early) == [(0,)]
     await store.count_events("status", early, READ_MS)
     assert await rows(pools, "impressions", early) == [(1,)]
+
+
+async def test_events_are_counted_once_what_was_spooled_before_them_has_settled(
+    pools: Pools, world: World
+) -> None:
+    store, spools, later_ms = outcomes(pools), Spools(pools.recorder), READ_MS + HOUR_MS
+    await store.assign([assigned(1)])
+    await spools.note(FIRST, NOW_MS, later_ms)
+    await store.count_events("status", STAGE, later_ms)
+    await shown(world, 1)  # it settles after an hour
+    await spools.note(FIRST, later_ms, later_ms)
+    await store.count_events("status", STAGE, later_ms)
+    assert await rows(pools, "impressions") == [(1,)]
+
+
+async def test_a_spool_that_is_silent_is_waited_for_only_while_all_are(pools: Pools, world: World) -> None:
+    store, spools, later_ms = outcomes(pools), Spools(pools.recorder), READ_MS + HOUR_MS
+    await store.assign([assigned(1)])
+    await shown(world, 1)
+    await spools.note(FIRST, NOW_MS, NOW_MS)
+    await store.count_events("status", STAGE, later_ms)
+    assert await rows(pools, "impressions") == [(0,)], "nobody was heard: the database was away"
+    await spools.note(SECOND, later_ms, later_ms)
+    await store.count_events("status", STAGE, later_ms)
+    assert await rows(pools, "impressions") == [(1,)]
 
 
 async def test_an_erased_viewer_leaves_no_row_and_no_part_in_the_moments(pools: Pools) -> None:

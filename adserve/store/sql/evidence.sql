@@ -1,4 +1,5 @@
--- A row of `arm_sums` is a part of the moments of one arm of a step; of `ramp_minutes`, what one process did for a ramp in a minute.
+-- A row of `arm_sums` is a part of the moments of one arm of a step; of `arm_event_reads`, up to when a step's events are counted; of
+-- `ramp_minutes`, what one process did for a ramp in a minute.
 
 -- name: moments
 SELECT arm, metric, sum(viewers)::bigint, sum(x)::float8, sum(y)::float8, sum(xx)::float8, sum(xy)::float8, sum(yy)::float8
@@ -6,6 +7,9 @@ FROM arm_sums WHERE ramp_id = $1 AND entered_at = $2 GROUP BY 1, 2
 
 -- name: percents
 SELECT percent_bp, holdout_bp, countries FROM rollouts WHERE surface = $1
+
+-- name: read_to
+SELECT read_to FROM arm_event_reads WHERE ramp_id = $1 AND entered_at = $2
 
 -- name: window
 SELECT looked, unfilled, decisions, errors, paced, off_pace, decision_ms, feed_ms

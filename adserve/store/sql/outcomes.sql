@@ -31,6 +31,12 @@ INSERT INTO arm_event_reads (ramp_id, entered_at, read_to) VALUES ($1, $2, $2) O
 -- name: read_to
 SELECT read_to FROM arm_event_reads WHERE ramp_id = $1 AND entered_at = $2 FOR UPDATE SKIP LOCKED
 
+-- name: settled_until
+-- What was received before it is among the events: it waits neither in a machine's spool nor for the counters. Spools that are silent since
+-- $1 are left out, unless all are: then the database itself was away.
+SELECT least((SELECT coalesce(min(settled_until) FILTER (WHERE heard_at >= $1), min(settled_until)) FROM spools),
+             (SELECT min(received_at) FROM pending_events))
+
 -- name: count_events
 -- Of exposed viewers that are known: in the order of their keys, as everybody who writes these rows.
 WITH seen AS MATERIALIZED (

@@ -32,7 +32,9 @@ NOTIFY adserve_ramps
 SELECT id, at, act, by, status, step, percent_bp, reason, seen FROM ramp_history WHERE ramp_id = $1 AND id > $2 ORDER BY id LIMIT $3
 
 -- name: turn
-SELECT pg_try_advisory_lock(hashtextextended('adserve.ramps', 0))
+-- The server takes it back from a process that hangs: it would hold the turn, and with it the safety of every plan, for as long as it hangs.
+SELECT pg_try_advisory_lock(hashtextextended('adserve.ramps', 0)),
+       set_config('idle_session_timeout', $1, false), set_config('idle_in_transaction_session_timeout', $1, false)
 
 -- name: active
 SELECT r.*, newest.at IS NULL OR newest.at <= $1 OR newest.at < (SELECT max(at) FROM ramp_history WHERE ramp_id = r.id) AS due

@@ -47,5 +47,5 @@ export const api = {
   looks: (id) => ask("GET", `api/ramps/${id}/looks?points=300`),
   history: (id) => all(`api/ramps/${id}/history?limit=200`),
   create: (plan) => ask("POST", "api/ramps", plan),
-  act: (id, act, reason) => ask("POST", `api/ramps/${id}/${act}`, { reason }),
+  act: (id, act, body) => ask("POST", `api/ramps/${id}/${act}`, body),
 };

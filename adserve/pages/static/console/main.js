@@ -29,17 +29,17 @@ async function read() {
   if (ended === null || gone) ended = await api.plans(false);
   plans = [...ended.filter(({ id }) => !known.has(id)), ...active];
   killSwitch.show(switched);
+  if (!location.hash && plans.length) {
+    history.replaceState(null, "", `#plan-${(plans.find((plan) => !plan.ended) ?? plans.at(-1)).id}`);
+    open();
+  }
   const said = JSON.stringify([rollout, plans.map(({ look, waits_for: waits, ...plan }) => plan), location.hash]);
   if (said !== saidSides) {
     const focus = document.activeElement?.getAttribute("href");
     showPlaces(rollout, plans);
     showPlans(plans, chosen());
-    if (focus) document.querySelector(`.side a[href="${CSS.escape(focus).replaceAll("\\", "")}"]`)?.focus({ preventScroll: true });
+    if (focus) [...document.querySelectorAll(".side a")].find((link) => link.getAttribute("href") === focus)?.focus({ preventScroll: true });
     saidSides = said;
-  }
-  if (!location.hash && plans.length) {
-    location.replace(`#plan-${(plans.find((plan) => !plan.ended) ?? plans.at(-1)).id}`);
-    return;
   }
   if (view === null) open();
   await view?.refresh?.();

@@ -142,7 +142,7 @@ export class PlanView {
   #button(act, plan) {
     const { label, text, primary, harsh } = ACTS[act](plan);
     const go = async (reason) => {
-      await api.act(plan.id, act, reason);
+      await api.act(plan.id, act, { reason, step: plan.step });
       await this.#changed();
     };
     const press = () => ask({ title: `${label}: ${places(plan)}`, text, action: label, harsh }, go);

@@ -65,7 +65,7 @@ export const METRICS = {
   errors: ["Errors", "share"],
   decision_p99_ms: ["Decision p99", "ms"],
   feed_latency_p99_ms: ["Feed latency p99", "ms"],
-  spend_pace: ["Spend pace", "number"],
+  spend_pace: ["Spend off pace", "share"],
   calibration: ["Calibration", "number"],
 };
 
