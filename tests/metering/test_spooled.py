@@ -213,6 +213,9 @@ async def test_bad_rows_go_into_quarantine_and_hold_nobody_up(world: World, sett
         [Outcome.RECORDED], [Outcome.ACCEPTED], [Outcome.RECORDED], [Outcome.ACCEPTED],
     ]  # fmt: skip
     assert await world.fetchval("SELECT count(*) FROM quarantined_events") == 2
+    assert setting.counters.doubted == [bad], (
+        "it may be sent again in good form, and be stored with a later moment"
+    )
 
 
 async def test_a_row_that_is_refused_for_ever_holds_up_no_other(world: World, setting: Setting) -> None:
