@@ -119,7 +119,7 @@ async def test_one_batch_waits_for_a_ledger_that_hangs_and_later_ones_do_not(
     tickets = await tickets_of(world, 40)
     with setting.ledger_hangs():
         (first,) = await setting.recorder.record([world.event(tickets[0])])
-        assert first == Settled(world.event(tickets[0]).event, Outcome.ACCEPTED, None)
+        assert first == Settled(world.event(tickets[0]).event, Outcome.ACCEPTED, None, waits=True)
         for ticket in tickets[1:]:
             await setting.recorder.record([world.event(ticket)])
         assert setting.journal.asked == 1, "who is not asked is not waited for"
