@@ -3,7 +3,6 @@
 import asyncio
 import selectors
 from collections.abc import Coroutine
-from itertools import count
 from typing import Any
 
 START_MS = 1_767_268_800_000  # 2026-01-01T12:00:00Z
@@ -25,25 +24,18 @@ class _Selector(selectors.SelectSelector):
         return []
 
 
-class NumberedTask(asyncio.Task[Any]):
-    """A group of tasks cancels a set of them: in the order of their numbers here, where else it is that of their addresses."""
-
-    def __init__(self, main: Coroutine[Any, Any, Any], number: int, **given: Any) -> None:
-        self.number = number
-        super().__init__(main, **given)
+class OrderedTask(asyncio.Task[Any]):
+    """A group of tasks cancels a set of them: in the order in which they were added here, where else it is that of their addresses."""
 
     def __hash__(self) -> int:
-        return self.number
+        return 0
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._virtual = _Selector()
         super().__init__(self._virtual)
-        numbers = count()
-        self.set_task_factory(
-            lambda loop, main, **given: NumberedTask(main, next(numbers), loop=loop, **given)
-        )
+        self.set_task_factory(lambda loop, main, **given: OrderedTask(main, loop=loop, **given))
 
     def time(self) -> float:
         return self._virtual.now_s

@@ -57,8 +57,10 @@ class Event(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """What the ledger made of an event. `event` is the first one's id for a duplicate."""
+    """What the ledger made of an event. `event` is the first one's id for a duplicate. Where that one `waits` in a spool, another may
+    yet be stored before it."""
 
     event: EventId
     outcome: Outcome
     billed: Money | None
+    waits: bool = False

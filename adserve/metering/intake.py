@@ -161,9 +161,9 @@ class Intake:
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        waits = settled.outcome is Outcome.ACCEPTED
+        accepted = settled.outcome is Outcome.ACCEPTED
         will_charge = (
-            waits
+            accepted
             and event.outcome in TO_CHARGE
             and event.kind == event.ticket.billable
             and event.verdict.reason is None
@@ -175,7 +175,8 @@ class Intake:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
         overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
-        if event.kind in CONFIRMING and (overtaken or (waits and event.outcome is not Outcome.ACCEPTED)):
+        waits = (accepted or settled.waits) and event.outcome is not Outcome.ACCEPTED
+        if event.kind in CONFIRMING and (overtaken or waits):
             # What was confirmed with our moment is stored with a later one, or may be, where it comes again before it settles.
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)

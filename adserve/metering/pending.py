@@ -20,7 +20,7 @@ Judge = Callable[[Sequence[Event]], Awaitable[list[Event]]]
 class Journal(Protocol):
     async def settle_pending(self, judge: Judge, most: int) -> list[tuple[Event, Settled]] | None: ...
 
-    async def quarantine_pending(self, reason: str) -> None: ...
+    async def quarantine_pending(self, event: Event, reason: str) -> None: ...
 
     async def count_pending(self) -> int: ...
 
@@ -46,7 +46,11 @@ class Pending:
     async def settle(self, counters: Counters, now_ms: int) -> int:
         """Those that there are, oldest first; answers how many. Raises CountersAway when not all can be judged."""
 
+        judging: Sequence[Event] = []
+
         async def judge(events: Sequence[Event]) -> list[Event]:
+            nonlocal judging
+            judging = events
             return [await _judged(counters, event, now_ms) for event in events]
 
         settled, most, turns = 0, AT_ONCE, 0
@@ -59,7 +63,9 @@ class Pending:
                 raise JournalAway(f"partitions are not made ahead: {error}") from error
             except JournalRejected as error:
                 if most == 1:
-                    await self._journal.quarantine_pending(str(error))
+                    (refused,) = judging
+                    await counters.doubt(refused.ticket)  # it may be sent again in good form
+                    await self._journal.quarantine_pending(refused, str(error))
                 most = 1
                 continue
             if moved is None:

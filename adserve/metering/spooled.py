@@ -155,6 +155,7 @@ class Spooled:
 
 
 def _overtaken(event: Event, settled: Settled) -> bool:
-    """Whether the counters know the ticket by our moment, and the ledger by a later one."""
+    """Whether the counters know the ticket by our moment, and the ledger by a later one, or not at all, as it was put aside."""
     later = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
-    return later and event.kind in CONFIRMING
+    aside = settled.outcome is Outcome.ACCEPTED and event.outcome is not Outcome.ACCEPTED
+    return event.kind in CONFIRMING and (later or aside)

@@ -137,12 +137,13 @@ class Journal:
                 judged = await judge(events) if events else []
                 return list(zip(judged, await _settle(connection, judged) if judged else [], strict=True))
 
-    async def quarantine_pending(self, reason: str) -> None:
-        """Puts the oldest pending event aside."""
+    async def quarantine_pending(self, event: Event, reason: str) -> None:
+        """Puts a pending event aside, unless another process has moved it."""
+        key = day_of(event.ticket.issued_at_ms), event.ticket.ticket, event.kind
         with _translated_errors():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
-                for row in await connection.fetch(SQL.take_pending, 1):
-                    await _quarantine(connection, _decode_event(row["event"]), reason)
+                if await connection.fetchval(SQL.take_one_pending, *key):
+                    await _quarantine(connection, event, reason)
 
     async def count_pending(self) -> int:
         with _translated_errors():

@@ -202,7 +202,7 @@ class Spool:
                 if not connection.execute(SQL.keep, (*key, *_values(event))).rowcount:
                     outcome = Outcome.DUPLICATE
                     first = EventId(UUID(bytes=connection.execute(SQL.first_of, key).fetchone()[0]))
-                settled.append(Settled(first, outcome, None))
+                settled.append(Settled(first, outcome, None, waits=True))
         return settled
 
     async def _fetch(self, statement: str, *values: object) -> list[tuple[Any, ...]]:

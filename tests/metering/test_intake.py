@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import pytest
@@ -8,7 +8,7 @@ from msgspec import structs
 from test_tickets import KEY, make_ticket
 from world import NOW_MS
 
-from adserve.domain.events import Event, EventKind, Outcome
+from adserve.domain.events import Event, EventKind, Outcome, Settled
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
@@ -200,6 +200,27 @@ async def test_an_impression_that_a_later_report_of_it_overtook_is_doubted(setti
     assert setting.counters.doubted == []
     await setting.take(report(), at_ms=NOW_MS + 1)
     assert len(setting.counters.doubted) == 1
+
+
+async def test_an_impression_that_comes_again_while_the_first_waits_in_the_spool_is_doubted_again(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its confirmation says that no later one is stored. That is not so: a third may come before the first is settled."""
+
+    async def keep(events: Sequence[Event]) -> list[Settled]:
+        settled = [setting.journal._store(event) for event in events]
+        return [
+            one._replace(
+                outcome=one.outcome if one.billed is None else Outcome.ACCEPTED, billed=None, waits=True
+            )
+            for one in settled
+        ]
+
+    monkeypatch.setattr(setting.journal, "settle", keep)
+    for again in range(1, 3):
+        (answer,) = await setting.take(report(), at_ms=NOW_MS + again)
+        assert answer.outcome is (Outcome.ACCEPTED if again == 1 else Outcome.DUPLICATE)
+        assert len(setting.counters.doubted) == again
 
 
 async def test_a_hide_or_report_is_told_to_the_counters_even_when_late(setting: Setting) -> None:

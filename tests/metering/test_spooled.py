@@ -119,7 +119,7 @@ async def test_one_batch_waits_for_a_ledger_that_hangs_and_later_ones_do_not(
     tickets = await tickets_of(world, 40)
     with setting.ledger_hangs():
         (first,) = await setting.recorder.record([world.event(tickets[0])])
-        assert first == Settled(world.event(tickets[0]).event, Outcome.ACCEPTED, None)
+        assert first == Settled(world.event(tickets[0]).event, Outcome.ACCEPTED, None, waits=True)
         for ticket in tickets[1:]:
             await setting.recorder.record([world.event(ticket)])
         assert setting.journal.asked == 1, "who is not asked is not waited for"
@@ -213,6 +213,9 @@ async def test_bad_rows_go_into_quarantine_and_hold_nobody_up(world: World, sett
         [Outcome.RECORDED], [Outcome.ACCEPTED], [Outcome.RECORDED], [Outcome.ACCEPTED],
     ]  # fmt: skip
     assert await world.fetchval("SELECT count(*) FROM quarantined_events") == 2
+    assert setting.counters.doubted == [bad], (
+        "it may be sent again in good form, and be stored with a later moment"
+    )
 
 
 async def test_a_row_that_is_refused_for_ever_holds_up_no_other(world: World, setting: Setting) -> None:

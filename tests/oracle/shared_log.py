@@ -48,7 +48,7 @@ class SharedLog(UnreliableLog):
     async def count_pending(self) -> int:
         return len(self._pending)
 
-    async def quarantine_pending(self, reason: str) -> None:
+    async def quarantine_pending(self, _event: Event, reason: str) -> None:
         raise AssertionError(reason)
 
     async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:

@@ -144,10 +144,10 @@ class FaultyJournal:
 
         return await self._network.call(JournalAway, move) if judged else []
 
-    async def quarantine_pending(self, _reason: str) -> None:
-        key, event = min(self.books.pending.items(), key=lambda item: item[1].received_at_ms)
-        self.quarantined.setdefault(key, event)
-        del self.books.pending[key]
+    async def quarantine_pending(self, event: Event, _reason: str) -> None:
+        key = (event.ticket.ticket, event.kind)
+        if self.books.pending.pop(key, None) is not None:
+            self.quarantined.setdefault(key, event)
 
     async def count_pending(self) -> int:
         return len(self.books.pending)

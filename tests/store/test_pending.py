@@ -12,7 +12,7 @@ from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
 from adserve.limits.counters import CountersAway
 from adserve.metering.pending import Pending
-from adserve.store.journal import Kept
+from adserve.store.journal import Journal, Kept
 
 BILLED = Money(PRICE_MICROS, "USD")
 
@@ -26,6 +26,7 @@ class Counters:
         self.away = False
         self.refused: set[Ticket] = set()
         self.asked: list[tuple[Ticket, int]] = []
+        self.doubted: list[Ticket] = []
 
     async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
         if self.away:
@@ -33,7 +34,8 @@ class Counters:
         self.asked.append((ticket, at_ms))
         return ticket not in self.refused
 
-    async def doubt(self, ticket: Ticket) -> None: ...
+    async def doubt(self, ticket: Ticket) -> None:
+        self.doubted.append(ticket)
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None: ...
 
@@ -152,11 +154,25 @@ async def test_two_processes_take_turns(world: World, setting: Setting) -> None:
     assert await world.fetchval("SELECT captured_micros FROM leases") == 50 * PRICE_MICROS
 
 
-async def test_what_cannot_be_stored_is_put_aside_and_holds_nobody_up(world: World, setting: Setting) -> None:
+class Overtaken(Journal):
+    """Another process is quicker at putting aside what both found to be bad."""
+
+    async def quarantine_pending(self, event: Event, reason: str) -> None:
+        await super().quarantine_pending(event, reason)
+        await super().quarantine_pending(event, reason)
+
+
+@pytest.mark.parametrize("make", [Journal, Overtaken])
+async def test_what_cannot_be_stored_is_put_aside_and_holds_nobody_up(
+    world: World, setting: Setting, make: type[Journal]
+) -> None:
+    """It may be sent again in good form, and be stored with a later moment than it was confirmed with."""
     lease = await world.lease(10_000)
     bad, good = world.ticket(lease, surface="a\0b"), world.ticket(lease)
     await world.journal.settle([accepted(world, ticket) for ticket in (bad, good)])
-    await setting.pending.step(NOW_MS)
+    pending = Pending(make(world.pools.recorder), setting.counters)
+    await pending.step(NOW_MS)
     assert (await world.journal.of_ticket(good))[0].outcome is Outcome.RECORDED
     assert await world.fetchval("SELECT count(*) FROM quarantined_events") == 1
-    assert setting.pending.waiting == 0
+    assert pending.waiting == 0
+    assert setting.counters.doubted == [bad]

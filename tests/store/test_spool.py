@@ -41,9 +41,9 @@ async def spool(path: Path) -> AsyncIterator[Spool]:
 async def test_each_kind_of_a_ticket_is_kept_once_and_found_again(spool: Spool, path: Path) -> None:
     first, again, click = event(1), event(1, again=1), event(1, EventKind.CLICK)
     assert await spool.keep([first, again, click]) == [
-        Settled(first.event, Outcome.ACCEPTED, None),
-        Settled(first.event, Outcome.DUPLICATE, None),
-        Settled(click.event, Outcome.ACCEPTED, None),
+        Settled(first.event, Outcome.ACCEPTED, None, waits=True),
+        Settled(first.event, Outcome.DUPLICATE, None, waits=True),
+        Settled(click.event, Outcome.ACCEPTED, None, waits=True),
     ]
     other = Spool.open(path, SPOOL_BYTES)
     rows = await other.oldest(10)

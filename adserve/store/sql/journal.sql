@@ -38,6 +38,9 @@ DELETE FROM pending_events WHERE (issued_day, ticket_id, kind) IN (
   SELECT issued_day, ticket_id, kind FROM pending_events ORDER BY received_at, event_id LIMIT $1)
 RETURNING event
 
+-- name: take_one_pending
+DELETE FROM pending_events WHERE issued_day = $1 AND ticket_id = $2 AND kind = $3 RETURNING true
+
 -- name: count_pending
 SELECT count(*) FROM pending_events
 
