@@ -100,6 +100,8 @@ _server = pytest.StashKey[Server]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Or each process that a test starts would compile all of the program anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     config.stash[_server] = Server()
 
 

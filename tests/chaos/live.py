@@ -77,7 +77,6 @@ class Live:
     def spawn(self) -> None:
         ours = {f"ADSERVE_{name.upper()}": str(value) for name, value in self._settings.items()}
         others = {name: value for name, value in os.environ.items() if not name.startswith("ADSERVE_")}
-        others.pop("PYTHONDONTWRITEBYTECODE", None)  # or each start would compile all of the program anew
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "adserve", "serve", *self._arguments],
