@@ -106,10 +106,16 @@ class _Bench:
         per_s = done.per_s * max(1 - refused, 1 / len(done.bodies))
         return Closed(done, per_s, used_s * 1e6 / (per_s * self.plan.round_s), refused)
 
-    async def offered(self, server: Ready, per_s: float, seed: int, side: Sequence[bytes] = ()) -> Offered:
-        """Raises LoadError when an event of `side` was not settled."""
-        requests, seconds = self.requests(server), self.plan.round_s
-        done = await offer(server.port, requests, per_s=per_s, seconds=seconds, seed=seed, side=side)
+    async def offered(
+        self, server: Ready, times: float, can: Closed, seed: int, side: Sequence[bytes] = ()
+    ) -> Offered:
+        """So many times as many as it could in a closed loop, for the viewers whom that asked for: others' shelves are not
+        ready, and they cost more. Raises LoadError when an event of `side` was not settled."""
+        seconds = self.plan.round_s
+        requests = self.requests(server)[: max(1, int(can.load.per_s * seconds))]
+        done = await offer(
+            server.port, requests, per_s=times * can.per_s, seconds=seconds, seed=seed, side=side
+        )
         await asyncio.sleep(REST_S)
         for body in done.side.bodies:
             for result in orjson.loads(body)["results"]:
@@ -131,7 +137,6 @@ class _Bench:
     async def round(self, bare: Ready, nth: int) -> Round:
         small, usual, large, shared, two = self.services
         ours, theirs = await self.closed(usual), await self.closed(bare)
-        can_per_s, bare_can_per_s = ours.per_s, theirs.per_s
         return Round(
             usual=ours,
             bare=theirs,
@@ -139,10 +144,10 @@ class _Bench:
             large=await self.closed(large),
             shared=None if shared is None else await self.closed(shared),
             two=None if two is None else await self.closed(two, workers=2),
-            comfortable=await self.offered(usual, COMFORTABLE * can_per_s, nth),
-            bare_comfortable=await self.offered(bare, COMFORTABLE * bare_can_per_s, nth),
-            twice=await self.offered(usual, 2 * can_per_s, nth, await self.side()),
-            thrice=await self.offered(usual, 3 * can_per_s, nth, await self.side()),
+            comfortable=await self.offered(usual, COMFORTABLE, ours, nth),
+            bare_comfortable=await self.offered(bare, COMFORTABLE, theirs, nth),
+            twice=await self.offered(usual, 2.0, ours, nth, await self.side()),
+            thrice=await self.offered(usual, 3.0, ours, nth, await self.side()),
         )
 
 

@@ -1,11 +1,13 @@
-"""How many slot requests may be in the house at once: enough to keep the core busy, and no more.
+"""How many slot requests may be in the house at once: as many as are answered soon, and no more.
 
-Additive increase, multiplicative decrease (Chiu and Jain 1989; `AIMDLimit` of Netflix's concurrency-limits), with a
-floor by Little's law as `Gradient2Limit` there finds it: what is answered in a second, times the least that an answer
-took, is what would be in flight if nobody waited. Beyond that floor a deeper queue answers no more requests, it only lets
-those that are admitted wait. What tells that there are too many are refusals while the core has nothing to spare, and answers
-that come late. Refusals alone do not (a burst may be more than a low limit lets in), and neither does a full
-queue: callers who wait for their answers before they ask again fill one that never grows.
+Before a core there is a queue, and the last of n requests in it waits for n times what one takes. So a wait is bounded by a
+number, which is the wait by what one takes (Little's law); and that is what this thread worked in a window by how many it
+answered: refusals and events, too, as whoever waits waits for them as well. Work is measured, not time: a clock also counts what
+the core did for others, and what answers waited for Redis, and a limit that follows them down finds no way back.
+
+It is looked for only where requests are refused or answered late. A queue that is long, but does not grow, is of callers who
+ask again when they are answered, and to refuse those brings back the same callers at once. A core that is busy with that has nothing to
+spare, so neither a busy core nor refusals may lower the limit by themselves: it would never rise again.
 """
 
 from collections.abc import Callable
@@ -13,22 +15,17 @@ from collections.abc import Callable
 from prometheus_client import Counter, Gauge
 
 LIMIT_MAX = 64
-SPARE = 3.0
-"""Above the floor: so that there is a next request whenever one is answered."""
-DECREASE = 0.5
-INCREASE = 1.1
-RECOVERY = 2.0
-"""In place of the increase, when nobody was refused."""
-WINDOW_S = 0.1
-REFUSED_MAX = 0.05
-LATE_MAX = 0.5
-"""The shares of a window's requests that may be refused, or be late, before the limit goes down."""
+WAIT_S = 0.005
+"""How long the last one waits at the limit, if the core has nothing else to do."""
+CALLERS = 16
+"""So many who ask again at once find room, unless the last of them would be late."""
 LATE_S = 0.01
 """A third of the deadline that a request has when it names none."""
-BUSY = 0.8
-"""A core that has worked for this share of a window has nothing to spare."""
-FORGET = 1.02
-"""The least time grows so much with each window, until it is seen again."""
+LATE_MAX = 0.5
+"""The share of a window's answers that may be late before the limit is looked for."""
+RECOVERY = 2.0
+"""The limit grows so much in a window without need of it."""
+WINDOW_S = 0.1
 
 REFUSED = Counter("adserve_slots_overloaded", "Slot requests that were refused because of overload.")
 LIMIT = Gauge("adserve_slots_limit", "How many slot requests may be in flight at once.")
@@ -49,7 +46,6 @@ class Limiter:
         self._refused = 0
         self._answered = 0
         self._late = 0
-        self._least_s = LATE_S
 
     def admit(self) -> bool:
         """Whether there is room. Each True is to be followed by one `finish`."""
@@ -64,24 +60,22 @@ class Limiter:
         self._answered += 1
         if took_s > LATE_S:
             self._late += 1
-        elif took_s < self._least_s:
-            self._least_s = took_s
 
     async def step(self, _now_ms: int) -> None:
         """Looks at the window that ends now."""
-        now_s = self.seconds()
-        elapsed_s, self._stepped_s = now_s - self._stepped_s, now_s
-        worked_s = self._worked_s()
-        busy, self._worked_before_s = worked_s - self._worked_before_s > BUSY * elapsed_s, worked_s
-        if self._late > LATE_MAX * self._answered:
-            self.limit = max(self.limit * DECREASE, 1.0)
-        elif busy and self._refused > REFUSED_MAX * (self._refused + self._answered):
-            floor = self._answered / elapsed_s * self._least_s + SPARE
-            self.limit = min(self.limit, max(self.limit * DECREASE, floor))
-        else:
-            self.limit = min(self.limit * (INCREASE if self._refused else RECOVERY) + 1.0, LIMIT_MAX)
-        self._least_s = min(self._least_s * FORGET, LATE_S)
+        now_s, worked_s = self.seconds(), self._worked_s()
+        if not self._refused and self._late <= LATE_MAX * self._answered:
+            self.limit = min(self.limit * RECOVERY, LIMIT_MAX)
+        elif self._answered:
+            self.limit = room((worked_s - self._worked_before_s) / self._answered)
         REFUSED.inc(self._refused)
         LIMIT.set(self.limit)
-        LAG.set(max(0.0, elapsed_s - WINDOW_S))
+        LAG.set(max(0.0, now_s - self._stepped_s - WINDOW_S))
+        self._stepped_s, self._worked_before_s = now_s, worked_s
         self._answered = self._refused = self._late = 0
+
+
+def room(one_s: float) -> float:
+    """How many may be in the house where one takes so long of the core."""
+    one_s = max(one_s, WAIT_S / LIMIT_MAX)
+    return max(WAIT_S / one_s, min(CALLERS, LATE_S / one_s), 1.0)

@@ -1,77 +1,137 @@
-"""The limit alone, under a clock of the test's own."""
+"""The limit alone: what comes of it where callers wait for their answers, and where they do not."""
+
+import random
 
 import pytest
+from one_core import DEADLINE_S, Core, Stall
 
-from adserve.web.limiter import LIMIT_MAX, SPARE, WINDOW_S, Limiter
+from adserve.web.limiter import CALLERS, LATE_S, LIMIT_MAX, WAIT_S, WINDOW_S, Limiter, room
 
-
-class Core:
-    """A core on which each request takes `service_s`, and what time it has there."""
-
-    def __init__(self, service_s: float = 0.001) -> None:
-        self.now_s = 0.0
-        self.worked_s = 0.0
-        self.service_s = service_s
-        self.limiter = Limiter(lambda: self.now_s, lambda: self.worked_s)
-
-    async def window(self, burst: int, bursts: int, *, busy: float = 1.0) -> int:
-        """`bursts` of so many requests at once within a window; answers how many were admitted."""
-        began_s, admitted_in_all = self.now_s, 0
-        for _ in range(bursts):
-            admitted = sum([self.limiter.admit() for _ in range(burst)])
-            for place in range(admitted):
-                self.now_s += self.service_s
-                self.limiter.finish((place + 1) * self.service_s)
-            admitted_in_all += admitted
-        self.now_s = max(self.now_s, began_s + WINDOW_S)
-        self.worked_s += busy * (self.now_s - began_s)
-        await self.limiter.step(0)
-        return admitted_in_all
+STALLS = [Stall(nth / 7, random.Random(nth).choice((0.003, 0.006, 0.012, 0.02))) for nth in range(21)]  # noqa: S311
 
 
-async def test_when_more_come_than_the_core_can_answer_few_wait() -> None:
-    core = Core()
-    for _ in range(20):
-        await core.window(burst=200, bursts=10)
-    # by Little's law about one is in flight when nobody waits
-    assert core.limiter.limit <= 1.0 + SPARE + 1.0
-    assert core.limiter.in_flight == 0
+class NoLimiter(Limiter):
+    """The broken twin that admits whoever comes."""
+
+    def admit(self) -> bool:
+        super().admit()
+        return True
 
 
-async def test_a_full_queue_that_does_not_grow_is_left_alone() -> None:
-    core = Core(service_s=0.0002)
-    for _ in range(20):
-        assert await core.window(burst=32, bursts=15) == 32 * 15
+class BusyLimiter(Limiter):
+    """The broken twin that asks whether the core is busy: while it is, refusals lower the limit down to what is in flight when
+    nobody waits; while it is not, they raise it."""
+
+    async def step(self, now_ms: int) -> None:
+        limit, worked_s = self.limit, self._worked_s() - self._worked_before_s
+        refused, answered, late = self._refused, self._answered, self._late
+        await super().step(now_ms)
+        if late > answered / 2:
+            self.limit = max(limit / 2, 1.0)
+        elif worked_s > 0.8 * WINDOW_S and refused > 0.05 * (refused + answered):
+            self.limit = min(limit, max(limit / 2, 4.0))
+        else:
+            self.limit = min(limit * (1.1 if refused else 2.0) + 1.0, LIMIT_MAX)
+
+
+@pytest.mark.parametrize("robbed", [0.0, 0.4])
+@pytest.mark.parametrize("service_s", [0.0001, 0.00025, 0.0005])
+async def test_callers_who_come_back_at_once_do_not_keep_a_limit_down(
+    service_s: float, robbed: float
+) -> None:
+    core = Core(Limiter, service_s=service_s, robbed=robbed)
+    core.limiter.limit = 1.0
+    await core.closed(CALLERS, seconds=0.5)
+    after = await core.closed(CALLERS, seconds=2.0)
+    assert after.refused == 0
+    assert after.good > 0.95
+
+
+async def test_control_a_limit_that_refusals_lower_is_kept_down() -> None:
+    core = Core(BusyLimiter)
+    core.limiter.limit = 4.0
+    await core.closed(CALLERS, seconds=0.5)
+    assert (await core.closed(CALLERS, seconds=2.0)).refused > 0.7
+
+
+async def test_callers_who_wait_for_their_answers_are_not_refused_after_an_overload_and_stalls() -> None:
+    core = Core(Limiter, stalls=STALLS)
+    await core.open(3.0, seconds=1.0)
+    assert core.limiter.limit < LIMIT_MAX / 2
+    assert (await core.closed(CALLERS, seconds=2.0)).refused < 0.01
     assert core.limiter.limit == LIMIT_MAX
 
 
-async def test_a_burst_is_no_overload_while_the_core_has_time_to_spare() -> None:
-    core = Core(service_s=0.0001)
-    for _ in range(20):
-        await core.window(burst=LIMIT_MAX * 2, bursts=1, busy=0.2)
-    assert core.limiter.limit == LIMIT_MAX
+@pytest.mark.parametrize(("times", "good"), [(2.0, 0.85), (3.0, 0.75)])
+@pytest.mark.parametrize("robbed", [0.0, 0.3])
+async def test_when_more_come_than_the_core_can_answer_it_answers_as_many_soon(
+    times: float, good: float, robbed: float
+) -> None:
+    core = Core(Limiter, robbed=robbed)
+    await core.open(times, seconds=0.5)
+    seen = await core.open(times, seconds=2.0)
+    assert seen.good > good
+    assert seen.p99_s < 2 * LATE_S
 
 
-async def test_answers_that_come_late_lower_the_limit_of_a_slow_core() -> None:
-    core = Core(service_s=0.002)
-    for _ in range(10):
-        await core.window(burst=60, bursts=1, busy=0.5)
-    assert core.limiter.limit < 25
+async def test_control_without_a_limit_nothing_comes_in_time() -> None:
+    core = Core(NoLimiter)
+    await core.open(2.0, seconds=0.5)
+    assert (await core.open(2.0, seconds=2.0)).good < 0.05
 
 
-async def test_the_limit_comes_back_when_the_overload_is_over() -> None:
-    core = Core()
-    for _ in range(20):
-        await core.window(burst=200, bursts=10)
-    assert core.limiter.limit < 10
-    for _ in range(10):
-        await core.window(burst=1, bursts=1)
-    assert core.limiter.limit == LIMIT_MAX
+async def test_control_a_core_that_others_have_for_some_of_the_time_is_never_busy() -> None:
+    core = Core(BusyLimiter, robbed=0.3)
+    await core.open(2.0, seconds=0.5)
+    assert (await core.open(2.0, seconds=2.0)).p99_s > 2 * LATE_S
+
+
+async def test_below_its_capacity_nobody_is_refused_for_a_stall() -> None:
+    core = Core(Limiter, stalls=STALLS)
+    assert (await core.open(0.6, seconds=3.0)).refused < 0.02
+
+
+async def test_answers_that_wait_elsewhere_leave_the_core_enough_to_do() -> None:
+    core = Core(Limiter, elsewhere_s=0.004)
+    await core.open(2.0, seconds=0.5)
+    assert (await core.open(2.0, seconds=2.0)).good > 0.7
+
+
+async def test_a_slow_core_lets_in_fewer() -> None:
+    core = Core(Limiter, service_s=0.002)
+    await core.open(2.0, seconds=0.5)
+    seen = await core.open(2.0, seconds=2.0)
+    assert core.limiter.limit == pytest.approx(LATE_S / 0.002, abs=1.0)
+    assert seen.p99_s < DEADLINE_S
+    assert seen.good > 0.9
+
+
+@pytest.mark.parametrize(
+    ("one_s", "places"),
+    [
+        (0.0, LIMIT_MAX),
+        (WAIT_S / 50, 50),
+        (WAIT_S / CALLERS, CALLERS),
+        (LATE_S / CALLERS, CALLERS),
+        (LATE_S / 5, 5),
+        (1.0, 1),
+    ],
+)
+def test_how_much_room_there_is_for_what_takes_so_long(one_s: float, places: int) -> None:
+    assert room(one_s) == pytest.approx(places)
+
+
+async def test_a_window_that_tells_nothing_of_the_core_leaves_the_limit_as_it_is() -> None:
+    limiter = Limiter(lambda: 0.0, lambda: 0.0)
+    limiter.limit = 1.0
+    assert [limiter.admit(), limiter.admit()] == [True, False]
+    await limiter.step(0)
+    assert limiter.limit == 1.0
 
 
 @pytest.mark.parametrize("took_s", [0.0001, 1.0])
 def test_whoever_is_done_makes_room(took_s: float) -> None:
-    limiter = Core().limiter
+    limiter = Limiter(lambda: 0.0, lambda: 0.0)
     assert all(limiter.admit() for _ in range(LIMIT_MAX))
     assert not limiter.admit()
     limiter.finish(took_s)
