@@ -49,7 +49,7 @@ class Core:
         self._elsewhere_s = elsewhere_s
         self._robbed = robbed
         self._stalls = deque(stalls)
-        self._chance = random.Random(1)  # noqa: S311 - chance that can be repeated
+        self._chance = random.Random(1)
         self._step_s = WINDOW_S
         self._coming: list[float] = []
         self._leaving: deque[tuple[float, float, float]] = deque()  # when it is answered, came, and was read

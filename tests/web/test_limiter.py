@@ -7,7 +7,7 @@ from one_core import DEADLINE_S, Core, Stall
 
 from adserve.web.limiter import CALLERS, LATE_S, LIMIT_MAX, WAIT_S, WINDOW_S, Limiter, room
 
-STALLS = [Stall(nth / 7, random.Random(nth).choice((0.003, 0.006, 0.012, 0.02))) for nth in range(21)]  # noqa: S311
+STALLS = [Stall(nth / 7, random.Random(nth).choice((0.003, 0.006, 0.012, 0.02))) for nth in range(21)]
 
 
 class NoLimiter(Limiter):
