@@ -260,6 +260,8 @@ async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list
     columns = [list(column) for column in zip(*rows, strict=True)]
     await connection.execute(SQL.keep_pending, *columns)
     firsts = await connection.fetch(SQL.first_of, *columns[:3])
+    if any(first is None for (first,) in firsts):
+        raise JournalContended("the first event of a key went away")
     return [
         Settled(EventId(first), Outcome.ACCEPTED if first == event.event else Outcome.DUPLICATE, None)
         for event, (first,) in zip(events, firsts, strict=True)

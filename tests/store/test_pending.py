@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
+import asyncpg
 import pytest
 from world import NOW_MS, PRICE_MICROS, World
 
@@ -11,8 +13,9 @@ from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
 from adserve.limits.counters import CountersAway
+from adserve.metering.errors import JournalContended
 from adserve.metering.pending import Pending
-from adserve.store.journal import Journal, Kept
+from adserve.store.journal import SQL, Journal, Kept
 
 BILLED = Money(PRICE_MICROS, "USD")
 
@@ -142,6 +145,26 @@ async def test_a_crash_while_settling_loses_nothing_and_bills_once(world: World,
     assert (await world.journal.of_ticket(ticket))[0].outcome is Outcome.ACCEPTED
     await setting.pending.step(NOW_MS)
     assert await world.fetchval("SELECT captured_micros FROM leases") == PRICE_MICROS
+
+
+async def test_it_is_not_said_to_be_a_duplicate_of_what_was_put_aside_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticket = world.ticket(await world.lease(10_000))
+    first, again = accepted(world, ticket), accepted(world, ticket, seed=1)
+    await world.journal.settle([first])
+    fetch = asyncpg.Connection.fetch
+
+    async def late(connection: asyncpg.Connection, query: str, *values: Any) -> Any:
+        if query == SQL.first_of:
+            await world.journal.quarantine_pending(first, "bad")
+        return await fetch(connection, query, *values)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(asyncpg.Connection, "fetch", late)
+        with pytest.raises(JournalContended):
+            await world.journal.settle([again])
+    assert await world.journal.settle([again]) == [Settled(again.event, Outcome.ACCEPTED, None)]
 
 
 async def test_two_processes_take_turns(world: World, setting: Setting) -> None:
