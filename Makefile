@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check ramp-check chaos lock help
+.PHONY: demo test check format bench restart-check caps-check replay-check pacing-check ramp-check pictures chaos lock help
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ pacing-check: $(VENV)/dev.stamp   ## simulated days of pacing with short steps a
 ramp-check: $(VENV)/dev.stamp redis   ## whole ramps by the hundred and the kill switch under load, into loadtest/results/ramp.json (ten minutes)
 	$(BIN)/python -m loadtest.ramps $(ARGS)
 	ADSERVE_KILL_ROUNDS=20 $(BIN)/pytest -q tests/chaos/test_kill_switch.py
+
+pictures: $(VENV)/dev.stamp browser   ## docs/images of the demo and the console anew (look at them before you keep them)
+	ADSERVE_PICTURES=1 $(BIN)/pytest -q tests/browser/test_pictures.py
 
 chaos: $(VENV)/dev.stamp redis    ## kills, power cuts, lost answers and more in full, into loadtest/results/chaos.json (SHARE=0.1 for a tenth, MINUTES=30 at the most for each flood)
 	ADSERVE_CHAOS=$(or $(SHARE),1) ADSERVE_CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest tests/chaos tests/seeded tests/metering/test_tickets.py tests/store/test_secrets.py $(ARGS)
