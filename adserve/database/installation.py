@@ -5,6 +5,7 @@ import pwd
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -161,9 +162,10 @@ def _create_cluster(installation: Installation) -> None:
         os.chown(partial_password, installation.user.pw_uid, installation.user.pw_gid)
         os.sync()
         partial_password.rename(installation.password)
-    partial = installation.root / "cluster.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700)
+    for left in installation.root.glob("cluster.partial*"):
+        shutil.rmtree(left, ignore_errors=True)
+    # Of a name of its own: the initdb of a start that was killed may still be removing what it had made.
+    partial = Path(tempfile.mkdtemp(prefix="cluster.partial-", dir=installation.root))
     os.chown(partial, installation.user.pw_uid, installation.user.pw_gid)
     made = subprocess.run(  # noqa: S603 - our own program and arguments
         installation.command(

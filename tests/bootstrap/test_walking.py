@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 import pytest
 from plans import PLAN, Seen, act, at, history, made, stands
+from waiting import until
 
 from adserve.bootstrap.ramps import LOOKS_KEPT_MS, Walking
 from adserve.database.pools import Pools
@@ -84,9 +85,12 @@ async def test_whoever_holds_the_turn_decides_alone(
     await walking.step(clock())
     assert (await stands(pools, id_))[0] is Status.SCHEDULED
     other.terminate()  # it dies, and its turn with it
-    await asyncio.sleep(0.2)
-    await walking.step(clock())
-    assert (await stands(pools, id_))[0] is Status.RUNNING
+
+    async def runs() -> bool:
+        await walking.step(clock())
+        return (await stands(pools, id_))[0] is Status.RUNNING
+
+    await until(runs)
 
 
 async def test_all_ads_paused_pauses_the_plan_without_a_look(pools: Pools, clock: Any, seen: Seen) -> None:
@@ -170,15 +174,23 @@ async def test_looks_are_thinned_out_when_shown_and_forgotten_when_old(
     assert await kept(100) == [last_ms], "the newest of a step stays"
 
 
-@pytest.mark.parametrize(("silence", "ends"), [("100ms", True), ("0", False)])
+async def taken_by_another(pools: Pools) -> bool:
+    async with pools.operator.acquire() as another:
+        return await ramps.take_turn(another)
+
+
 async def test_the_turn_of_a_process_that_hangs_ends_by_itself(
-    pools: Pools, monkeypatch: pytest.MonkeyPatch, silence: str, ends: bool
+    pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: without a limit it lasts."""
-    monkeypatch.setattr(ramps, "TURN_SILENCE", silence)
-    async with pools.operator.acquire() as hanging, pools.operator.acquire() as other:
+    monkeypatch.setattr(ramps, "TURN_SILENCE", "100ms")
+    async with pools.operator.acquire() as hanging:
         assert await ramps.take_turn(hanging)
-        assert not await ramps.take_turn(other)
+        await until(lambda: taken_by_another(pools))
+
+
+async def test_control_without_a_limit_it_lasts(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ramps, "TURN_SILENCE", "0")
+    async with pools.operator.acquire() as hanging:
+        assert await ramps.take_turn(hanging)
         await asyncio.sleep(0.5)
-        async with pools.operator.acquire() as next_:
-            assert await ramps.take_turn(next_) is ends
+        assert not await taken_by_another(pools)

@@ -4,7 +4,7 @@ import json
 
 from commands_run import Adserve, Kept
 
-VIEWERS = 120
+VIEWERS = 60
 
 
 async def test_a_crowd_goes_through_and_every_sum_agrees_with_the_database(

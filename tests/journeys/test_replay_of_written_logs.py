@@ -10,7 +10,7 @@ from caps import CAP, billed_twice, shown_too_soon
 from commands_run import Adserve, Kept, words
 from written_logs import MALFORMED, write_auctions, write_sessions
 
-ROWS = 600
+ROWS = 250
 
 
 async def test_caps_hold_money_adds_up_and_a_rerun_gives_the_same_bytes(
@@ -53,10 +53,10 @@ async def test_control_without_the_cap_the_same_query_finds_violations(
 
 def test_chance_and_rollout_are_arguments(adserve: Adserve, tmp_path: Path) -> None:
     log, mapping = write_sessions(tmp_path, ROWS)
-    replay = ("replay", log, "--mapping", mapping, "--rows", 200, "--percent", 50, "--json")
+    replay = ("replay", log, "--mapping", mapping, "--rows", 150, "--percent", 50, "--json")
     reports = [json.loads(adserve(*replay, "--seed", seed).out) for seed in (1, 2)]
     assert [report["in_rollout"] for report in reports] == [reports[0]["in_rollout"]] * 2
-    assert 0 < reports[0]["in_rollout"] < 200
+    assert 0 < reports[0]["in_rollout"] < 150
     assert reports[0]["campaigns"] != reports[1]["campaigns"]
 
 

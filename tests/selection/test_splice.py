@@ -13,6 +13,7 @@ from market import EVERYBODY, NOW_MS, ToldRates, make_ad
 from msgspec.structs import replace
 from test_index import random_ads, viewers_and_their_likes
 from test_live_view import Switch
+from waiting import PATIENCE_S
 
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ads import Ad, Tier
@@ -163,7 +164,7 @@ async def replaced_goes(within_s: float) -> bool:
 
 
 async def test_what_is_replaced_goes_by_itself() -> None:
-    assert await replaced_goes(within_s=5.0)
+    assert await replaced_goes(within_s=PATIENCE_S)
 
 
 async def test_control_a_cycle_that_keeps_what_is_replaced_is_noticed(
