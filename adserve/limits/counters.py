@@ -65,6 +65,7 @@ class Reservation(Struct, frozen=True, gc=False):
 
     When it is to be `whole`, nothing is reserved unless there is an ad for every ticket, and a runner-up where the last
     one is not guaranteed: such an ad pays its own price. `memo` is given back with the grant when the same `request` of the viewer comes again.
+    `assumed` is that of the past which the list was made for.
     """
 
     decision: UUID
@@ -75,6 +76,7 @@ class Reservation(Struct, frozen=True, gc=False):
     request: str | None = None
     digest: bytes = b""
     memo: Any = None
+    assumed: bytes | None = None
 
 
 class Grant(Struct, frozen=True, gc=False):
@@ -96,10 +98,18 @@ class Earlier(Struct, frozen=True, gc=False):
 
 class Past(Struct, frozen=True, gc=False):
     """What a decision may know of a viewer: confirmed impressions of late by campaign's key and of ALL, and an
-    earlier answer to its request."""
+    earlier answer to its request. With `assumed` it was so when the counters were asked last: whether it still is, `reserve` says."""
 
     exposures: dict[str, int]
     earlier: Earlier | None
+    assumed: bytes | None = None
+
+
+class PastDiffers(Exception):
+    """The viewer's past is not the assumed one, or the request was answered meanwhile: nothing was reserved."""
+
+    def __init__(self, past: Past) -> None:
+        self.past = past
 
 
 class _Remembered(Struct, frozen=True, gc=False):
@@ -135,20 +145,27 @@ class MemoryCounters:
         self._sweeping = Shard()
         self._unswept_shards: list[Shard] = []
 
+    def assumed(self, _viewer: bytes, _now_ms: int) -> None:
+        """To ask costs no more."""
+
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
         if self._erased.covers(viewer, now_ms):
             raise CountersAway(ERASING)
         tally = self._recalled = self._tally(viewer, now_ms)
-        earlier = None
-        if request is not None:
-            remembered = self._requests.get(viewer + request.encode())
-            if remembered is not None and remembered.until_ms >= now_ms:
-                earlier = Earlier(*self._memos.again(remembered.kept))
-        return Past(tally.exposures, earlier)
+        return Past(tally.exposures, self._earlier(viewer, request, now_ms))
+
+    def _earlier(self, viewer: bytes, request: str | None, now_ms: int) -> Earlier | None:
+        remembered = None if request is None else self._requests.get(viewer + request.encode())
+        if remembered is None or remembered.until_ms < now_ms:
+            return None
+        return Earlier(*self._memos.again(remembered.kept))
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
-        """Walks the ranked list once and reserves the first admissible ad for each ticket."""
+        """Walks the ranked list once and reserves the first admissible ad for each ticket. Raises PastDiffers."""
         tally = self._tally(viewer, now_ms)
+        earlier = self._earlier(viewer, ask.request, now_ms)
+        if earlier is not None:
+            raise PastDiffers(Past(tally.exposures, earlier))
         if tally.open + len(ask.tickets) > OPEN_MAX:
             return Grant((), None, ())
         grant = _walk(tally, ask)
