@@ -1,4 +1,4 @@
-"""One connection to one Redis. The commands of a turn of the event loop leave together; replies come in their order.
+"""One connection to one Redis. The commands of a turn of the event loop leave together, a few at a time; replies come in their order.
 
 redis-py's own pipelines and parser cost several times what a command may cost us here, so only its topology and URL
 tools are used: commands are packed and replies read by hiredis.
@@ -20,6 +20,8 @@ from adserve.limits.counters import OPEN_MAX, CountersAway
 from adserve.limits.rules import GRACE_MS, RETENTION_MS
 
 CALLS_WAITING_MAX = 10_000
+CALLS_TOGETHER = 4
+"""So many leave at once: it goes on with these while the next are made, and a write costs as much as some calls."""
 CONNECT_S = 2.0
 CONNECT_MS = round(CONNECT_S * 1_000)
 SILENT_S = 0.02
@@ -91,10 +93,13 @@ class Node(asyncio.Protocol):
         self._leaving.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub means a tuple of one
         self._batch.append((reply, wait_ms / 1_000))
         self._waiting.append(reply)
+        if len(self._leaving) == CALLS_TOGETHER:
+            self._flush()
         return reply
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own are not of the class
+        self._transport.set_write_buffer_limits(0)  # or uvloop would wait for the end of the turn
         self.alive = True
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +133,7 @@ class Node(asyncio.Protocol):
     def _flush(self) -> None:
         batch, self._batch = self._batch, []
         leaving, self._leaving = self._leaving, []
-        if self.alive and self._transport is not None:
+        if batch and self.alive and self._transport is not None:
             self._transport.write(b"".join(leaving))
             self._expire_in(batch, self._loop.time())
 
