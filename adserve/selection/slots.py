@@ -10,8 +10,9 @@ from adserve.domain.ids import DecisionId, derived_uuid7s
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
-from adserve.limits.counters import CountersAway, Grant, MemoryCounters, Past, PastDiffers, Reservation
+from adserve.limits.counters import CountersAway, MemoryCounters
 from adserve.limits.leases import Hold, LeaseBook
+from adserve.limits.reservations import Grant, Past, PastDiffers, Reservation
 from adserve.limits.rules import Rule
 from adserve.selection.decide import (
     Award,

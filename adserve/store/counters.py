@@ -14,18 +14,10 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from adserve.domain.tickets import Ticket
-from adserve.limits.counters import (
-    ERASING,
-    Candidate,
-    CountersAway,
-    Earlier,
-    Grant,
-    Past,
-    PastDiffers,
-    Reservation,
-)
+from adserve.limits.counters import ERASING, CountersAway
 from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
+from adserve.limits.reservations import Candidate, Earlier, Grant, Past, PastDiffers, Reservation
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, Rule, hide_key, keys_counted
 from adserve.store.redis_node import LIBRARY, Node
 from adserve.store.redis_nodes import Nodes

@@ -23,7 +23,8 @@ from counting import (
 from msgspec import structs
 
 from adserve.domain.time import DAY_MS, HOUR_MS
-from adserve.limits.counters import OPEN_MAX, Grant, PastDiffers
+from adserve.limits.counters import OPEN_MAX
+from adserve.limits.reservations import Grant, PastDiffers
 from adserve.limits.rules import ALL, GRACE_MS, PACE, Rule, ad_key, campaign_key
 
 

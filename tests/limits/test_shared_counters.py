@@ -27,8 +27,9 @@ from test_caps_are_exact import USES, Use, put_through
 
 from adserve.domain.facts import EXPOSURE_WINDOW_MS
 from adserve.domain.time import DAY_MS
-from adserve.limits.counters import OPEN_MAX, CountersAway, PastDiffers
+from adserve.limits.counters import OPEN_MAX, CountersAway
 from adserve.limits.erased import tombstone_of
+from adserve.limits.reservations import PastDiffers
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, campaign_key
 from adserve.store.counters import RedisCounters, Restored
 from adserve.store.wire import Shown as Logged
