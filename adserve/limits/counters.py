@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
 from adserve.limits.memos import AS_THEY_ARE, Memos
 from adserve.limits.profiles import Profiles
+from adserve.limits.reservations import Candidate, Earlier, Grant, Past, PastDiffers, Reservation
 from adserve.limits.rules import Rule, hide_key, keys_counted
 from adserve.limits.shards import Shard
 
@@ -49,57 +50,6 @@ KEY_BYTES = 15
 class CountersAway(Exception):
     """The counts cannot be known now: the shared counters cannot be reached, or are being filled. What has no rule
     but hides may be shown meanwhile."""
-
-
-class Candidate(NamedTuple):
-    """What the counters need to know of a ranked ad."""
-
-    advertiser: int
-    tier: int
-    keys: tuple[str, ...]
-    rules: tuple[Rule, ...]
-
-
-class Reservation(Struct, frozen=True, gc=False):
-    """A ranked list and the tickets that wait for the open positions, in feed order.
-
-    When it is to be `whole`, nothing is reserved unless there is an ad for every ticket, and a runner-up where the last
-    one is not guaranteed: such an ad pays its own price. `memo` is given back with the grant when the same `request` of the viewer comes again.
-    """
-
-    decision: UUID
-    candidates: Sequence[Candidate]
-    tickets: Sequence[UUID]
-    expires_at_ms: int
-    whole: bool = False
-    request: str | None = None
-    digest: bytes = b""
-    memo: Any = None
-
-
-class Grant(Struct, frozen=True, gc=False):
-    """Indexes into the ranked list: `reserved` in position order, `runner_up` the next admissible ad of another
-    advertiser in the last reserved one's tier, `capped` those that a rule forbade, with that rule."""
-
-    reserved: tuple[int, ...]
-    runner_up: int | None
-    capped: tuple[tuple[int, Rule], ...]
-
-
-class Earlier(Struct, frozen=True, gc=False):
-    """The answer that this viewer's `request` got before."""
-
-    digest: bytes
-    grant: Grant
-    memo: Any
-
-
-class Past(Struct, frozen=True, gc=False):
-    """What a decision may know of a viewer: confirmed impressions of late by campaign's key and of ALL, and an
-    earlier answer to its request."""
-
-    exposures: dict[str, int]
-    earlier: Earlier | None
 
 
 class _Remembered(Struct, frozen=True, gc=False):
@@ -135,20 +85,27 @@ class MemoryCounters:
         self._sweeping = Shard()
         self._unswept_shards: list[Shard] = []
 
+    def assumed(self, _viewer: bytes, _now_ms: int) -> None:
+        """To ask costs no more."""
+
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
         if self._erased.covers(viewer, now_ms):
             raise CountersAway(ERASING)
         tally = self._recalled = self._tally(viewer, now_ms)
-        earlier = None
-        if request is not None:
-            remembered = self._requests.get(viewer + request.encode())
-            if remembered is not None and remembered.until_ms >= now_ms:
-                earlier = Earlier(*self._memos.again(remembered.kept))
-        return Past(tally.exposures, earlier)
+        return Past(tally.exposures, self._earlier(viewer, request, now_ms))
+
+    def _earlier(self, viewer: bytes, request: str | None, now_ms: int) -> Earlier | None:
+        remembered = None if request is None else self._requests.get(viewer + request.encode())
+        if remembered is None or remembered.until_ms < now_ms:
+            return None
+        return Earlier(*self._memos.again(remembered.kept))
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
-        """Walks the ranked list once and reserves the first admissible ad for each ticket."""
+        """Walks the ranked list once and reserves the first admissible ad for each ticket. Raises PastDiffers."""
         tally = self._tally(viewer, now_ms)
+        earlier = self._earlier(viewer, ask.request, now_ms)
+        if earlier is not None:
+            raise PastDiffers(Past(tally.exposures, earlier))
         if tally.open + len(ask.tickets) > OPEN_MAX:
             return Grant((), None, ())
         grant = _walk(tally, ask)

@@ -10,7 +10,7 @@ from adserve.domain.ads import Ad, Tier
 from adserve.domain.facts import ViewerFacts
 from adserve.domain.ids import AdId, CampaignId
 from adserve.domain.surfaces import Surface
-from adserve.limits.counters import Candidate
+from adserve.limits.reservations import Candidate
 from adserve.limits.rules import campaign_key, cap_rules, hide_key, keys_counted, placement_rules
 from adserve.selection.index import Rows, TargetingIndex
 from adserve.selection.splice import Column, Splice

@@ -14,8 +14,8 @@ from adserve.domain.facts import EXPOSURES_MAX, ViewerFacts, facts_of
 from adserve.domain.ramps import Arm
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import VIEW_LEAST_MS, Ticket
-from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
+from adserve.limits.reservations import Grant, Past
 from adserve.limits.rules import ALL
 from adserve.rollout.arms import stage_at
 from adserve.selection.compiled import CompiledAd

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from adserve.domain.slots import Ask, NoFill
-from adserve.limits.counters import Grant, Past
+from adserve.limits.reservations import Grant, Past
 from adserve.limits.rules import Rule
 from adserve.selection.decide import Award, Held, Offer, Plan
 from adserve.selection.ranking import Ranked, predicted, rank, values_of

@@ -13,8 +13,8 @@ from msgspec import Struct, msgpack, structs
 
 from adserve.domain.ads import Ad
 from adserve.domain.targeting import Targeting
-from adserve.limits.counters import Candidate, Grant
 from adserve.limits.leases import Hold
+from adserve.limits.reservations import Candidate, Grant
 from adserve.selection.compiled import CompiledAd
 from adserve.selection.decide import Offer
 from adserve.selection.pricing import Contender

@@ -26,9 +26,9 @@ from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.slots import Ask, Context, NoFill, Viewer
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import day_of
-from adserve.limits.counters import Grant, Past
 from adserve.limits.erased import Erased
 from adserve.limits.leases import Hold
+from adserve.limits.reservations import Grant, Past
 from adserve.limits.rules import ALL, Rule, campaign_key
 from adserve.selection.compiled import CompiledSurface, Numbers
 from adserve.selection.decide import Held, award, offer_of, plan

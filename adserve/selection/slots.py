@@ -10,8 +10,9 @@ from adserve.domain.ids import DecisionId, derived_uuid7s
 from adserve.domain.slots import Ask, NoFill
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
-from adserve.limits.counters import CountersAway, Grant, MemoryCounters, Past, Reservation
+from adserve.limits.counters import CountersAway, MemoryCounters
 from adserve.limits.leases import Hold, LeaseBook
+from adserve.limits.reservations import Grant, Past, PastDiffers, Reservation
 from adserve.limits.rules import Rule
 from adserve.selection.decide import (
     Award,
@@ -47,6 +48,10 @@ class Counters(Protocol):
     """May raise CountersAway, and TimeoutError when an answer took longer than `wait_ms`."""
 
     epoch: int
+
+    def assumed(self, viewer: bytes, now_ms: int) -> Past | None:
+        """What may be taken for the viewer's past without asking, if anything: `reserve` raises PastDiffers where it is another."""
+        ...
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int) -> Past: ...
 
@@ -166,10 +171,16 @@ class Slots:
         self._leases.traffic.note(ask.context.country)
         view = self._view()
         try:
-            past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms, ask.deadline_ms)
-            if past.earlier is not None and not view.paused:  # the switch beats every promise to a retry
-                return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
-            return await self._fill(_Moment(ask, view, now_ms, seed, ids, past, self._counters, True))
+            past = self._counters.assumed(ask.viewer.cap, now_ms)
+            if past is None:
+                past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms, ask.deadline_ms)
+            while True:  # three times at the most: with what was assumed, with what is true, with an answer that came meanwhile
+                if past.earlier is not None and not view.paused:  # the switch beats every promise to a retry
+                    return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
+                try:
+                    return await self._fill(_Moment(ask, view, now_ms, seed, ids, past, self._counters, True))
+                except PastDiffers as differs:
+                    past = differs.past
         except CountersAway:
             counts = self._hides_alone(ask.viewer.cap, now_ms)
             return await self._fill(_Moment(ask, view, now_ms, seed, ids, _NOTHING_SEEN, counts, False))
@@ -203,6 +214,7 @@ class Slots:
         this is the `last` try."""
         ask = moment.ask
         if planned.no_fill is not None:
+            await self._make_sure(moment)
             return self._decided(moment, planned, planned.no_fill)
         ranked = planned.ranked
         held = self._hold(ranked, most, moment)
@@ -212,6 +224,7 @@ class Slots:
         if not held.places:
             if not last:
                 raise _TooFew
+            await self._make_sure(moment)
             spent = NoFill.PACED_OUT if held.paced else NoFill.BUDGET_SPENT
             reason = spent if moment.counted else NoFill.DEGRADED
             return self._decided(moment, planned, reason, held)
@@ -220,9 +233,10 @@ class Slots:
         )
         kept: set[int] = set()
         try:
-            wait_ms = ask.deadline_ms - (self._clock() - moment.now_ms)
-            reservation = _reservation(ask, offer, whole=not last)
-            grant = await moment.counts.reserve(ask.viewer.cap, reservation, moment.now_ms, wait_ms)
+            reservation = _reservation(moment, offer, whole=not last)
+            grant = await moment.counts.reserve(
+                ask.viewer.cap, reservation, moment.now_ms, self._left_ms(moment)
+            )
             if not (last or grant.reserved):
                 raise _TooFew
             awards = award(offer, grant)
@@ -237,6 +251,17 @@ class Slots:
                 if place not in kept:
                     self._leases.give_back(hold)
         return decision
+
+    async def _make_sure(self, moment: _Moment) -> None:
+        """Of a past that was assumed, before a decision that reserves nothing. Raises PastDiffers with the one that is known then."""
+        ask = moment.ask
+        if moment.past.assumed is not None:
+            raise PastDiffers(
+                await moment.counts.recall(ask.viewer.cap, ask.request, moment.now_ms, self._left_ms(moment))
+            )
+
+    def _left_ms(self, moment: _Moment) -> int:
+        return moment.ask.deadline_ms - (self._clock() - moment.now_ms)
 
     def _decided(
         self,
@@ -328,7 +353,8 @@ class Slots:
         return dict(zip(rules, counts, strict=True))
 
 
-def _reservation(ask: Ask, offer: Offer, *, whole: bool) -> Reservation:
+def _reservation(moment: _Moment, offer: Offer, *, whole: bool) -> Reservation:
+    ask = moment.ask
     return Reservation(
         decision=offer.decision,
         candidates=[contender.compiled.candidate for contender in offer.contenders],
@@ -338,4 +364,5 @@ def _reservation(ask: Ask, offer: Offer, *, whole: bool) -> Reservation:
         request=ask.request,
         digest=ask.digest,
         memo=offer,
+        assumed=moment.past.assumed,
     )

@@ -9,13 +9,15 @@ from binascii import b2a_base64
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from adserve.domain.tickets import Ticket
-from adserve.limits.counters import ERASING, Candidate, CountersAway, Earlier, Grant, Past, Reservation
+from adserve.limits.counters import ERASING, CountersAway
 from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
+from adserve.limits.reservations import Candidate, Earlier, Grant, Past, PastDiffers, Reservation
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, Rule, hide_key, keys_counted
 from adserve.store.redis_node import LIBRARY, Node
 from adserve.store.redis_nodes import Nodes
@@ -34,6 +36,8 @@ from adserve.store.wire import (
 
 CANDIDATES_CACHED_MAX = 262_144
 UNTOLD_MAX = 20_000
+PASTS_MAX = 65_536
+"""Of so many viewers the past is kept; that of whom was heard least lately is forgotten first."""
 WAIT_MS = 1_000
 """How long a call that no request's deadline bounds may wait."""
 
@@ -42,6 +46,9 @@ _STATES = ("reserved", "confirmed", "doubted", "refused")
 _RECALL, _RESERVE, _USAGE = f"{LIBRARY}_recall", f"{LIBRARY}_reserve", f"{LIBRARY}_usage"
 _CONFIRM, _DOUBT = f"{LIBRARY}_confirm", f"{LIBRARY}_doubt"
 _RELEASE, _RESTORE = f"{LIBRARY}_release", f"{LIBRARY}_restore"
+_UNKNOWN = b"?"
+_SEEN = Struct(">HH")
+
 _ERASE, _HELD, _FILL = f"{LIBRARY}_erase", f"{LIBRARY}_held", f"{LIBRARY}_fill"
 
 _SCANNED = 1_000
@@ -76,43 +83,56 @@ class RedisCounters:
         self.hides_missing_from_ms: int | None = None
         self._codec = codec
         self._candidates: dict[int, tuple[Candidate, bytes]] = {}
+        self._pasts: dict[bytes, Past] = {}
 
     @property
     def filled(self) -> bool:
         return self.nodes is not None
 
+    def assumed(self, viewer: bytes, now_ms: int) -> Past | None:
+        """What was heard of the viewer last, if anything: with it a decision is made by one call, `reserve`, in place of two."""
+        return None if self._erased.covers(viewer, now_ms) else self._pasts.get(viewer)
+
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
         if self._erased.covers(viewer, now_ms):
             raise CountersAway(ERASING)
         seen, earlier = await self._ask(_RECALL, viewer, request, wait_ms, now_ms)
-        exposures: dict[str, int] = {ALL: sum(seen[1::2])} if seen else {}
-        for keys, count in zip(seen[::2], seen[1::2], strict=True):
-            campaign = _campaign_of(keys)
-            exposures[campaign] = exposures.get(campaign, 0) + count
+        return self._past(viewer, seen, earlier)
+
+    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS) -> Grant:
+        told = await self._ask(
+            _RESERVE,
+            viewer,
+            ask.request,
+            wait_ms,
+            now_ms,
+            ask.expires_at_ms,
+            b"1" if ask.whole else b"0",
+            b"".join([ticket.bytes[8:] for ticket in ask.tickets]),
+            b"".join(map(self._packed, ask.candidates)),
+            _UNKNOWN if ask.assumed is None else ask.assumed,
+            *(() if ask.request is None else (ask.digest, *self._codec.encode(ask.memo))),
+        )
+        if told[0] is None:
+            raise PastDiffers(self._past(viewer, *told[1:]))
+        return _read_grant(told)
+
+    def _past(self, viewer: bytes, seen: bytes, earlier: list[Any] | None) -> Past:
+        exposures = self._learn(viewer, seen).exposures
         if earlier is None:
             return Past(exposures, None)
         digest, granted, memo = earlier
         grant = _read_grant(granted)
         return Past(exposures, Earlier(digest, grant, self._codec.decode(memo, grant)))
 
-    async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS) -> Grant:
-        remembered: tuple[bytes, ...] = ()
-        if ask.request is not None:
-            remembered = (ask.digest, encode([raw(part) for part in self._codec.encode(ask.memo)]))
-        return _read_grant(
-            await self._ask(
-                _RESERVE,
-                viewer,
-                ask.request,
-                wait_ms,
-                now_ms,
-                ask.expires_at_ms,
-                b"1" if ask.whole else b"0",
-                b"".join([ticket.bytes[8:] for ticket in ask.tickets]),
-                b"".join(map(self._packed, ask.candidates)),
-                *remembered,
-            )
-        )
+    def _learn(self, viewer: bytes, seen: bytes) -> Past:
+        past = self._pasts.pop(viewer, None)
+        if past is None or past.assumed != seen:
+            past = Past(_exposures_of(seen), None, seen) if seen else _NOTHING_SEEN
+            if len(self._pasts) >= PASTS_MAX:
+                del self._pasts[next(iter(self._pasts))]
+        self._pasts[viewer] = past
+        return past
 
     async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:
         flat = [part for key, window_ms in keys_windows for part in (raw(wire_key(key)), window_ms)]
@@ -124,7 +144,7 @@ class RedisCounters:
         rules = [
             part for key, most, window_ms in ticket.rules for part in (raw(wire_key(key)), most, window_ms)
         ]
-        counted = await self._ask(
+        counted, seen = await self._ask(
             _CONFIRM,
             ticket.viewer_cap,
             None,
@@ -135,6 +155,8 @@ class RedisCounters:
             wire_keys(keys),
             encode(rules),
         )
+        if seen != _UNKNOWN:
+            self._learn(ticket.viewer_cap, seen)
         return bool(counted)
 
     async def doubt(self, ticket: Ticket) -> None:
@@ -202,6 +224,7 @@ class RedisCounters:
         return shown.only(lambda at_ms: not self._erased.covers(shown.viewer, at_ms))
 
     async def erase(self, viewer: bytes) -> None:
+        self._pasts.pop(viewer, None)
         node, key = self._place_of(viewer)
         keys = [key, *await _requests(node, key)]
         for start in range(0, len(keys), _SCANNED):
@@ -267,6 +290,21 @@ def _read_grant(told: list[Any]) -> Grant:
         None if runner_up < 0 else runner_up,
         tuple([(place, Rule(key_of(key), most, window_ms)) for place, key, most, window_ms in rules]),
     )
+
+
+_NOTHING_SEEN = Past({}, None, b"")
+
+
+def _exposures_of(seen: bytes) -> dict[str, int]:
+    exposures = {ALL: 0}
+    at = 0
+    while at < len(seen):
+        size, count = _SEEN.unpack_from(seen, at)
+        at += _SEEN.size + size
+        campaign = _campaign_of(seen[at - size : at])
+        exposures[campaign] = exposures.get(campaign, 0) + count
+        exposures[ALL] += count
+    return exposures
 
 
 @lru_cache(KEYS_CACHED_MAX)

@@ -1,4 +1,4 @@
-"""One connection to one Redis. The commands of a turn of the event loop leave together; replies come in their order.
+"""One connection to one Redis. The commands of a turn of the event loop leave together, a few at a time; replies come in their order.
 
 redis-py's own pipelines and parser cost several times what a command may cost us here, so only its topology and URL
 tools are used: commands are packed and replies read by hiredis.
@@ -6,7 +6,9 @@ tools are used: commands are packed and replies read by hiredis.
 
 import asyncio
 import hashlib
+import math
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ from adserve.limits.counters import OPEN_MAX, CountersAway
 from adserve.limits.rules import GRACE_MS, RETENTION_MS
 
 CALLS_WAITING_MAX = 10_000
+CALLS_TOGETHER = 4
+"""So many leave at once: it goes on with these while the next are made, and a write costs as much as some calls."""
 CONNECT_S = 2.0
 CONNECT_MS = round(CONNECT_S * 1_000)
 SILENT_S = 0.02
@@ -78,8 +82,10 @@ class Node(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_NOTHING_YET)
         self._transport: asyncio.WriteTransport | None = None
         self._leaving: list[bytes] = []
-        self._batch: list[tuple[asyncio.Future[Any], float]] = []
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float, float]] = deque()
+        """With when each left, and how long it may take."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_s = 0.0
 
     def call(self, command: tuple[bytes | str | int, ...], wait_ms: int) -> asyncio.Future[Any]:
         """The reply, or within `wait_ms` a TimeoutError; CountersAway when the node cannot give one."""
@@ -89,19 +95,24 @@ class Node(asyncio.Protocol):
         if not self._leaving:
             self._loop.call_soon(self._flush)
         self._leaving.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stub means a tuple of one
-        self._batch.append((reply, wait_ms / 1_000))
-        self._waiting.append(reply)
+        now_s = time.monotonic()  # the loop's own clock stands still for the length of a turn
+        due_s = now_s + wait_ms / 1_000
+        self._waiting.append((reply, now_s, due_s))
+        self._expire_at(due_s)
+        if len(self._leaving) == CALLS_TOGETHER:
+            self._flush()
         return reply
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own are not of the class
+        self._transport.set_write_buffer_limits(0)  # or uvloop would wait for the end of the turn
         self.alive = True
 
     def data_received(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
+        self._heard_s = time.monotonic()
         self._reader.feed(data)
         while self.alive and (reply := self._reader.gets()) is not _NOTHING_YET:
-            waiting = self._waiting.popleft()
+            waiting, _, _ = self._waiting.popleft()
             if isinstance(reply, hiredis.ReplyError):
                 self._on_trouble(str(reply))
                 if not waiting.done():
@@ -119,36 +130,44 @@ class Node(asyncio.Protocol):
         self._on_trouble = _ignore
         if self._transport is not None:
             self._transport.abort()
-        for waiting in self._waiting:
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiting, _, _ in self._waiting:
             if not waiting.done():
                 waiting.set_exception(CountersAway("the connection to redis was lost"))
                 waiting.exception()  # whoever awaited it may have left
         self._waiting.clear()
 
     def _flush(self) -> None:
-        batch, self._batch = self._batch, []
         leaving, self._leaving = self._leaving, []
-        if self.alive and self._transport is not None:
+        if leaving and self.alive and self._transport is not None:
             self._transport.write(b"".join(leaving))
-            self._expire_in(batch, self._loop.time())
 
-    def _expire_in(self, batch: list[tuple[asyncio.Future[Any], float]], since_s: float) -> None:
-        self._loop.call_later(min(wait_s for _, wait_s in batch), self._expire, batch, since_s)
+    def _expire_at(self, due_s: float) -> None:
+        """One timer for all calls: nearly all of them are answered long before it goes off."""
+        if self._timer is None or due_s < self._timer_due_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due_s = due_s
+            self._timer = self._loop.call_later(due_s - time.monotonic(), self._expire)
 
-    def _expire(self, batch: list[tuple[asyncio.Future[Any], float]], since_s: float) -> None:
-        waited_s = self._loop.time() - since_s
-        later = []
-        for reply, wait_s in batch:
+    def _expire(self) -> None:
+        self._timer = None
+        now_s = time.monotonic() + 0.001
+        silent = False
+        soonest_s = math.inf
+        for reply, sent_s, due_s in self._waiting:
             if reply.done():
                 continue
-            if wait_s <= waited_s + 0.001:
+            if due_s <= now_s:
                 reply.set_exception(TimeoutError("redis takes too long"))
-            else:
-                later.append((reply, wait_s - waited_s))
-        if self.alive and waited_s >= SILENT_S and self._heard_s < since_s:
+                silent = silent or (now_s - sent_s >= SILENT_S and self._heard_s < sent_s)
+            elif due_s < soonest_s:
+                soonest_s = due_s
+        if soonest_s < math.inf:
+            self._expire_at(soonest_s)
+        if silent and self.alive:
             self._on_trouble("does not answer")
-        if later:
-            self._expire_in(later, since_s + waited_s)
 
 
 async def open_node(address: Address, login: Login, on_trouble: Callable[[str], None]) -> Node:

@@ -7,7 +7,7 @@ under a new epoch. docs/adr/0004 says what this is proof against.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 200
 """How many viewers are put back before requests have their turn."""
+AHEAD = 10
+"""So many times AT_ONCE are read while others are put back: PostgreSQL, Redis and this process work at the same time."""
 SCANNED = 1_000
 HIDES_BACK_MS = HOUR_MS
 """A process that died may not have told the hides of its last moments: the next one tells those of this long."""
@@ -47,6 +49,7 @@ class EventLog(Protocol):
     async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]: ...
 
 
+Viewers = Mapping[bytes, Sequence[Shown]]
 SettlePending = Callable[[RedisCounters, int], Awaitable[int]]
 
 
@@ -184,17 +187,30 @@ class SharedCounters:
     async def _fill(self, filling: RedisCounters, now_ms: int) -> int:
         since_ms = now_ms - RETENTION_MS
         expected = await self._events.count_since(since_ms)
-        read = 0
+        ahead: asyncio.Queue[Viewers] = asyncio.Queue(AHEAD)
+        filled = 0
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(since_ms, ahead), name="reads what was shown")
+                while viewers := await ahead.get():
+                    await filling.fill(viewers, now_ms)
+                    filled += sum(map(_events_in, viewers.values()))
+                    self.detail = f"rebuilding, {filled:,} of {expected:,} events"
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return filled
+
+    async def _read(self, since_ms: int, ahead: asyncio.Queue[Viewers]) -> None:
+        """The last that it puts is empty."""
         viewers: dict[bytes, list[Shown]] = {}
         async for shown in self._events.shown_since(since_ms):
             if len(viewers) == AT_ONCE and shown.viewer not in viewers:
-                await filling.fill(viewers, now_ms)
+                await ahead.put(viewers)
                 viewers = {}
-                self.detail = f"rebuilding, {read:,} of {expected:,} events"
             viewers.setdefault(shown.viewer, []).append(shown)
-            read += len(shown.entries) // ENTRY_BYTES + (shown.hidden_at_ms is not None)
-        await filling.fill(viewers, now_ms)
-        return read
+        if viewers:
+            await ahead.put(viewers)
+        await ahead.put({})
 
     def _away(self, reason: str) -> None:
         if self.counters.nodes is not None:
@@ -209,6 +225,10 @@ class SharedCounters:
         self._away(reason)
         if self._nodes is not None:
             self._nodes.close()
+
+
+def _events_in(told: Sequence[Shown]) -> int:
+    return sum(len(shown.entries) // ENTRY_BYTES + (shown.hidden_at_ms is not None) for shown in told)
 
 
 def _token(epoch: int, identity: bytes) -> bytes:

@@ -6,7 +6,8 @@ from uuid import UUID
 
 from adserve.domain.ids import uuid7
 from adserve.domain.tickets import Ticket
-from adserve.limits.counters import Candidate, MemoryCounters, Reservation
+from adserve.limits.counters import MemoryCounters
+from adserve.limits.reservations import Candidate, Reservation
 from adserve.limits.rules import ALL, Rule, advertiser_key, campaign_key, hide_key, keys_counted, label_key
 
 KINDS: dict[str, Callable[[int], Any]] = {"memory": MemoryCounters}

@@ -33,9 +33,10 @@ from hypothesis.stateful import (
 
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
-from adserve.limits.counters import Grant, MemoryCounters, Reservation
+from adserve.limits.counters import MemoryCounters
 from adserve.limits.entries import CONFIRMED, ENTRY_BYTES, RESERVED, Entry, entry_at, find
 from adserve.limits.rebuild import OVERLAP_MS
+from adserve.limits.reservations import Grant, Reservation
 from adserve.limits.rules import ALL, RETENTION_MS, Rule, ad_key
 
 VIEWERS = (b"v" * 16, b"w" * 16)

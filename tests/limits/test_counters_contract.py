@@ -23,7 +23,8 @@ from counting import (
 from msgspec import structs
 
 from adserve.domain.time import DAY_MS, HOUR_MS
-from adserve.limits.counters import OPEN_MAX, Grant
+from adserve.limits.counters import OPEN_MAX
+from adserve.limits.reservations import Grant, PastDiffers
 from adserve.limits.rules import ALL, GRACE_MS, PACE, Rule, ad_key, campaign_key
 
 
@@ -302,6 +303,22 @@ async def test_a_request_that_comes_again_recalls_its_grant(counters: Any) -> No
     )
     assert (await counters.recall(b"w" * 16, "r-1", START_MS)).earlier is None, "another viewer's"
     assert (await counters.recall(VIEWER, None, START_MS)).earlier is None
+
+
+async def test_a_request_that_was_answered_meanwhile_reserves_nothing(counters: Any) -> None:
+    asks = [
+        reservation([A, B], [ticket_id(number)], request="r-1", digest=b"body", memo=f"memo {number}")
+        for number in (1, 2)
+    ]
+    for request in ("r-1", "r-2"):
+        assert (await counters.recall(VIEWER, request, START_MS)).earlier is None
+    grant = await counters.reserve(VIEWER, asks[0], START_MS)
+    with pytest.raises(PastDiffers) as differs:
+        await counters.reserve(VIEWER, asks[1], START_MS)
+    earlier = differs.value.past.earlier
+    assert earlier is not None
+    assert (earlier.digest, earlier.grant, earlier.memo) == (b"body", grant, "memo 1")
+    assert await counters.usage(VIEWER, [(ALL, DAY_MS)], START_MS) == [1]
 
 
 async def test_the_past_holds_confirmed_impressions_of_the_last_week(counters: Any) -> None:

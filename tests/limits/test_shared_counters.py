@@ -20,15 +20,18 @@ from counting import (
     ticket_id,
 )
 from hypothesis import Phase
+from msgspec import structs
 from redis_servers import needs_redis
-from shared import FreshCounters
+from shared import TEXT, FreshCounters
 from test_caps_are_exact import USES, Use, put_through
 
+from adserve.domain.facts import EXPOSURE_WINDOW_MS
 from adserve.domain.time import DAY_MS
-from adserve.limits.counters import CountersAway
+from adserve.limits.counters import OPEN_MAX, CountersAway
 from adserve.limits.erased import tombstone_of
-from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS
-from adserve.store.counters import Restored
+from adserve.limits.reservations import PastDiffers
+from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, campaign_key
+from adserve.store.counters import RedisCounters, Restored
 from adserve.store.wire import Shown as Logged
 from adserve.store.wire import entry_of
 
@@ -156,6 +159,49 @@ async def test_the_event_log_overrules_a_reservation_but_not_a_decision(shared: 
     assert await shared.confirm(ad.ticket(ticket_id(2)), START_MS, START_MS)
     assert await shared.usage(VIEWER, [(campaign_cap(1, 1, 1).key, DAY_MS)], START_MS) == [2]
     assert not await reserve_one(shared, B, 4)
+
+
+async def test_what_a_viewer_has_seen_is_assumed_and_looked_at_when_it_counts(
+    shared: FreshCounters, redis_url: str
+) -> None:
+    """Another process confirms what this one does not hear of."""
+    other = RedisCounters(TEXT)
+    await shared.open()
+    other.nodes = shared.nodes
+    assert shared.assumed(VIEWER, START_MS) is None, "nothing is known yet"
+    for number in (1, 2):
+        assert await reserve_one(shared, A, number)
+    assert await shared.confirm(A.ticket(ticket_id(1)), START_MS, START_MS)
+    assumed = shared.assumed(VIEWER, START_MS)
+    assert assumed is not None
+    assert assumed.exposures == {ALL: 1, campaign_key(1): 1}
+    ask = structs.replace(reservation([B], [ticket_id(3)]), assumed=assumed.assumed)
+    assert (await shared.reserve(VIEWER, ask, START_MS)).reserved == (0,)
+
+    assert await other.confirm(A.ticket(ticket_id(2)), START_MS, START_MS)
+    with pytest.raises(PastDiffers) as differs:
+        await shared.reserve(VIEWER, structs.replace(ask, tickets=[ticket_id(4)]), START_MS)
+    assert differs.value.past == await shared.recall(VIEWER, None, START_MS)
+    assert differs.value.past.exposures == {ALL: 2, campaign_key(1): 2}
+    assert await shared.usage(VIEWER, [(ALL, DAY_MS)], START_MS) == [3], "nothing was reserved"
+    assert shared.assumed(VIEWER, START_MS) == other.assumed(VIEWER, START_MS), "and it has learnt"
+    week_later_ms = START_MS + EXPOSURE_WINDOW_MS
+    with pytest.raises(PastDiffers):
+        await shared.reserve(VIEWER, structs.replace(ask, tickets=[ticket_id(5)]), week_later_ms)
+
+
+async def test_many_entries_are_read_as_a_few_are(shared: FreshCounters) -> None:
+    """What one call of C reads is bounded, and a group is not."""
+    cap = capped(OPEN_MAX)
+    for number in range(OPEN_MAX):
+        assert await reserve_one(shared, A, number)
+    assert await shared.confirm(A.ticket(ticket_id(OPEN_MAX - 1)), START_MS, START_MS)
+    assert await shared.usage(VIEWER, [(ALL, DAY_MS)], START_MS) == [OPEN_MAX]
+    assert not await reserve_one(shared, cap, OPEN_MAX)
+    assert await shared.release(A.ticket(ticket_id(0)), START_MS)
+    assert await reserve_one(shared, cap, OPEN_MAX)
+    states = [entry.state for entry in (await shared.held(VIEWER)).entries]
+    assert (states.count("reserved"), states.count("confirmed")) == (OPEN_MAX - 1, 1)
 
 
 async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCounters) -> None:

@@ -15,9 +15,10 @@ from adserve.domain.events import Event, EventKind, Outcome, Settled
 from adserve.domain.ids import uuid7
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS
-from adserve.limits.counters import Candidate, MemoryCounters, Reservation
+from adserve.limits.counters import MemoryCounters
 from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
+from adserve.limits.reservations import Candidate, Reservation
 from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Intake, Report

@@ -18,8 +18,9 @@ from stack import ADS, START_MS, serving
 from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.time import DAY_MS, day_of
-from adserve.limits.counters import Grant, MemoryCounters, Reservation
+from adserve.limits.counters import MemoryCounters
 from adserve.limits.rebuild import OVERLAP_MS, rebuild
+from adserve.limits.reservations import Grant, Reservation
 from adserve.store.journal import Journal
 
 DECISIONS = int(os.environ.get("ADSERVE_CAPS_DECISIONS", "6000"))

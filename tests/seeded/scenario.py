@@ -22,11 +22,12 @@ from adserve.domain.ids import uuid7
 from adserve.domain.targeting import Targeting
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS
-from adserve.limits.counters import Candidate, CountersAway, MemoryCounters, Reservation
+from adserve.limits.counters import CountersAway, MemoryCounters
 from adserve.limits.hides import Hides
 from adserve.limits.keeper import LeaseKeeper
 from adserve.limits.leases import Hold, LeaseBook
 from adserve.limits.rebuild import OVERLAP_MS, rebuild
+from adserve.limits.reservations import Candidate, Reservation
 from adserve.limits.rules import RETENTION_MS, Rule, campaign_key, keys_counted
 from adserve.metering.errors import JournalAway, RecorderUnavailable
 from adserve.metering.intake import Answer, Intake, Report

@@ -9,8 +9,8 @@ from adserve.domain.facts import EXPOSURES_UNKNOWN
 from adserve.domain.ids import derived_uuid7, derived_uuid7s
 from adserve.domain.slots import Context, NoFill
 from adserve.domain.targeting import Targeting
-from adserve.limits.counters import Grant, Past
 from adserve.limits.leases import Hold
+from adserve.limits.reservations import Grant, Past
 from adserve.limits.rules import ALL, Rule, campaign_key
 from adserve.selection.decide import Offer, Plan, award, hold_micros, plan
 from adserve.selection.pricing import Contender

@@ -8,7 +8,7 @@ from test_decide import make_offer
 from adserve.domain.ads import Ad, Cap
 from adserve.domain.slots import Context
 from adserve.domain.targeting import Targeting
-from adserve.limits.counters import Grant
+from adserve.limits.reservations import Grant
 from adserve.selection.decide import award
 from adserve.selection.memo import decode_offer, encode_offer, keep_offer, offer_again
 

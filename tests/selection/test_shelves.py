@@ -13,7 +13,7 @@ from adserve.domain.facts import ViewerFacts
 from adserve.domain.slots import Context, NoFill
 from adserve.domain.surfaces import Surface
 from adserve.domain.targeting import AgeRange, Targeting
-from adserve.limits.counters import Past
+from adserve.limits.reservations import Past
 from adserve.limits.rules import ALL, campaign_key
 from adserve.prediction.features import BUCKETS
 from adserve.prediction.model import Model

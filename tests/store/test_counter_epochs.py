@@ -15,7 +15,8 @@ from world import NOW_MS, World, superuser
 from adserve.domain.events import Outcome
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS
-from adserve.limits.counters import Candidate, CountersAway, Reservation
+from adserve.limits.counters import CountersAway
+from adserve.limits.reservations import Candidate, Reservation
 from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
 from adserve.metering.pending import Pending
 from adserve.store.counters import MemoCodec, RedisCounters

@@ -16,7 +16,13 @@ local RESERVED, CONFIRMED, DOUBTED, REFUSED = 0, 1, 2, 3
 local STATE = 2 ^ 46  -- libraries, as `string`, are there only when a function runs, not here
 local ALL, PACE = '*', 't'
 local GUARANTEED = 0  -- the tier
+local UNKNOWN = '?'
 local GRACE_MS, RETENTION_MS, EXPOSURE_MS, OPEN_MAX = $grace_ms, $retention_ms, $exposure_ms, $open_max
+
+-- One call of C reads so many entries: a call for each would be most of what a decision costs here.
+local AT_ONCE = 200
+local NUMBER, SKIPPING = '>I6', 'xxxxxxxxI6'
+local forms = {}
 
 local function read_hides(blob)
   local hides = {}
@@ -29,6 +35,19 @@ local function read_hides(blob)
   return hides, at
 end
 
+-- The states with moments of entries that lie one after the other.
+local function numbers_of(blob, at, count)
+  local first = math.min(count, AT_ONCE)
+  if not forms[first] then forms[first] = '>' .. string.rep(SKIPPING, first) end
+  local numbers = { struct.unpack(forms[first], blob, at) }
+  numbers[first + 1] = nil  -- where it ended
+  for nth = first + 1, count do
+    numbers[nth] = struct.unpack(NUMBER, blob, at + (nth - 1) * ENTRY_BYTES + TICKET_BYTES)
+  end
+  return numbers
+end
+
+-- A group has its `keys` and its `entries` as they are kept, and `numbers`, one for each entry.
 local function read(blob)
   local groups = {}
   if not blob then return groups, {} end
@@ -37,26 +56,27 @@ local function read(blob)
   while at <= #blob do
     local after, names = cmsgpack.unpack_one(blob, at - 1)
     local count = struct.unpack('>I2', blob, after + 1)
-    local tickets, states, moments = {}, {}, {}
+    local first, last = after + 3, after + 2 + count * ENTRY_BYTES
     groups[#groups + 1] = {
-      keys = string.sub(blob, at, after), names = names, tickets = tickets, states = states, moments = moments,
+      keys = string.sub(blob, at, after), names = names,
+      entries = string.sub(blob, first, last), numbers = numbers_of(blob, first, count),
     }
-    at = after + 3
-    for nth = 1, count do
-      local packed = struct.unpack('>I6', blob, at + TICKET_BYTES)
-      local state = math.floor(packed / STATE)
-      tickets[nth], states[nth], moments[nth] = string.sub(blob, at, at + TICKET_BYTES - 1), state, packed - state * STATE
-      at = at + ENTRY_BYTES
-    end
+    at = last + 1
   end
   return groups, hides
+end
+
+local function apart(number)
+  local state = math.floor(number / STATE)
+  return state, number - state * STATE
 end
 
 local function open(state, moment, now)
   return (state == RESERVED or state == DOUBTED) and now <= moment + GRACE_MS
 end
 
-local function lapsed(state, moment, now)
+local function lapsed(number, now)
+  local state, moment = apart(number)
   if state == RESERVED then return now > moment + GRACE_MS end
   return now - moment >= RETENTION_MS
 end
@@ -73,17 +93,23 @@ local function write(key, groups, hides, now)
   end
   parts[2] = struct.pack('>I2', kept_hides)
   for _, group in ipairs(groups) do
-    local entries, states, moments = {}, group.states, group.moments
-    for nth, ticket in ipairs(group.tickets) do
-      local state, moment = states[nth], moments[nth]
-      if not lapsed(state, moment, now) then
-        entries[#entries + 1] = ticket .. struct.pack('>I6', state * STATE + moment)
-        keep_until = math.max(keep_until, moment + (state == RESERVED and GRACE_MS or RETENTION_MS))
+    local numbers, entries, lapsing = group.numbers, group.entries, false
+    for nth = 1, #numbers do
+      local number = numbers[nth]
+      local last = number < STATE and number + GRACE_MS or number % STATE + RETENTION_MS - 1
+      if now > last then lapsing = true elseif last > keep_until then keep_until = last end
+    end
+    local count = #numbers
+    if lapsing then
+      local kept = {}
+      for nth = 1, #numbers do
+        if not lapsed(numbers[nth], now) then
+          kept[#kept + 1] = string.sub(entries, (nth - 1) * ENTRY_BYTES + 1, nth * ENTRY_BYTES)
+        end
       end
+      entries, count = table.concat(kept), #kept
     end
-    if #entries > 0 then
-      parts[#parts + 1] = group.keys .. struct.pack('>I2', #entries) .. table.concat(entries)
-    end
+    if count > 0 then parts[#parts + 1] = group.keys .. struct.pack('>I2', count) .. entries end
   end
   if #parts == 2 then
     redis.call('DEL', key)
@@ -96,29 +122,39 @@ local function group_of(groups, keys)
   for _, group in ipairs(groups) do
     if group.keys == keys then return group end
   end
-  local group = { keys = keys, names = cmsgpack.unpack(keys), tickets = {}, states = {}, moments = {} }
+  local group = { keys = keys, names = cmsgpack.unpack(keys), entries = '', numbers = {} }
   groups[#groups + 1] = group
   return group
 end
 
 local function add(groups, keys, ticket, state, moment)
-  local group = group_of(groups, keys)
-  local nth = #group.tickets + 1
-  group.tickets[nth], group.states[nth], group.moments[nth] = ticket, state, moment
+  local group, number = group_of(groups, keys), state * STATE + moment
+  group.entries = group.entries .. ticket .. struct.pack(NUMBER, number)
+  group.numbers[#group.numbers + 1] = number
 end
 
 local function find(groups, ticket)
   for _, group in ipairs(groups) do
-    for nth, other in ipairs(group.tickets) do
-      if other == ticket then return group, nth end
+    local at = string.find(group.entries, ticket, 1, true)
+    while at and (at - 1) % ENTRY_BYTES ~= 0 do at = string.find(group.entries, ticket, at + 1, true) end
+    if at then
+      local nth = (at - 1) / ENTRY_BYTES + 1
+      return group, nth, apart(group.numbers[nth])
     end
   end
 end
 
+local function put(group, nth, state, moment)
+  local number, at = state * STATE + moment, (nth - 1) * ENTRY_BYTES
+  group.entries = string.sub(group.entries, 1, at + TICKET_BYTES)
+    .. struct.pack(NUMBER, number) .. string.sub(group.entries, at + ENTRY_BYTES + 1)
+  group.numbers[nth] = number
+end
+
 local function remove(group, nth)
-  table.remove(group.tickets, nth)
-  table.remove(group.states, nth)
-  table.remove(group.moments, nth)
+  local at = (nth - 1) * ENTRY_BYTES
+  group.entries = string.sub(group.entries, 1, at) .. string.sub(group.entries, at + ENTRY_BYTES + 1)
+  table.remove(group.numbers, nth)
 end
 
 local function count_on(tally, name, moments)
@@ -131,10 +167,16 @@ local function tally_of(groups, hides, now)
   local tally, opened = {}, 0
   for name, moment in pairs(hides) do tally[name] = { { moment } } end
   for _, group in ipairs(groups) do
-    local counted = {}
-    for nth, state in ipairs(group.states) do
-      local moment = group.moments[nth]
-      if not lapsed(state, moment, now) then
+    local counted, numbers = {}, group.numbers
+    for nth = 1, #numbers do
+      local number = numbers[nth]
+      if number < STATE then  -- reserved, as most are: without a call
+        if now <= number + GRACE_MS then
+          opened = opened + 1
+          counted[#counted + 1] = now
+        end
+      elseif not lapsed(number, now) then
+        local state, moment = apart(number)
         if open(state, moment, now) then
           opened = opened + 1
           counted[#counted + 1] = now
@@ -152,11 +194,15 @@ local function tally_of(groups, hides, now)
   return tally, opened
 end
 
-local function count(tally, name, window, now)
+-- No further than to `most`.
+local function count(tally, name, most, window, now)
   local after, found = now - window, 0
   for _, moments in ipairs(tally[name] or {}) do
-    for _, moment in ipairs(moments) do
-      if moment > after then found = found + 1 end
+    for nth = 1, #moments do
+      if moments[nth] > after then
+        found = found + 1
+        if found == most then return found end
+      end
     end
   end
   return found
@@ -164,42 +210,55 @@ end
 
 local function broken_rule(tally, rules, now)
   for nth = 1, #rules, 3 do
-    if tally[rules[nth]] and count(tally, rules[nth], rules[nth + 2], now) >= rules[nth + 1] then return nth end
+    local name, most = rules[nth], rules[nth + 1]
+    if tally[name] and count(tally, name, most, rules[nth + 2], now) >= most then return nth end
   end
+end
+
+-- What a decision may know of a viewer: of each group with confirmed impressions of late the size of its keys, how many, the keys.
+local function seen_of(groups, now)
+  local parts, after, before = {}, CONFIRMED * STATE + now - EXPOSURE_MS, DOUBTED * STATE
+  for _, group in ipairs(groups) do
+    local exposures, numbers = 0, group.numbers
+    for nth = 1, #numbers do
+      if numbers[nth] > after and numbers[nth] < before then exposures = exposures + 1 end
+    end
+    if exposures > 0 then parts[#parts + 1] = struct.pack('>I2I2', #group.keys, exposures) .. group.keys end
+  end
+  return table.concat(parts)
+end
+
+-- The answer that the request got before, if there is one.
+local function earlier_of(key, now)
+  local remembered = key and redis.call('GET', key)
+  if not remembered then return false end
+  local until_ms, digest, grant, memo = cmsgpack.unpack(remembered)
+  return until_ms >= now and { digest, grant, memo }
 end
 
 local function recall(keys, args)
-  local now, seen, earlier = tonumber(args[3]), {}, false
-  for _, group in ipairs(read(redis.call('GET', keys[1]))) do
-    local exposures = 0
-    for nth, state in ipairs(group.states) do
-      if state == CONFIRMED and now - group.moments[nth] < EXPOSURE_MS then exposures = exposures + 1 end
-    end
-    if exposures > 0 then
-      seen[#seen + 1] = group.keys
-      seen[#seen + 1] = exposures
-    end
-  end
-  local remembered = keys[2] and redis.call('GET', keys[2])
-  if remembered then
-    local until_ms, digest, grant, memo = cmsgpack.unpack(remembered)
-    if until_ms >= now then earlier = { digest, grant, memo } end
-  end
-  return { seen, earlier }
+  local now = tonumber(args[3])
+  return { seen_of(read(redis.call('GET', keys[1])), now), earlier_of(keys[2], now) }
 end
 
+-- Of the memo, which is a head and a part for each candidate, what belongs to the grant.
 local function remember(key, args, now, grant)
-  local expires, digest, memo = tonumber(args[4]), args[8], cmsgpack.unpack(args[9])
-  local kept = { memo[1] }
-  for nth = 1, #grant[1] do kept[nth + 1] = memo[string.byte(grant[1], nth) + 2] end
-  if grant[2] >= 0 then kept[#kept + 1] = memo[grant[2] + 2] end
+  local expires, digest, head = tonumber(args[4]), args[9], 10
+  local kept = { args[head] }
+  for nth = 1, #grant[1] do kept[nth + 1] = args[head + 1 + string.byte(grant[1], nth)] end
+  if grant[2] >= 0 then kept[#kept + 1] = args[head + 1 + grant[2]] end
   redis.call('SET', key, cmsgpack.pack(expires, digest, grant, kept), 'PX', math.max(expires - now, 0) + GRACE_MS)
 end
 
--- Answers places in the ranked list as bytes, the runner-up's or -1, and of each that is capped its place and the rule.
+-- Answers places in the ranked list as bytes, the runner-up's or -1, and of each that is capped its place and the rule. Where the viewer's
+-- past is not what the decision took it for, or the request was answered meanwhile, nothing is reserved, and `recall` is answered.
 local function reserve(keys, args)
   local now, expires, whole, tickets, ranked = tonumber(args[3]), tonumber(args[4]), args[5], args[6], args[7]
   local groups, hides = read(redis.call('GET', keys[1]))
+  local earlier, assumed = earlier_of(keys[2], now), args[8]
+  if earlier or (assumed ~= UNKNOWN and assumed ~= seen_of(groups, now)) then
+    return { false, seen_of(groups, now), earlier }
+  end
   local tally, opened = tally_of(groups, hides, now)
   local wanted = #tickets / TICKET_BYTES
   local grant = { '', -1 }
@@ -252,7 +311,7 @@ local function usage(keys, args)
   local now, asked, answer = tonumber(args[3]), cmsgpack.unpack(args[4]), {}
   local groups, hides = read(redis.call('GET', keys[1]))
   local tally = tally_of(groups, hides, now)
-  for nth = 1, #asked, 2 do answer[#answer + 1] = count(tally, asked[nth], asked[nth + 1], now) end
+  for nth = 1, #asked, 2 do answer[#answer + 1] = count(tally, asked[nth], nil, asked[nth + 1], now) end
   return answer
 end
 
@@ -281,9 +340,9 @@ local function fits_around(groups, at, rules, now)
     for _, group in ipairs(groups) do
       local counts = name == ALL
       for _, other in ipairs(group.names) do counts = counts or other == name end
-      for entry, state in ipairs(counts and group.states or {}) do
-        local moment = group.moments[entry]
-        if state == REFUSED or lapsed(state, moment, now) then
+      for _, number in ipairs(counts and group.numbers or {}) do
+        local state, moment = apart(number)
+        if state == REFUSED or lapsed(number, now) then
           -- counts nowhere
         elseif open(state, moment, now) or (state == DOUBTED and at <= moment) then  -- it may lie anywhere
           opened = opened + 1
@@ -297,36 +356,36 @@ local function fits_around(groups, at, rules, now)
   return true
 end
 
+-- Whether the ticket's impression counts, and what a decision may know of the viewer after it.
 -- As a reservation lives and dies with its epoch, one that is here was counted all along.
 local function confirm(keys, args)
   local now, at, ticket = tonumber(args[3]), tonumber(args[4]), args[5]
   local groups, hides = read(redis.call('GET', keys[1]))
-  local group, nth = find(groups, ticket)
-  local state, moment = group and group.states[nth], group and group.moments[nth]
-  if state == REFUSED then return 0 end
+  local group, nth, state, moment = find(groups, ticket)
+  if state == REFUSED then return { 0, seen_of(groups, now) } end
   local known = state == CONFIRMED or state == DOUBTED
-  if known and at >= moment then return 1 end
+  if known and at >= moment then return { 1, seen_of(groups, now) } end
   if state == RESERVED and open(state, moment, now) then
-    group.states[nth], group.moments[nth], state = CONFIRMED, at, CONFIRMED
+    put(group, nth, CONFIRMED, at)
+    state = CONFIRMED
   else
     if group then remove(group, nth) end
     local fits = fits_around(groups, at, cmsgpack.unpack(args[7]), now)
-    if known and not fits then return 0 end
+    if known and not fits then return { 0, UNKNOWN } end
     state = known and DOUBTED or fits and CONFIRMED or REFUSED
     add(groups, args[6], ticket, state, at)
   end
   write(keys[1], groups, hides, now)
-  return state == REFUSED and 0 or 1
+  return { state == REFUSED and 0 or 1, seen_of(groups, now) }
 end
 
 local function doubt(keys, args)
   local groups, hides = read(redis.call('GET', keys[1]))
-  local group, nth = find(groups, args[4])
-  local state, until_ms = group and group.states[nth], tonumber(args[3])
-  if (state == CONFIRMED or state == DOUBTED) and group.moments[nth] ~= until_ms then
-    local now = group.moments[nth]  -- or somewhat later: nothing lapses too early
-    group.states[nth], group.moments[nth] = DOUBTED, until_ms
-    write(keys[1], groups, hides, now)
+  local group, nth, state, moment = find(groups, args[4])
+  local until_ms = tonumber(args[3])
+  if (state == CONFIRMED or state == DOUBTED) and moment ~= until_ms then
+    put(group, nth, DOUBTED, until_ms)
+    write(keys[1], groups, hides, moment)  -- or somewhat later: nothing lapses too early
   end
   return 1
 end
@@ -334,8 +393,8 @@ end
 local function release(keys, args)
   local now = tonumber(args[3])
   local groups, hides = read(redis.call('GET', keys[1]))
-  local group, nth = find(groups, args[4])
-  if not group or group.states[nth] ~= RESERVED or lapsed(RESERVED, group.moments[nth], now) then return 0 end
+  local group, nth, state = find(groups, args[4])
+  if state ~= RESERVED or lapsed(group.numbers[nth], now) then return 0 end
   remove(group, nth)
   write(keys[1], groups, hides, now)
   return 1
@@ -351,11 +410,11 @@ local function restore(keys, args)
   end
   for nth = 1, #told[2], 4 do
     local ticket, state, moment, names = told[2][nth], told[2][nth + 1], told[2][nth + 2], told[2][nth + 3]
-    local group, known = find(groups, ticket)
+    local group, known, was = find(groups, ticket)
     if not group then
       add(groups, names, ticket, state, moment)
-    elseif group.states[known] == RESERVED or group.states[known] == DOUBTED then
-      group.states[known], group.moments[known] = state, moment
+    elseif was == RESERVED or was == DOUBTED then
+      put(group, known, state, moment)
     end
   end
   write(keys[1], groups, hides, now)
@@ -393,9 +452,9 @@ local function held(keys, args)
     told[1][#told[1] + 1], told[1][#told[1] + 2] = name, moment
   end
   for _, group in ipairs(groups) do
-    for nth, state in ipairs(group.states) do
-      local at = #told[2]
-      told[2][at + 1], told[2][at + 2], told[2][at + 3] = group.names, state, group.moments[nth]
+    for _, number in ipairs(group.numbers) do
+      local at, state, moment = #told[2], apart(number)
+      told[2][at + 1], told[2][at + 2], told[2][at + 3] = group.names, state, moment
     end
   end
   return told
