@@ -1,7 +1,8 @@
 """What happened to an ad that was placed, and what became of the report of it."""
 
 from enum import StrEnum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from adserve.domain.ids import EventId
 from adserve.domain.money import Money
@@ -36,7 +37,7 @@ class Outcome(StrEnum):
     ACCEPTED = "accepted"
 
 
-class Event(NamedTuple):
+class Event(Struct, frozen=True, array_like=True, gc=False):
     """An event as the recorder takes it: opened, confirmed, not yet settled.
 
     `outcome` is what is known before the ledger speaks: `late`, `over_cap`, `invalid_traffic`, `unbilled_kind`, or
@@ -56,7 +57,7 @@ class Event(NamedTuple):
     counted_in: int | None = None
 
 
-class Settled(NamedTuple):
+class Settled(Struct, frozen=True, gc=False):
     """What the ledger made of an event. `event` is the first one's id for a duplicate."""
 
     event: EventId

@@ -5,6 +5,9 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId, at_moment, derived_uuid7s, moment_of
 from adserve.domain.money import Money
@@ -32,7 +35,7 @@ class Problem(NamedTuple):
     reason: str
 
 
-class Report(NamedTuple):
+class Report(Struct, frozen=True, gc=False):
     """An event as it came in. `problems` are what decoding found; any of them refuses it. `source` goes no further."""
 
     token: str
@@ -43,7 +46,7 @@ class Report(NamedTuple):
     source: Source | None = None
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True, gc=False):
     """`billed` is None where nothing is known of money yet, or nothing is charged; `event` where it is refused."""
 
     event: EventId | None
@@ -136,12 +139,14 @@ class Intake:
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
         event = EventId(event_id if at_ms == received_at_ms else at_moment(event_id, at_ms))
-        moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
         if at_ms > ticket.expires_at_ms:
-            return Event(event, kind, ticket, Outcome.LATE, *moments[:3])
+            return Event(event, kind, ticket, Outcome.LATE, at_ms, report.occurred_at_ms, report.view_ms)
+        moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
         verdict = self._traffic.judge(kind, ticket, moments, report.source)
         outcome, epoch = await self._counted(kind, ticket, verdict, at_ms)
-        return Event(event, kind, ticket, outcome, *moments[:3], verdict, epoch)
+        return Event(
+            event, kind, ticket, outcome, at_ms, report.occurred_at_ms, report.view_ms, verdict, epoch
+        )
 
     async def _counted(
         self, kind: EventKind, ticket: Ticket, verdict: Verdict, at_ms: int
@@ -184,8 +189,8 @@ class Intake:
 def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
     """An event that waited for the counters, now that they have told, in that epoch, whether it counts."""
     if not counts:
-        return event._replace(outcome=Outcome.OVER_CAP)
-    return event._replace(outcome=rating(event.kind, event.ticket, event.verdict), counted_in=epoch)
+        return replace(event, outcome=Outcome.OVER_CAP)
+    return replace(event, outcome=rating(event.kind, event.ticket, event.verdict), counted_in=epoch)
 
 
 def rating(kind: EventKind, ticket: Ticket, verdict: Verdict) -> Outcome:

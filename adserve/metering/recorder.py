@@ -12,7 +12,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from adserve.domain.events import Event, Outcome, Settled
 from adserve.metering.errors import RecorderFull, RecorderUnavailable
@@ -55,7 +57,7 @@ class _Call:
             self.done.set_exception(error)
 
 
-class _Waiting(NamedTuple):
+class _Waiting(Struct, frozen=True, gc=False):
     """`lease` is the one that the event is to be charged to, if it is."""
 
     event: Event

@@ -5,8 +5,10 @@ several processes a flood through all of them is seen by each in part, and by `a
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from uuid import UUID
+
+from msgspec import Struct
 
 from adserve.domain.events import CONFIRMING, EventKind
 from adserve.domain.time import DAY_MS
@@ -30,7 +32,7 @@ class Facts(Protocol):
     def issued_at_ms(self) -> int: ...
 
 
-class Moments(NamedTuple):
+class Moments(Struct, frozen=True, gc=False):
     """`impression_at_ms` is when the ticket's impression occurred, as far as another than the judge knows it."""
 
     received_at_ms: int
@@ -39,7 +41,7 @@ class Moments(NamedTuple):
     impression_at_ms: int | None = None
 
 
-class _Shown(NamedTuple):
+class _Shown(Struct, frozen=True, gc=False):
     occurred_at_ms: int | None
     invalid: bool
 

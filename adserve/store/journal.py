@@ -239,7 +239,9 @@ def _oldest_epoch(events: Iterable[Event]) -> int | None:
 
 
 def _to_be_judged(event: Event) -> Event:
-    return event if event.counted_in is None else event._replace(outcome=Outcome.ACCEPTED, counted_in=None)
+    if event.counted_in is None:
+        return event
+    return msgspec.structs.replace(event, outcome=Outcome.ACCEPTED, counted_in=None)
 
 
 async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list[Settled]:

@@ -4,6 +4,7 @@ from datetime import date
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.database import partitions
@@ -21,7 +22,7 @@ STORED = "SELECT count(*) FROM events WHERE issued_day = $1"
 
 def issued(world: World, lease: int, at_ms: int, outcome: Outcome = Outcome.RECORDED) -> Event:
     ticket = world.ticket(lease, issued_at_ms=at_ms, expires_at_ms=at_ms + DAY_MS)
-    return world.event(ticket, outcome=outcome)._replace(received_at_ms=max(at_ms, NOW_MS))
+    return replace(world.event(ticket, outcome=outcome), received_at_ms=max(at_ms, NOW_MS))
 
 
 async def make(world: World, day: date) -> None:
