@@ -19,7 +19,10 @@ class EventKind(StrEnum):
     COMPLETE = "complete"
 
 
-CONFIRMING = frozenset({EventKind.IMPRESSION, EventKind.VIEW})
+IMPRESSION, VIEW, CLICK, HIDE, REPORT, COMPLETE = EventKind
+"""For what is done with each event: to read a member of its class takes as long as a dozen such names (Python 3.11)."""
+
+CONFIRMING = frozenset({IMPRESSION, VIEW})
 """The kinds that confirm a reservation: the first of them decides whether a ticket counts against caps."""
 
 
@@ -35,6 +38,9 @@ class Outcome(StrEnum):
     OVER_BUDGET = "over_budget"
     RECORDED = "recorded"
     ACCEPTED = "accepted"
+
+
+REFUSED, DUPLICATE, LATE, OVER_CAP, INVALID_TRAFFIC, UNBILLED_KIND, OVER_BUDGET, RECORDED, ACCEPTED = Outcome
 
 
 class Event(Struct, frozen=True, array_like=True, gc=False):

@@ -8,7 +8,24 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
+from adserve.domain.events import (
+    ACCEPTED,
+    CONFIRMING,
+    DUPLICATE,
+    HIDE,
+    INVALID_TRAFFIC,
+    LATE,
+    OVER_CAP,
+    RECORDED,
+    REFUSED,
+    REPORT,
+    UNBILLED_KIND,
+    VIEW,
+    Event,
+    EventKind,
+    Outcome,
+    Settled,
+)
 from adserve.domain.ids import EventId, at_moment, derived_uuid7s, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
@@ -22,10 +39,10 @@ from adserve.metering.tickets import Sealer
 from adserve.metering.traffic import Moments, Traffic
 
 KINDS = {str(kind): kind for kind in EventKind}
-WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
+WITHHOLDING = frozenset({HIDE, REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
-TO_CHARGE = frozenset({Outcome.RECORDED, Outcome.ACCEPTED})
-UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
+TO_CHARGE = frozenset({RECORDED, ACCEPTED})
+UNCOUNTED = frozenset({LATE, OVER_CAP})
 
 
 class Problem(NamedTuple):
@@ -132,7 +149,7 @@ class Intake:
             ticket = self._sealer.open(report.token, received_at_ms)
         except TicketRefused as error:
             return _refused(Problem("$.ticket", str(error)))
-        if kind is EventKind.VIEW and not _lasted(report.view_ms, ticket):
+        if kind is VIEW and not _lasted(report.view_ms, ticket):
             return _refused(
                 Problem("$.view_ms", f"a view of this ad lasts at least {ticket.view_least_ms} ms")
             )
@@ -140,7 +157,7 @@ class Intake:
         at_ms = max(received_at_ms, ticket.issued_at_ms)
         event = EventId(event_id if at_ms == received_at_ms else at_moment(event_id, at_ms))
         if at_ms > ticket.expires_at_ms:
-            return Event(event, kind, ticket, Outcome.LATE, at_ms, report.occurred_at_ms, report.view_ms)
+            return Event(event, kind, ticket, LATE, at_ms, report.occurred_at_ms, report.view_ms)
         moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
         verdict = self._traffic.judge(kind, ticket, moments, report.source)
         outcome, epoch = await self._counted(kind, ticket, verdict, at_ms)
@@ -156,31 +173,31 @@ class Intake:
         if kind not in CONFIRMING:
             return rating(kind, ticket, verdict), None
         if not self._may_serve():
-            return Outcome.ACCEPTED, None
+            return ACCEPTED, None
         epoch = self._counters.epoch
         try:
             counts = await self._counters.confirm(ticket, at_ms, at_ms)
         except (CountersAway, TimeoutError):
-            return Outcome.ACCEPTED, None
-        return (rating(kind, ticket, verdict), epoch) if counts else (Outcome.OVER_CAP, None)
+            return ACCEPTED, None
+        return (rating(kind, ticket, verdict), epoch) if counts else (OVER_CAP, None)
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        waits = settled.outcome is Outcome.ACCEPTED
+        waits = settled.outcome is ACCEPTED
         will_charge = (
             waits
             and event.outcome in TO_CHARGE
             and event.kind == event.ticket.billable
             and event.verdict.reason is None
         )
-        if settled.outcome is Outcome.RECORDED or will_charge:
+        if settled.outcome is RECORDED or will_charge:
             # What waits for the counters or the ledger is to be charged as well.
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
         if event.kind in WITHHOLDING:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
-        overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
-        if event.kind in CONFIRMING and (overtaken or (waits and event.outcome is not Outcome.ACCEPTED)):
+        overtaken = settled.outcome is DUPLICATE and moment_of(settled.event) > event.received_at_ms
+        if event.kind in CONFIRMING and (overtaken or (waits and event.outcome is not ACCEPTED)):
             # What was confirmed with our moment is stored with a later one, or may be, where it comes again before it settles.
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
@@ -189,23 +206,23 @@ class Intake:
 def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
     """An event that waited for the counters, now that they have told, in that epoch, whether it counts."""
     if not counts:
-        return replace(event, outcome=Outcome.OVER_CAP)
+        return replace(event, outcome=OVER_CAP)
     return replace(event, outcome=rating(event.kind, event.ticket, event.verdict), counted_in=epoch)
 
 
 def rating(kind: EventKind, ticket: Ticket, verdict: Verdict) -> Outcome:
     """What is known before the ledger speaks of an event that came in time and is within its caps."""
     if verdict.reason is not None:
-        return Outcome.INVALID_TRAFFIC
-    return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
+        return INVALID_TRAFFIC
+    return RECORDED if kind == ticket.billable else UNBILLED_KIND
 
 
 def _lasted(view_ms: int | None, ticket: Ticket) -> bool:
     """A client that does not say how long is believed, but not where that costs money. What is refused may come again."""
     if view_ms is None:
-        return ticket.billable != EventKind.VIEW
+        return ticket.billable != VIEW
     return view_ms >= ticket.view_least_ms
 
 
 def _refused(*problems: Problem) -> Answer:
-    return Answer(None, Outcome.REFUSED, None, problems)
+    return Answer(None, REFUSED, None, problems)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from adserve.domain.events import Event, Outcome, Settled
+from adserve.domain.events import RECORDED, Event, Settled
 from adserve.metering.errors import RecorderFull, RecorderUnavailable
 from adserve.metering.settle import Journal, settle
 
@@ -229,4 +229,4 @@ class Recorder:
 
 
 def _charged(event: Event) -> int | None:
-    return event.ticket.lease if event.outcome is Outcome.RECORDED else None
+    return event.ticket.lease if event.outcome is RECORDED else None

@@ -37,7 +37,7 @@ def charged(event: Event) -> Settled:
 async def test_tickets_from_both_sides_of_midnight_are_settled_in_one_batch(world: World) -> None:
     lease = await world.lease(10_000)
     before, after = issued(world, lease, MIDNIGHT_MS - 1), issued(world, lease, MIDNIGHT_MS)
-    before = before._replace(received_at_ms=MIDNIGHT_MS + 5)
+    before = replace(before, received_at_ms=MIDNIGHT_MS + 5)
     assert await settle(world.journal, [after, before]) == [charged(after), charged(before)]
     for day_ms in (MIDNIGHT_MS - 1, MIDNIGHT_MS):
         assert await world.fetchval(STORED, day_of(day_ms)) == 1
