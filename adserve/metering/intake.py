@@ -5,7 +5,27 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
+from msgspec import Struct
+from msgspec.structs import replace
+
+from adserve.domain.events import (
+    ACCEPTED,
+    CONFIRMING,
+    DUPLICATE,
+    HIDE,
+    INVALID_TRAFFIC,
+    LATE,
+    OVER_CAP,
+    RECORDED,
+    REFUSED,
+    REPORT,
+    UNBILLED_KIND,
+    VIEW,
+    Event,
+    EventKind,
+    Outcome,
+    Settled,
+)
 from adserve.domain.ids import EventId, at_moment, derived_uuid7s, moment_of
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
@@ -19,10 +39,10 @@ from adserve.metering.tickets import Sealer
 from adserve.metering.traffic import Moments, Traffic
 
 KINDS = {str(kind): kind for kind in EventKind}
-WITHHOLDING = frozenset({EventKind.HIDE, EventKind.REPORT})
+WITHHOLDING = frozenset({HIDE, REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
-TO_CHARGE = frozenset({Outcome.RECORDED, Outcome.ACCEPTED})
-UNCOUNTED = frozenset({Outcome.LATE, Outcome.OVER_CAP})
+TO_CHARGE = frozenset({RECORDED, ACCEPTED})
+UNCOUNTED = frozenset({LATE, OVER_CAP})
 
 
 class Problem(NamedTuple):
@@ -32,7 +52,7 @@ class Problem(NamedTuple):
     reason: str
 
 
-class Report(NamedTuple):
+class Report(Struct, frozen=True, gc=False):
     """An event as it came in. `problems` are what decoding found; any of them refuses it. `source` goes no further."""
 
     token: str
@@ -43,7 +63,7 @@ class Report(NamedTuple):
     source: Source | None = None
 
 
-class Answer(NamedTuple):
+class Answer(Struct, frozen=True, gc=False):
     """`billed` is None where nothing is known of money yet, or nothing is charged; `event` where it is refused."""
 
     event: EventId | None
@@ -129,19 +149,21 @@ class Intake:
             ticket = self._sealer.open(report.token, received_at_ms)
         except TicketRefused as error:
             return _refused(Problem("$.ticket", str(error)))
-        if kind is EventKind.VIEW and not _lasted(report.view_ms, ticket):
+        if kind is VIEW and not _lasted(report.view_ms, ticket):
             return _refused(
                 Problem("$.view_ms", f"a view of this ad lasts at least {ticket.view_least_ms} ms")
             )
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
         event = EventId(event_id if at_ms == received_at_ms else at_moment(event_id, at_ms))
-        moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
         if at_ms > ticket.expires_at_ms:
-            return Event(event, kind, ticket, Outcome.LATE, *moments[:3])
+            return Event(event, kind, ticket, LATE, at_ms, report.occurred_at_ms, report.view_ms)
+        moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
         verdict = self._traffic.judge(kind, ticket, moments, report.source)
         outcome, epoch = await self._counted(kind, ticket, verdict, at_ms)
-        return Event(event, kind, ticket, outcome, *moments[:3], verdict, epoch)
+        return Event(
+            event, kind, ticket, outcome, at_ms, report.occurred_at_ms, report.view_ms, verdict, epoch
+        )
 
     async def _counted(
         self, kind: EventKind, ticket: Ticket, verdict: Verdict, at_ms: int
@@ -151,31 +173,31 @@ class Intake:
         if kind not in CONFIRMING:
             return rating(kind, ticket, verdict), None
         if not self._may_serve():
-            return Outcome.ACCEPTED, None
+            return ACCEPTED, None
         epoch = self._counters.epoch
         try:
             counts = await self._counters.confirm(ticket, at_ms, at_ms)
         except (CountersAway, TimeoutError):
-            return Outcome.ACCEPTED, None
-        return (rating(kind, ticket, verdict), epoch) if counts else (Outcome.OVER_CAP, None)
+            return ACCEPTED, None
+        return (rating(kind, ticket, verdict), epoch) if counts else (OVER_CAP, None)
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
-        accepted = settled.outcome is Outcome.ACCEPTED
+        accepted = settled.outcome is ACCEPTED
         will_charge = (
             accepted
             and event.outcome in TO_CHARGE
             and event.kind == event.ticket.billable
             and event.verdict.reason is None
         )
-        if settled.outcome is Outcome.RECORDED or will_charge:
+        if settled.outcome is RECORDED or will_charge:
             # What waits for the counters or the ledger is to be charged as well.
             self._leases.captured(event.ticket.ticket, event.ticket.lease, event.ticket.price_micros)
         if event.kind in WITHHOLDING:
             self._hides.add(event.ticket.viewer_cap, event.ticket.advertiser, event.received_at_ms)
             await self._counters.hide(event.ticket, event.received_at_ms)
-        overtaken = settled.outcome is Outcome.DUPLICATE and moment_of(settled.event) > event.received_at_ms
-        waits = (accepted or settled.waits) and event.outcome is not Outcome.ACCEPTED
+        overtaken = settled.outcome is DUPLICATE and moment_of(settled.event) > event.received_at_ms
+        waits = (accepted or settled.waits) and event.outcome is not ACCEPTED
         if event.kind in CONFIRMING and (overtaken or waits):
             # What was confirmed with our moment is stored with a later one, or may be, where it comes again before it settles.
             await self._counters.doubt(event.ticket)
@@ -185,23 +207,23 @@ class Intake:
 def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:
     """An event that waited for the counters, now that they have told, in that epoch, whether it counts."""
     if not counts:
-        return event._replace(outcome=Outcome.OVER_CAP)
-    return event._replace(outcome=rating(event.kind, event.ticket, event.verdict), counted_in=epoch)
+        return replace(event, outcome=OVER_CAP)
+    return replace(event, outcome=rating(event.kind, event.ticket, event.verdict), counted_in=epoch)
 
 
 def rating(kind: EventKind, ticket: Ticket, verdict: Verdict) -> Outcome:
     """What is known before the ledger speaks of an event that came in time and is within its caps."""
     if verdict.reason is not None:
-        return Outcome.INVALID_TRAFFIC
-    return Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
+        return INVALID_TRAFFIC
+    return RECORDED if kind == ticket.billable else UNBILLED_KIND
 
 
 def _lasted(view_ms: int | None, ticket: Ticket) -> bool:
     """A client that does not say how long is believed, but not where that costs money. What is refused may come again."""
     if view_ms is None:
-        return ticket.billable != EventKind.VIEW
+        return ticket.billable != VIEW
     return view_ms >= ticket.view_least_ms
 
 
 def _refused(*problems: Problem) -> Answer:
-    return Answer(None, Outcome.REFUSED, None, problems)
+    return Answer(None, REFUSED, None, problems)

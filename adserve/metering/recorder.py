@@ -12,9 +12,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from adserve.domain.events import Event, Outcome, Settled
+from msgspec import Struct
+
+from adserve.domain.events import RECORDED, Event, Settled
 from adserve.metering.errors import RecorderFull, RecorderUnavailable
 from adserve.metering.settle import Journal, settle
 
@@ -55,7 +57,7 @@ class _Call:
             self.done.set_exception(error)
 
 
-class _Waiting(NamedTuple):
+class _Waiting(Struct, frozen=True, gc=False):
     """`lease` is the one that the event is to be charged to, if it is."""
 
     event: Event
@@ -227,4 +229,4 @@ class Recorder:
 
 
 def _charged(event: Event) -> int | None:
-    return event.ticket.lease if event.outcome is Outcome.RECORDED else None
+    return event.ticket.lease if event.outcome is RECORDED else None

@@ -5,10 +5,12 @@ several processes a flood through all of them is seen by each in part, and by `a
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from adserve.domain.events import CONFIRMING, EventKind
+from msgspec import Struct
+
+from adserve.domain.events import CLICK, CONFIRMING, IMPRESSION, EventKind
 from adserve.domain.time import DAY_MS
 from adserve.domain.traffic import NOWHERE, UNJUDGED, Origin, Rate, Reason, Rules, Source, Verdict
 from adserve.metering.networks import NO_NETWORKS, Networks
@@ -30,7 +32,7 @@ class Facts(Protocol):
     def issued_at_ms(self) -> int: ...
 
 
-class Moments(NamedTuple):
+class Moments(Struct, frozen=True, gc=False):
     """`impression_at_ms` is when the ticket's impression occurred, as far as another than the judge knows it."""
 
     received_at_ms: int
@@ -39,7 +41,7 @@ class Moments(NamedTuple):
     impression_at_ms: int | None = None
 
 
-class _Shown(NamedTuple):
+class _Shown(Struct, frozen=True, gc=False):
     occurred_at_ms: int | None
     invalid: bool
 
@@ -73,11 +75,11 @@ class Judge:
         reason = None if origin is NOWHERE else self._of_source(origin)
         if reason is None and moments.view_ms is not None:
             reason = self._of_view(facts, moments)
-        if reason is None and kind is not EventKind.IMPRESSION:
+        if reason is None and kind is not IMPRESSION:
             reason = self._of_impression(kind, facts, moments)
         if reason is None:
             reason = self._of_rates(kind, facts, moments, origin)
-        if kind is EventKind.IMPRESSION and (reason is not None or moments.occurred_at_ms is not None):
+        if kind is IMPRESSION and (reason is not None or moments.occurred_at_ms is not None):
             shown = _Shown(moments.occurred_at_ms, reason is not None)
             self._shown.put(facts.ticket.bytes, shown, moments.received_at_ms, DAY_MS)
         return reason
@@ -109,11 +111,7 @@ class Judge:
         if occurred_at_ms < impression_at_ms:
             return Reason.IMPOSSIBLE_ORDER if self._rules.impossible_order else None
         soonest_ms = self._rules.click_after_ms
-        if (
-            kind is EventKind.CLICK
-            and soonest_ms is not None
-            and occurred_at_ms < impression_at_ms + soonest_ms
-        ):
+        if kind is CLICK and soonest_ms is not None and occurred_at_ms < impression_at_ms + soonest_ms:
             return Reason.IMPOSSIBLE_SPEED
         return None
 
@@ -123,7 +121,7 @@ class Judge:
         when = _happened(facts, moments), moments.received_at_ms
         if kind in CONFIRMING and _beyond(rules.impressions_of_viewer, self._impressions, viewer, mark, when):
             return Reason.TOO_MANY_IMPRESSIONS
-        if kind is EventKind.CLICK:
+        if kind is CLICK:
             if _beyond(rules.clicks_of_viewer, self._clicks, viewer, mark, when):
                 return Reason.CLICK_FLOOD_OF_VIEWER
             if _beyond(rules.clicks_of_address, self._clicks_of_address, origin.address, mark, when):

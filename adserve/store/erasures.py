@@ -105,7 +105,7 @@ async def _note_call(connection: Any, call: str, key: Key, erasure: UUID | None,
 
 
 def _stripped(event: Event) -> Event:
-    return event._replace(ticket=nameless(event.ticket))
+    return msgspec.structs.replace(event, ticket=nameless(event.ticket))
 
 
 def _from_row(row: Any) -> Erasure:

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from adserve.domain.events import Event, EventKind, Outcome, Settled
+from adserve.domain.events import ACCEPTED, DUPLICATE, LATE, RECORDED, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
@@ -89,7 +89,7 @@ class Journal:
             return [
                 next(answers)
                 if event.ticket.issued_at_ms >= self._open_from_ms
-                else Settled(event.event, Outcome.LATE, None)
+                else Settled(event.event, LATE, None)
                 for event in events
             ]
         return await self._settle_open(events)
@@ -101,8 +101,8 @@ class Journal:
             return await self._settle([_to_be_judged(event) for event in events])
 
     async def _settle(self, events: Sequence[Event]) -> list[Settled]:
-        waiting = [event for event in events if event.outcome is Outcome.ACCEPTED]
-        rated = [event for event in events if event.outcome is not Outcome.ACCEPTED] if waiting else events
+        waiting = [event for event in events if event.outcome is ACCEPTED]
+        rated = [event for event in events if event.outcome is not ACCEPTED] if waiting else events
         with _translated_errors():
             async with self._lent() as connection:
                 if not waiting:
@@ -110,7 +110,7 @@ class Journal:
                 async with _transaction(connection):
                     settled = iter(await _settle(connection, rated) if rated else [])
                     kept = iter(await _keep_pending(connection, waiting))
-        return [next(kept if event.outcome is Outcome.ACCEPTED else settled) for event in events]
+        return [next(kept if event.outcome is ACCEPTED else settled) for event in events]
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[Connection]:
@@ -168,7 +168,7 @@ class Journal:
                 EventId(event),
                 EventKind(kind),
                 Outcome(outcome),
-                Money(billed_micros, currency) if outcome == Outcome.RECORDED else None,
+                Money(billed_micros, currency) if outcome == RECORDED else None,
             )
             for event, kind, outcome, billed_micros, currency in rows
         ]
@@ -231,7 +231,7 @@ async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settl
 
 
 def _charge(event: Event) -> Money | None:
-    if event.outcome is not Outcome.RECORDED:
+    if event.outcome is not RECORDED:
         return None
     return Money(event.ticket.price_micros, event.ticket.currency)
 
@@ -241,7 +241,9 @@ def _oldest_epoch(events: Iterable[Event]) -> int | None:
 
 
 def _to_be_judged(event: Event) -> Event:
-    return event if event.counted_in is None else event._replace(outcome=Outcome.ACCEPTED, counted_in=None)
+    if event.counted_in is None:
+        return event
+    return msgspec.structs.replace(event, outcome=ACCEPTED, counted_in=None)
 
 
 async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list[Settled]:
@@ -263,7 +265,7 @@ async def _keep_pending(connection: Connection, events: Sequence[Event]) -> list
     if any(first is None for (first,) in firsts):
         raise JournalContended("the first event of a key went away")
     return [
-        Settled(EventId(first), Outcome.ACCEPTED if first == event.event else Outcome.DUPLICATE, None)
+        Settled(EventId(first), ACCEPTED if first == event.event else DUPLICATE, None)
         for event, (first,) in zip(events, firsts, strict=True)
     ]
 

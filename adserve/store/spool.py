@@ -138,7 +138,7 @@ class Spool:
                 for number, raw in self._connection.execute(SQL.of_viewer, (viewer,)).fetchall():
                     event = _decoded(raw)
                     if event is not None:
-                        kept = _encoded(event._replace(ticket=nameless(event.ticket)))
+                        kept = _encoded(msgspec.structs.replace(event, ticket=nameless(event.ticket)))
                         self._connection.execute(SQL.strip, (kept, number))
 
         await self._run(erase)

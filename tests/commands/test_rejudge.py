@@ -2,6 +2,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from world import PRICE_MICROS, World, make_world
 
 from adserve.__main__ import main
@@ -14,7 +15,7 @@ DAYS = ("--from", "2026-01-01", "--to", "2026-01-02")
 
 def hosted(world: World, lease: int) -> Event:
     origin = Origin(network="52.95.110.0/24", address=b"a" * 16)
-    return world.event(world.ticket(lease))._replace(verdict=Verdict(None, 1, origin))
+    return replace(world.event(world.ticket(lease)), verdict=Verdict(None, 1, origin))
 
 
 async def test_it_credits_once_and_says_how_far_it_is(

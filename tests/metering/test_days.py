@@ -4,6 +4,7 @@ from datetime import date
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.database import partitions
@@ -21,7 +22,7 @@ STORED = "SELECT count(*) FROM events WHERE issued_day = $1"
 
 def issued(world: World, lease: int, at_ms: int, outcome: Outcome = Outcome.RECORDED) -> Event:
     ticket = world.ticket(lease, issued_at_ms=at_ms, expires_at_ms=at_ms + DAY_MS)
-    return world.event(ticket, outcome=outcome)._replace(received_at_ms=max(at_ms, NOW_MS))
+    return replace(world.event(ticket, outcome=outcome), received_at_ms=max(at_ms, NOW_MS))
 
 
 async def make(world: World, day: date) -> None:
@@ -36,7 +37,7 @@ def charged(event: Event) -> Settled:
 async def test_tickets_from_both_sides_of_midnight_are_settled_in_one_batch(world: World) -> None:
     lease = await world.lease(10_000)
     before, after = issued(world, lease, MIDNIGHT_MS - 1), issued(world, lease, MIDNIGHT_MS)
-    before = before._replace(received_at_ms=MIDNIGHT_MS + 5)
+    before = replace(before, received_at_ms=MIDNIGHT_MS + 5)
     assert await settle(world.journal, [after, before]) == [charged(after), charged(before)]
     for day_ms in (MIDNIGHT_MS - 1, MIDNIGHT_MS):
         assert await world.fetchval(STORED, day_of(day_ms)) == 1

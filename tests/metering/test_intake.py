@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from journals import MemoryJournal
 from msgspec import structs
+from msgspec.structs import replace
 from test_tickets import KEY, make_ticket
 from world import NOW_MS
 
@@ -114,7 +115,7 @@ async def test_invalid_traffic_has_its_place_among_the_outcomes(setting: Setting
         one.outcome
         for one in await setting.take(
             *(
-                report(kind)._replace(source=bot)
+                replace(report(kind), source=bot)
                 for kind in ("impression", "impression", "view", "click", "hide")
             )
         )
@@ -122,8 +123,8 @@ async def test_invalid_traffic_has_its_place_among_the_outcomes(setting: Setting
     assert outcomes == [Outcome.INVALID_TRAFFIC, Outcome.DUPLICATE, *[Outcome.INVALID_TRAFFIC] * 3]
     assert (len(setting.counters.confirmed), len(setting.counters.hidden)) == (3, 1)
     setting.counters.fits = False
-    (over,) = await setting.take(report(chance=100)._replace(source=bot))
-    (late,) = await setting.take(report(chance=200)._replace(source=bot), at_ms=late_ms)
+    (over,) = await setting.take(replace(report(chance=100), source=bot))
+    (late,) = await setting.take(replace(report(chance=200), source=bot), at_ms=late_ms)
     assert (over.outcome, late.outcome) == (Outcome.OVER_CAP, Outcome.LATE)
     verdicts = [event.verdict for event in setting.journal.stored.values()]
     assert [verdict.rules for verdict in verdicts] == [1] * 5 + [None]
@@ -132,7 +133,7 @@ async def test_invalid_traffic_has_its_place_among_the_outcomes(setting: Setting
 async def test_the_verdict_waits_with_an_event_that_the_counters_cannot_judge(setting: Setting) -> None:
     setting.traffic.use(1, Rules(), NO_NETWORKS)
     setting.counters.away = CountersAway("down")
-    (answer,) = await setting.take(report()._replace(source=Source("Googlebot/2.1")))
+    (answer,) = await setting.take(replace(report(), source=Source("Googlebot/2.1")))
     assert answer.outcome is Outcome.ACCEPTED
     (waiting,) = setting.journal.stored.values()
     kept = msgspec.msgpack.decode(msgspec.msgpack.encode(waiting), type=Event)
@@ -142,7 +143,7 @@ async def test_the_verdict_waits_with_an_event_that_the_counters_cannot_judge(se
     before = msgspec.msgpack.decode(
         msgspec.msgpack.encode(waiting[:7]), type=Event
     )  # as a release before kept it
-    assert before == waiting._replace(verdict=UNJUDGED)
+    assert before == replace(waiting, verdict=UNJUDGED)
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ async def test_control_batches_of_a_lease_meet_when_nobody_looks(monkeypatch: py
 
 def charging(lease: int, count: int, first: int = 0) -> list[Event]:
     return [
-        event._replace(ticket=msgspec.structs.replace(event.ticket, lease=lease))
+        msgspec.structs.replace(event, ticket=msgspec.structs.replace(event.ticket, lease=lease))
         for event in make_events(count, first)
     ]
 

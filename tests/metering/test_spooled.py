@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from journals import MemoryJournal
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World
 
 from adserve.domain.events import Event, Outcome, Settled
@@ -183,7 +184,7 @@ async def test_what_the_ledger_has_already_is_not_billed_again(world: World, set
     assert [one.event for one in await setting.log.of_ticket(ticket)] == [event.event]
 
     earlier = world.event(await one_more(world))
-    later = earlier._replace(event=again.event, received_at_ms=earlier.received_at_ms)
+    later = replace(earlier, event=again.event, received_at_ms=earlier.received_at_ms)
     await world.journal.settle([later])
     await setting.spool.keep([earlier._replace(received_at_ms=earlier.received_at_ms - 10_000)])
     await setting.settle_all(NOW_MS + LOOK_MS + 2)
@@ -261,7 +262,7 @@ async def test_a_lease_stays_open_until_every_spool_is_settled_up_to_it(
     due_ms = NOW_MS + HOUR_MS
     ticket = await one_more(world)
     await setting.settle_all(NOW_MS)
-    event = world.event(ticket)._replace(received_at_ms=due_ms - 30 * SECOND_MS)
+    event = replace(world.event(ticket), received_at_ms=due_ms - 30 * SECOND_MS)
     await setting.spool.keep([event])
     await world.ledger.freeze({ticket.lease: due_ms}, NOW_MS)
     assert not await closes(world, ticket.lease, due_ms + 5 * HOUR_MS)  # this machine was away

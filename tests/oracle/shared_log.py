@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from logs import UnreliableLog
+from msgspec.structs import replace
 
 from adserve.domain.events import Event, Outcome, Settled
 from adserve.metering.errors import JournalOutdated
@@ -67,7 +68,7 @@ class SharedLog(UnreliableLog):
 
     def _store(self, event: Event) -> Settled:
         if self._outdated(event):
-            return self._keep(event._replace(outcome=Outcome.ACCEPTED, counted_in=None))
+            return self._keep(replace(event, outcome=Outcome.ACCEPTED, counted_in=None))
         return super()._store(event)
 
     def _outdated(self, event: Event) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 import redis
+from msgspec.structs import replace
 from redis_servers import RedisCluster, RedisServer, needs_redis
 from waiting import until_a_lock_is_waited_for
 from world import NOW_MS, World, superuser
@@ -261,7 +262,7 @@ async def test_what_a_lost_epoch_counted_is_judged_by_the_next(
     await first.step()
     lease = await world.lease(10_000)
     slow, other = (capped(world, lease, b"v" * 16) for _ in range(2))
-    counted = world.event(slow)._replace(counted_in=first.counters.epoch)
+    counted = replace(world.event(slow), counted_in=first.counters.epoch)
     await world.pools.recorder.execute("INSERT INTO counter_epochs (opened_at) VALUES (now())")
     await first.step()
     assert await first.reserve(other)

@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World
 
 from adserve.domain.time import DAY_MS, day_of
@@ -8,7 +9,7 @@ from adserve.store.figures import Figures
 
 async def test_the_newest_events_come_first_and_are_bounded(world: World) -> None:
     lease = await world.lease(10_000)
-    events = [world.event(world.ticket(lease))._replace(received_at_ms=NOW_MS + at) for at in range(3)]
+    events = [replace(world.event(world.ticket(lease)), received_at_ms=NOW_MS + at) for at in range(3)]
     await world.journal.settle(events)
     newest = await Figures(world.pools.analyst, lambda: NOW_MS).newest_events(2)
     assert [row["event"] for row in newest] == [events[2].event, events[1].event]

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World
 
 from adserve.domain.events import Event, EventKind, Outcome, Settled
@@ -119,7 +120,7 @@ async def test_the_newest_hides_and_reports_are_found_oldest_first(world: World)
     tickets = [world.ticket(lease, viewer_cap=bytes([number]) * 16) for number in range(3)]
     for after_ms, kind, ticket in zip((0, 1, 2), ("impression", "hide", "report"), tickets, strict=True):
         event = world.event(ticket, kind, Outcome.UNBILLED_KIND)
-        await world.journal.settle([event._replace(received_at_ms=hidden_ms + after_ms)])
+        await world.journal.settle([replace(event, received_at_ms=hidden_ms + after_ms)])
     found = [(one.viewer_cap, one.advertiser, hidden_ms + at) for at, one in enumerate(tickets)]
     assert await world.journal.hides(NOW_MS, 10) == found[1:]
     assert await world.journal.hides(hidden_ms + 2, 10) == found[2:]

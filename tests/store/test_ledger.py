@@ -4,6 +4,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, REPLICA, World, superuser
 
 from adserve.database.pools import Sizes, open_pools
@@ -97,7 +98,7 @@ async def test_a_closing_is_brought_forward_and_not_put_off(world: World) -> Non
     await world.journal.settle([world.event(first)])
     for closes_at_ms in (NOW_MS + HOUR_MS, NOW_MS, NOW_MS + DAY_MS):
         await world.ledger.freeze(dict.fromkeys((lease, other), closes_at_ms), NOW_MS)
-    await world.journal.settle([world.event(third)._replace(outcome=Outcome.ACCEPTED)])
+    await world.journal.settle([replace(world.event(third), outcome=Outcome.ACCEPTED)])
     await world.ledger.close_due(NOW_MS)
     closed = "SELECT array_agg(id) FROM leases WHERE closed_at IS NOT NULL"
     assert await world.fetchval(closed) == [lease]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from outcome_rows import FIRST, SCAN, SECOND, STAGE, SUMS, assigned, outcomes, told, viewer
 from world import NOW_MS, World, superuser
 
@@ -242,8 +243,9 @@ async def test_events_are_found_by_when_they_came_and_viewers_by_their_ticket(
     await store.assign([assigned(2 * number + 1) for number in range(3_000)])
     for first in range(0, 3_000, 500):
         events = [
-            world.event(world.ticket(lease, viewer_cap=viewer(2 * number + 1)))._replace(
-                received_at_ms=NOW_MS + number * SECOND_MS
+            replace(
+                world.event(world.ticket(lease, viewer_cap=viewer(2 * number + 1))),
+                received_at_ms=NOW_MS + number * SECOND_MS,
             )
             for number in range(first, first + 500)
         ]

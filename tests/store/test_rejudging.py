@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 from crediting import TWICE
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.domain.events import EventKind, Outcome
@@ -60,8 +61,11 @@ class Setting:
             moments = Moments(one.at_ms, one.occurred_at_ms)
             judging = self.processes[self._stored % 2]
             verdict = judging.judge(one.kind, one.ticket, moments, one.source)
-            event = self.world.event(one.ticket, one.kind, seed=self._stored)._replace(
-                verdict=verdict, received_at_ms=one.at_ms, occurred_at_ms=one.occurred_at_ms
+            event = replace(
+                self.world.event(one.ticket, one.kind, seed=self._stored),
+                verdict=verdict,
+                received_at_ms=one.at_ms,
+                occurred_at_ms=one.occurred_at_ms,
             )
             await self.world.journal.settle([rated(event, counts=True, epoch=None)])
             verdicts.append(verdict)
