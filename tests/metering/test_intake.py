@@ -141,7 +141,7 @@ async def test_the_verdict_waits_with_an_event_that_the_counters_cannot_judge(se
     assert rated(kept, counts=True, epoch=1).outcome is Outcome.INVALID_TRAFFIC
     assert rated(kept, counts=False, epoch=1).outcome is Outcome.OVER_CAP
     before = msgspec.msgpack.decode(
-        msgspec.msgpack.encode(waiting[:7]), type=Event
+        msgspec.msgpack.encode(msgspec.structs.astuple(waiting)[:7]), type=Event
     )  # as a release before kept it
     assert before == replace(waiting, verdict=UNJUDGED)
 
@@ -211,8 +211,8 @@ async def test_an_impression_that_comes_again_while_the_first_waits_in_the_spool
     async def keep(events: Sequence[Event]) -> list[Settled]:
         settled = [setting.journal._store(event) for event in events]
         return [
-            one._replace(
-                outcome=one.outcome if one.billed is None else Outcome.ACCEPTED, billed=None, waits=True
+            replace(
+                one, outcome=one.outcome if one.billed is None else Outcome.ACCEPTED, billed=None, waits=True
             )
             for one in settled
         ]

@@ -186,7 +186,7 @@ async def test_what_the_ledger_has_already_is_not_billed_again(world: World, set
     earlier = world.event(await one_more(world))
     later = replace(earlier, event=again.event, received_at_ms=earlier.received_at_ms)
     await world.journal.settle([later])
-    await setting.spool.keep([earlier._replace(received_at_ms=earlier.received_at_ms - 10_000)])
+    await setting.spool.keep([replace(earlier, received_at_ms=earlier.received_at_ms - 10_000)])
     await setting.settle_all(NOW_MS + LOOK_MS + 2)
     assert setting.counters.doubted == [earlier.ticket]
 
@@ -334,7 +334,7 @@ async def test_what_is_spooled_and_came_again_may_be_stored_with_the_later_momen
 ) -> None:
     """The second goes straight into the ledger, and the first is a duplicate when it leaves the spool."""
     event = world.event(await one_more(world))
-    again = world.event(event.ticket, seed=1)._replace(received_at_ms=NOW_MS + HOUR_MS // 2)
+    again = replace(world.event(event.ticket, seed=1), received_at_ms=NOW_MS + HOUR_MS // 2)
     await setting.spool.keep([event])
     if came_again == "before the start":
         await world.journal.settle([again])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from msgspec import structs
 from waiting import PATIENCE_S, until_a_lock_is_waited_for
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
@@ -182,7 +183,7 @@ async def test_days_are_closed_in_order_and_wait_for_pending_events(world: World
     assert await world.fetchval("SELECT max(day) FROM closed_days") == OLD - timedelta(days=1)
 
     async def judge(events: object) -> list[object]:
-        return [waiting._replace(outcome=Outcome.RECORDED)]
+        return [structs.replace(waiting, outcome=Outcome.RECORDED)]
 
     await world.journal.settle_pending(judge, 10)
     assert await closing.close_before(FIRST_KEPT, AT) is None
