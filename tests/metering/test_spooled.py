@@ -186,7 +186,7 @@ async def test_what_the_ledger_has_already_is_not_billed_again(world: World, set
     earlier = world.event(await one_more(world))
     later = replace(earlier, event=again.event, received_at_ms=earlier.received_at_ms)
     await world.journal.settle([later])
-    await setting.spool.keep([earlier._replace(received_at_ms=earlier.received_at_ms - 10_000)])
+    await setting.spool.keep([replace(earlier, received_at_ms=earlier.received_at_ms - 10_000)])
     await setting.settle_all(NOW_MS + LOOK_MS + 2)
     assert setting.counters.doubted == [earlier.ticket]
 
