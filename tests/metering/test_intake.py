@@ -140,9 +140,8 @@ async def test_the_verdict_waits_with_an_event_that_the_counters_cannot_judge(se
     assert kept == waiting
     assert rated(kept, counts=True, epoch=1).outcome is Outcome.INVALID_TRAFFIC
     assert rated(kept, counts=False, epoch=1).outcome is Outcome.OVER_CAP
-    before = msgspec.msgpack.decode(
-        msgspec.msgpack.encode(msgspec.structs.astuple(waiting)[:7]), type=Event
-    )  # as a release before kept it
+    fields = msgspec.structs.astuple(waiting)[:7]  # as a release before kept it
+    before = msgspec.msgpack.decode(msgspec.msgpack.encode(fields), type=Event)
     assert before == replace(waiting, verdict=UNJUDGED)
 
 
