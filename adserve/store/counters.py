@@ -91,7 +91,9 @@ class RedisCounters:
 
     def assumed(self, viewer: bytes, now_ms: int) -> Past | None:
         """What was heard of the viewer last, if anything: with it a decision is made by one call, `reserve`, in place of two."""
-        return None if self._erased.covers(viewer, now_ms) else self._pasts.get(viewer)
+        if self._erased.covers(viewer, now_ms):
+            self._pasts.pop(viewer, None)
+        return self._pasts.get(viewer)
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
         if self._erased.covers(viewer, now_ms):
