@@ -7,7 +7,8 @@ from collections.abc import Callable
 from uuid import UUID
 
 import pytest
-from wrapping import BODY, JSON, OURS, PATIENCE_MS, Answer, World, end_to_end, head, pairs, without_ads
+from waiting import PATIENCE_MS
+from wrapping import BODY, JSON, OURS, Answer, World, end_to_end, head, pairs, without_ads
 
 from adserve.domain.ids import DecisionId
 from adserve.domain.slots import Ask, Context, Viewer

@@ -10,6 +10,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 from multidict import CIMultiDictProxy
+from waiting import PATIENCE_MS
 
 from adserve.access.keys import Scope
 from adserve.api.feed import Bounds, Feed
@@ -28,8 +29,6 @@ JSON = "Content-Type: application/json"
 BODY = b'{ "version": 1.0, "items": [ {"id": "s1", "author": "a1"} ,\n{"id":"s2","author":"a2"}, 1e400 ] }'
 ADDED_BY_THIS_HOP = {"date", "server", "connection", "transfer-encoding"}
 BODY_MAX_BYTES = 100_000
-PATIENCE_MS = 60_000
-"""A bound on time that no test meets by chance, however long the machine stalls."""
 
 
 class SlotsTwin:
