@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 import pytest
 from folders import new_home
 from virtual_time import VirtualLoop
-from waiting import PATIENCE_S
+from waiting import PATIENCE_MS, PATIENCE_S
 
 from adserve.database import fresh
 from adserve.database.embedded import Embedded, start
 from adserve.database.migrate import migrate
 from adserve.database.pools import Pools, open_pools
 
-BOUNDS_S = (
+BOUNDS = (
     "adserve.api.beacons.CLICK_RECORD_TIMEOUT_S",
+    "adserve.bootstrap.peers.ANSWER_S",
     "adserve.metering.recorder.ANSWER_S",
     "adserve.metering.recorder.LEDGER_S",
     "adserve.metering.settle.SETTLE_TIMEOUT_S",
@@ -31,10 +32,13 @@ BOUNDS_S = (
     "adserve.store.keys.ACQUIRE_TIMEOUT_S",
     "adserve.store.ledger.TIMEOUT_S",
     "adserve.store.outcomes.TIMEOUT_S",
+    "adserve.store.redis_node.CONNECT_MS",
     "adserve.store.redis_node.CONNECT_S",
+    "adserve.store.redis_nodes.CONNECT_MS",
+    "adserve.store.shared_counters.CONNECT_MS",
     "adserve.store.spools.TIMEOUT_S",
 )
-"""Seconds after which adserve gives something up, and which a machine that stalls may take."""
+"""After which adserve gives something up, and which a machine that stalls may take."""
 
 TEST_START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 
@@ -145,8 +149,8 @@ async def pools(database_url: str) -> AsyncIterator[Pools]:
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound on time is short where a test is to meet it, and nowhere else."""
-    for bound in BOUNDS_S:
-        monkeypatch.setattr(bound, PATIENCE_S)
+    for bound in BOUNDS:
+        monkeypatch.setattr(bound, PATIENCE_MS if bound.endswith("_MS") else PATIENCE_S)
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 
-PATIENCE_S = 60.0
+PATIENCE_S = 60
+PATIENCE_MS = 1_000 * PATIENCE_S
 WAITS_FOR_A_LOCK = """
 SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 

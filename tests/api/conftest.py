@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from service import Service, running
-from wrapping import PATIENCE_MS, World, wrapper
+from waiting import PATIENCE_MS
+from wrapping import World, wrapper
 
 from adserve.api.upstream import open_session
 from adserve.database.pools import Pools

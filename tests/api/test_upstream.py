@@ -4,7 +4,8 @@ import re
 
 import aiohttp
 import pytest
-from wrapping import BODY, BODY_MAX_BYTES, JSON, KEY, OURS, PATIENCE_MS, World, head, wrapper
+from waiting import PATIENCE_MS
+from wrapping import BODY, BODY_MAX_BYTES, JSON, KEY, OURS, World, head, wrapper
 
 from adserve.api.upstream import open_session
 

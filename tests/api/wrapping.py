@@ -4,12 +4,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 from uuid import UUID
 
 import aiohttp
 import orjson
 from aiohttp import web
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
+from waiting import PATIENCE_MS
 
 from adserve.access.keys import Scope
 from adserve.api.feed import Bounds, Feed
@@ -28,8 +30,6 @@ JSON = "Content-Type: application/json"
 BODY = b'{ "version": 1.0, "items": [ {"id": "s1", "author": "a1"} ,\n{"id":"s2","author":"a2"}, 1e400 ] }'
 ADDED_BY_THIS_HOP = {"date", "server", "connection", "transfer-encoding"}
 BODY_MAX_BYTES = 100_000
-PATIENCE_MS = 60_000
-"""A bound on time that no test meets by chance, however long the machine stalls."""
 
 
 class SlotsTwin:
@@ -112,13 +112,37 @@ class World:
             writer.close()
 
 
-@asynccontextmanager
-async def wrapper(session: aiohttp.ClientSession, deadline_ms: int = PATIENCE_MS) -> AsyncIterator[World]:
-    slots, twin = SlotsTwin(), UpstreamTwin()
-    twin.server = await asyncio.start_server(twin.serve, "127.0.0.1", 0)
-    auth = AuthTwin()
-    feed = Feed(
-        Upstream(session, f"http://127.0.0.1:{twin.server.sockets[0].getsockname()[1]}/base/"),
+class Held(NamedTuple):
+    """An upstream's answer, as far as the wrapper looks at one that takes ads."""
+
+    headers: CIMultiDictProxy[str]
+    content: asyncio.StreamReader
+    status: int = 200
+    reason: str = "OK"
+    content_type: str = "application/json"
+    charset: str | None = None
+
+
+class HeldUpstream:
+    """Has its next answer in memory: without sockets, ten thousand take a second or two."""
+
+    answer: Held
+
+    def holds(self, body: bytes, **headers: str) -> None:
+        content = asyncio.StreamReader()
+        content.feed_data(body)
+        content.feed_eof()
+        content.readany = lambda: content.read(1 << 20)  # type: ignore[attr-defined]
+        self.answer = Held(CIMultiDictProxy(CIMultiDict(headers)), content)
+
+    @asynccontextmanager
+    async def fetch(self, _request: web.Request) -> AsyncIterator[Held]:
+        yield self.answer
+
+
+def feed_of(upstream: Upstream, slots: SlotsTwin, auth: AuthTwin, deadline_ms: int = PATIENCE_MS) -> Feed:
+    return Feed(
+        upstream,
         slots,
         auth,  # type: ignore[arg-type]
         viewer=lambda raw: Viewer(raw, b"c" * 16, b"l" * 16),
@@ -127,6 +151,15 @@ async def wrapper(session: aiohttp.ClientSession, deadline_ms: int = PATIENCE_MS
         surface="status",
         bounds=Bounds(deadline_ms, body_max_bytes=BODY_MAX_BYTES, items_max=1_000),
     )
+
+
+@asynccontextmanager
+async def wrapper(session: aiohttp.ClientSession, deadline_ms: int = PATIENCE_MS) -> AsyncIterator[World]:
+    slots, twin = SlotsTwin(), UpstreamTwin()
+    twin.server = await asyncio.start_server(twin.serve, "127.0.0.1", 0)
+    auth = AuthTwin()
+    upstream = Upstream(session, f"http://127.0.0.1:{twin.server.sockets[0].getsockname()[1]}/base/")
+    feed = feed_of(upstream, slots, auth, deadline_ms)
     app = web.Application(middlewares=[problems])
     add_routes(app.router, feed.operations(), auth, body_max_bytes=1_000)  # type: ignore[arg-type]
     runner = web.AppRunner(app)

@@ -11,7 +11,7 @@ from browser_twin import Twin
 from console_serving import Console, serve_console
 from folders import new_home
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
-from waiting import PATIENCE_S
+from waiting import PATIENCE_MS, PATIENCE_S
 
 from adserve.database.pools import Pools
 from adserve.store import rollouts
@@ -42,7 +42,7 @@ Element.prototype.animate = function (frames, options) {
 };"""
 """A status stays on the screen for as long as an animation of the page runs, which a slow machine may not keep up with."""
 
-expect.set_options(timeout=1_000 * PATIENCE_S)
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def page(browser: Browser) -> AsyncIterator[Page]:
     context = await browser.new_context(
         viewport={"width": 1440, "height": 900}, reduced_motion="reduce", user_agent=PERSONS_BROWSER
     )
-    context.set_default_timeout(1_000 * PATIENCE_S)
+    context.set_default_timeout(PATIENCE_MS)
     await context.add_init_script(TIME_HARDLY_PASSES)
     opened = await context.new_page()
     opened.on("pageerror", lambda error: faults.append(str(error)))
