@@ -21,9 +21,9 @@ EXPLAINED = 200
 """Viewers for whom the service is asked what it considered."""
 WARM_UP_S = 4.0
 """Until the leases of the campaigns have grown to the rate at which they are drawn on."""
-WARM_UPS_OF_TWO = 5
-"""A request goes to either worker, so that it takes some times until each of them has met the viewers whom one process alone met
-the first time."""
+ROUNDS_BEFORE_TWO = 5
+"""A request goes to either worker, so that it takes some rounds more until each of them has met the viewers whom one process alone met
+in its warm-up."""
 GENERATOR_BUSY_MAX = 0.9
 """A generator that is busier than this has no time to see how fast the server is."""
 COMFORTABLE = 0.7
@@ -159,13 +159,16 @@ async def measure(
 ) -> Seen:
     bench, usual = _Bench(plan, services, bodies), services.usual
     say("warming up")
-    warm: dict[int, Load] = {}
-    for service in services:
-        for _ in range(WARM_UPS_OF_TWO if service is services.two else 1):
-            if service is not None:
-                warm[service.port] = await load(
-                    service.port, bench.requests(service), connections=plan.connections, seconds=WARM_UP_S
-                )
+    warm = {
+        service.port: await load(
+            service.port, bench.requests(service), connections=plan.connections, seconds=WARM_UP_S
+        )
+        for service in services
+        if service is not None
+    }
+    if services.two is not None:
+        for _ in range(ROUNDS_BEFORE_TWO):
+            await bench.closed(services.two)
     answers = sorted(warm[usual.port].bodies, key=len)
     typical = answers[len(answers) // 2].decode()
     matched = await _matched(usual, bodies[:EXPLAINED])

@@ -56,7 +56,10 @@ class Privacy:
         self._secrets = Secrets(pools.catalogue)
         self._erasures = Erasures(pools.recorder)
         self._outcomes = outcomes
-        self._erasing = Erasing(self._erasures, erased, hides, counters, checkpoint, keepers, outcomes)
+        heard = (counters.pasts,) if isinstance(counters, RedisCounters) else ()
+        self._erasing = Erasing(
+            self._erasures, erased, hides, counters, checkpoint, (*keepers, *heard), outcomes
+        )
 
     def erasures(self, wakes: Mapping[str, asyncio.Event]) -> Task:
         """To be run before anything of an erased viewer may come."""

@@ -8,8 +8,6 @@ import asyncio
 from binascii import b2a_base64
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from struct import Struct
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,12 +16,12 @@ from adserve.limits.counters import ERASING, CountersAway
 from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
 from adserve.limits.reservations import Candidate, Earlier, Grant, Past, PastDiffers, Reservation
-from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, Rule, hide_key, keys_counted
+from adserve.limits.rules import GRACE_MS, RETENTION_MS, Rule, hide_key, keys_counted
+from adserve.store.pasts import Pasts
 from adserve.store.redis_node import LIBRARY, Node
 from adserve.store.redis_nodes import Nodes
 from adserve.store.wire import (
     CONFIRMED,
-    KEYS_CACHED_MAX,
     REFUSED,
     Shown,
     encode,
@@ -36,8 +34,6 @@ from adserve.store.wire import (
 
 CANDIDATES_CACHED_MAX = 262_144
 UNTOLD_MAX = 20_000
-PASTS_MAX = 65_536
-"""Of so many viewers the past is kept; that of whom was heard least lately is forgotten first."""
 WAIT_MS = 1_000
 """How long a call that no request's deadline bounds may wait."""
 
@@ -47,7 +43,6 @@ _RECALL, _RESERVE, _USAGE = f"{LIBRARY}_recall", f"{LIBRARY}_reserve", f"{LIBRAR
 _CONFIRM, _DOUBT = f"{LIBRARY}_confirm", f"{LIBRARY}_doubt"
 _RELEASE, _RESTORE = f"{LIBRARY}_release", f"{LIBRARY}_restore"
 _UNKNOWN = b"?"
-_SEEN = Struct(">HH")
 
 _ERASE, _HELD, _FILL = f"{LIBRARY}_erase", f"{LIBRARY}_held", f"{LIBRARY}_fill"
 
@@ -83,7 +78,7 @@ class RedisCounters:
         self.hides_missing_from_ms: int | None = None
         self._codec = codec
         self._candidates: dict[int, tuple[Candidate, bytes]] = {}
-        self._pasts: dict[bytes, Past] = {}
+        self.pasts = Pasts(self._erased)
 
     @property
     def filled(self) -> bool:
@@ -91,15 +86,13 @@ class RedisCounters:
 
     def assumed(self, viewer: bytes, now_ms: int) -> Past | None:
         """What was heard of the viewer last, if anything: with it a decision is made by one call, `reserve`, in place of two."""
-        if self._erased.covers(viewer, now_ms):
-            self._pasts.pop(viewer, None)
-        return self._pasts.get(viewer)
+        return self.pasts.of(viewer, now_ms)
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, wait_ms: int = WAIT_MS) -> Past:
         if self._erased.covers(viewer, now_ms):
             raise CountersAway(ERASING)
         seen, earlier = await self._ask(_RECALL, viewer, request, wait_ms, now_ms)
-        return self._past(viewer, seen, earlier)
+        return self._past(viewer, seen, earlier, now_ms)
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, wait_ms: int = WAIT_MS) -> Grant:
         told = await self._ask(
@@ -116,25 +109,17 @@ class RedisCounters:
             *(() if ask.request is None else (ask.digest, *self._codec.encode(ask.memo))),
         )
         if told[0] is None:
-            raise PastDiffers(self._past(viewer, *told[1:]))
+            _, seen, earlier = told
+            raise PastDiffers(self._past(viewer, seen, earlier, now_ms))
         return _read_grant(told)
 
-    def _past(self, viewer: bytes, seen: bytes, earlier: list[Any] | None) -> Past:
-        exposures = self._learn(viewer, seen).exposures
+    def _past(self, viewer: bytes, seen: bytes, earlier: list[Any] | None, now_ms: int) -> Past:
+        exposures = self.pasts.learn(viewer, seen, now_ms).exposures
         if earlier is None:
             return Past(exposures, None)
         digest, granted, memo = earlier
         grant = _read_grant(granted)
         return Past(exposures, Earlier(digest, grant, self._codec.decode(memo, grant)))
-
-    def _learn(self, viewer: bytes, seen: bytes) -> Past:
-        past = self._pasts.pop(viewer, None)
-        if past is None or past.assumed != seen:
-            past = Past(_exposures_of(seen), None, seen) if seen else _NOTHING_SEEN
-            if len(self._pasts) >= PASTS_MAX:
-                del self._pasts[next(iter(self._pasts))]
-        self._pasts[viewer] = past
-        return past
 
     async def usage(self, viewer: bytes, keys_windows: Sequence[tuple[str, int]], now_ms: int) -> list[int]:
         flat = [part for key, window_ms in keys_windows for part in (raw(wire_key(key)), window_ms)]
@@ -158,7 +143,7 @@ class RedisCounters:
             encode(rules),
         )
         if seen != _UNKNOWN:
-            self._learn(ticket.viewer_cap, seen)
+            self.pasts.learn(ticket.viewer_cap, seen, now_ms)
         return bool(counted)
 
     async def doubt(self, ticket: Ticket) -> None:
@@ -226,7 +211,7 @@ class RedisCounters:
         return shown.only(lambda at_ms: not self._erased.covers(shown.viewer, at_ms))
 
     async def erase(self, viewer: bytes) -> None:
-        self._pasts.pop(viewer, None)
+        await self.pasts.erase(viewer)
         node, key = self._place_of(viewer)
         keys = [key, *await _requests(node, key)]
         for start in range(0, len(keys), _SCANNED):
@@ -292,25 +277,3 @@ def _read_grant(told: list[Any]) -> Grant:
         None if runner_up < 0 else runner_up,
         tuple([(place, Rule(key_of(key), most, window_ms)) for place, key, most, window_ms in rules]),
     )
-
-
-_NOTHING_SEEN = Past({}, None, b"")
-
-
-def _exposures_of(seen: bytes) -> dict[str, int]:
-    exposures = {ALL: 0}
-    at = 0
-    while at < len(seen):
-        size, count = _SEEN.unpack_from(seen, at)
-        at += _SEEN.size + size
-        campaign = _campaign_of(seen[at - size : at])
-        exposures[campaign] = exposures.get(campaign, 0) + count
-        exposures[ALL] += count
-    return exposures
-
-
-@lru_cache(KEYS_CACHED_MAX)
-def _campaign_of(packed: bytes) -> str:
-    """The campaign's key, the second of a group's."""
-    at = 2 + (packed[1] & 0x1F)
-    return key_of(packed[at + 1 : at + 1 + (packed[at] & 0x1F)])

@@ -92,7 +92,14 @@ async def test_nothing_is_left_in_shared_counters(database_url: str, tmp_path: P
             await place.furnish()
             await nothing_is_left(
                 place,
-                TABLES | {"memory of hides", "memory of intake", "memory of assignments", "redis"},
+                TABLES
+                | {
+                    "memory of counters",
+                    "memory of hides",
+                    "memory of intake",
+                    "memory of assignments",
+                    "redis",
+                },
                 server.url,
             )
     finally:

@@ -191,6 +191,17 @@ async def test_what_a_viewer_has_seen_is_assumed_and_looked_at_when_it_counts(
         await shared.reserve(VIEWER, structs.replace(ask, tickets=[ticket_id(5)]), week_later_ms)
 
 
+async def test_of_a_viewer_who_is_being_erased_nothing_is_assumed_or_learnt(shared: FreshCounters) -> None:
+    """Every process forgets what it heard of him, one of them empties Redis."""
+    await shared.recall(VIEWER, None, START_MS)
+    assert shared.assumed(VIEWER, START_MS) is not None
+    await shared.pasts.erase(VIEWER)
+    assert shared.assumed(VIEWER, START_MS) is None
+    shared._erased.learn({tombstone_of(VIEWER): START_MS + 1})
+    await shared.confirm(A.ticket(ticket_id(1)), START_MS, START_MS)
+    assert shared.assumed(VIEWER, START_MS + 1) is None
+
+
 async def test_many_entries_are_read_as_a_few_are(shared: FreshCounters) -> None:
     """What one call of C reads is bounded, and a group is not."""
     cap = capped(OPEN_MAX)
