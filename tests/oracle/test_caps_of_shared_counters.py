@@ -16,6 +16,7 @@ from judge import limits_of, summary, violations
 from redis_servers import RedisServer, needs_redis
 from shared_log import Epochs, SharedLog
 from stack import ADS, Stack, serving
+from waiting import PATIENCE_S
 
 from adserve.metering.pending import Pending
 from adserve.selection.memo import decode_offer, encode_offer
@@ -94,7 +95,7 @@ async def processes(
     async with AsyncExitStack() as stack:
         loops = [asyncio.create_task(keep(keeper)) for keeper in keepers]
         for keeper in keepers:
-            await asyncio.wait_for(keeper.done.wait(), 10)
+            await asyncio.wait_for(keeper.done.wait(), PATIENCE_S)
         each = [
             await stack.enter_async_context(serving(Patient(one.counters), log, clock, chance))
             for one in keepers
