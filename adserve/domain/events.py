@@ -64,8 +64,8 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Settled(Struct, frozen=True, gc=False):
-    """What the ledger made of an event. `event` is the first one's id for a duplicate. Where that one `waits` in a spool, another may
-    yet be stored before it."""
+    """What the ledger made of an event. `event` is the first one's id for a duplicate. Where that one `waits`, to be judged or
+    in a spool, it is not said yet with which moment the ticket counts."""
 
     event: EventId
     outcome: Outcome

@@ -226,7 +226,11 @@ async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settl
     changed = await connection.fetch(SQL.settle, rows_of(events), _oldest_epoch(events))
     settled = [Settled(event.event, event.outcome, _charge(event)) for event in events]
     for ordinal, first, outcome in changed:
-        settled[ordinal - 1] = Settled(first or events[ordinal - 1].event, Outcome(outcome), None)
+        settled[ordinal - 1] = (
+            Settled(first, DUPLICATE, None, waits=True)
+            if outcome == ACCEPTED
+            else Settled(first or events[ordinal - 1].event, Outcome(outcome), None)
+        )
     return settled
 
 

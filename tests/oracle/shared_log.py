@@ -84,7 +84,9 @@ class SharedLog(UnreliableLog):
             return Settled(settled, Outcome.DUPLICATE, None)
         first = self._pending.setdefault((event.ticket.ticket, event.kind), event)
         self.kept_pending += first is event
-        return Settled(first.event, Outcome.ACCEPTED if first is event else Outcome.DUPLICATE, None)
+        if first is event:
+            return Settled(first.event, Outcome.ACCEPTED, None)
+        return Settled(first.event, Outcome.DUPLICATE, None, waits=True)
 
 
 def _viewer_and_ad(event: Counted) -> tuple[Any, ...]:

@@ -97,8 +97,9 @@ class Books:
         )
 
     def _duplicate(self, key: Key) -> Settled:
-        first = self.events[key].event if key in self.events else self.pending[key]
-        return Settled(first.event, Outcome.DUPLICATE, None)
+        waits = key not in self.events
+        first = self.pending[key] if waits else self.events[key].event
+        return Settled(first.event, Outcome.DUPLICATE, None, waits)
 
     def _store(self, key: Key, event: Event, outcome: Outcome) -> Settled:
         ticket = event.ticket

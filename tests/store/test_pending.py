@@ -95,7 +95,7 @@ async def test_the_same_event_is_a_duplicate_whichever_way_it_comes_first(
     waiting, settled = accepted(world, ticket), world.event(other)
     await world.journal.settle([waiting, settled])
     assert await world.journal.settle([world.event(ticket, seed=1)]) == [
-        Settled(waiting.event, Outcome.DUPLICATE, None)
+        Settled(waiting.event, Outcome.DUPLICATE, None, waits=True)
     ]
     assert await world.journal.settle([accepted(world, other, seed=1)]) == [
         Settled(settled.event, Outcome.DUPLICATE, None)

@@ -1,6 +1,7 @@
 -- Settles one batch of events in the transaction of the call: each key is stored once, and what is new and billable captures
 -- from its lease, is posted and counted. Answers a row for each event that became something else than it was given as, in
--- any order: what did not fit its lease, and duplicates with the id of the first. No row says that it was stored as given.
+-- any order: what did not fit its lease, and duplicates with the id of the first, as `accepted` where that one waits in
+-- `pending_events`: whoever settles it takes it from there first, in the same transaction. No row says that it was stored as given.
 --
 -- No two batches can deadlock: leases are locked first and in id order, then keys are written in key order, then the
 -- maps to viewers in the same. A billable ticket has one lease, so two batches with it take turns there, and what the
@@ -8,8 +9,6 @@
 --
 -- Of a viewer who was erased after the ticket was issued, or who is not named, no keys are stored. Where the books of a
 -- ticket's day are closed, the trigger of its partition passes the event over: it is `late`.
---
--- What waits in `pending_events` is a duplicate too; whoever settles it takes it from there first, in the same transaction.
 --
 -- Planning takes longer than settling, so the plan is kept. It is made when the day's partition is empty: the settings and
 -- OFFSET 0 have it look up each key in the index all the same. An event is wide: what is sorted and summed is cut out of it.
@@ -124,13 +123,13 @@ BEGIN
   -- A statement of its own sees what a concurrent batch has committed under our keys meanwhile.
   IF cardinality(v_stored) < cardinality(p_events) THEN
     RETURN QUERY
-    SELECT g.ordinality, e.event_id, CASE WHEN e.event_id IS NULL THEN 'late' ELSE 'duplicate' END
+    SELECT g.ordinality, e.event_id, coalesce(e.outcome, 'late')
     FROM unnest(p_events) WITH ORDINALITY AS g
-    LEFT JOIN LATERAL (SELECT event_id FROM events
+    LEFT JOIN LATERAL (SELECT event_id, 'duplicate' AS outcome FROM events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind AND issued_day BETWEEN v_first_day AND v_last_day
              UNION ALL
-             SELECT event_id FROM pending_events
+             SELECT event_id, 'accepted' FROM pending_events
              WHERE issued_day = date '1970-01-01' + (g.issued_at_ms / 86400000)::integer AND ticket_id = g.ticket_id
                AND kind = g.kind
              LIMIT 1) AS e ON true
