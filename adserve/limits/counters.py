@@ -235,11 +235,16 @@ class MemoryCounters:
         keys: Profile,
         settled: bool = True,
     ) -> None:
-        """Puts back an impression or view that the event log holds; the log's word is final. Of what is not `settled` yet, the same
-        may be stored with a later moment: should it come, or have come, with one, it is doubted."""
+        """Puts back an impression or view that the event log holds; the log's word is final, and of a ticket's events the first decides
+        that counts. Of what is not `settled` yet, the same may be stored with a later moment: should it come, or have come,
+        with one, it is doubted."""
         packed = self._packed(viewer)
         offset = entries.find(packed, ticket)
-        if offset < 0 or (entry := entries.entry_at(packed, offset)).state in entries.OPEN:
+        if (
+            offset < 0
+            or (entry := entries.entry_at(packed, offset)).state in entries.OPEN
+            or (counted and entry.state == REFUSED)
+        ):
             decided = entries.decided(ticket, counted, at_ms, expires_at_ms, self._profiles.number(keys))
             self._keep(viewer, entries.put(packed, offset, decided))
         elif at_ms > entry.at_ms and ticket in self._unsettled:

@@ -51,7 +51,7 @@ def entry_of(ticket: UUID, counted: bool, at_ms: int) -> bytes:
 
 
 def value_of(shown: Iterable[Shown]) -> bytes:
-    """A viewer's value. A ticket's first event decides."""
+    """A viewer's value. Of a ticket's events the first decides that counts, or the first."""
     hides: dict[bytes, int] = {}
     groups: dict[bytes, bytes] = {}
     for one in shown:
@@ -74,8 +74,8 @@ def _first_of_each_ticket(entries: bytes) -> bytes:
     tickets = {entries[at : at + TICKET_BYTES] for at in range(0, len(entries), ENTRY_BYTES)}
     if len(tickets) * ENTRY_BYTES == len(entries):
         return entries
-    latest_first = sorted(_each(entries), key=_moment_ms, reverse=True)
-    return b"".join({entry[:TICKET_BYTES]: entry for entry in latest_first}.values())
+    refused_then_latest_first = sorted(_each(entries), key=lambda entry: entry[TICKET_BYTES:], reverse=True)
+    return b"".join({entry[:TICKET_BYTES]: entry for entry in refused_then_latest_first}.values())
 
 
 def _each(entries: bytes) -> Iterable[bytes]:

@@ -110,6 +110,16 @@ async def test_the_event_log_overrules_a_reservation_but_not_a_decision() -> Non
     assert await counters.usage(VIEWER, [(campaign_key(1), DAY_MS)], START_MS) == [1]
 
 
+async def test_of_two_events_of_a_ticket_in_the_log_the_one_that_counts_decides() -> None:
+    """A view that was judged late may be over a cap where the impression that came after it is not."""
+    counters = MemoryCounters(1)
+    ad = capped(2)
+    for at_ms, counted in ((START_MS, False), (START_MS + 1, True), (START_MS + 2, True)):
+        counters.restore(VIEWER, ticket_id(1), counted, at_ms, START_MS + TTL_MS, ad.keys)
+    (entry,) = (await counters.held(VIEWER)).entries
+    assert (entry.state, entry.at_ms) == ("confirmed", START_MS + 1)
+
+
 async def test_what_has_lapsed_is_forgotten_by_the_next_decision() -> None:
     counters = MemoryCounters(1)
     for number in range(OPEN_MAX):

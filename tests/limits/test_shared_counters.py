@@ -217,7 +217,7 @@ async def test_many_entries_are_read_as_a_few_are(shared: FreshCounters) -> None
 
 
 async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCounters) -> None:
-    """A ticket's first event decides, in whatever order they are told; what was decided before an erasure is gone."""
+    """A ticket's first event that counts decides, in whatever order they are told; what was decided before an erasure is gone."""
     confirmed, refused = True, False
     ads = [Shown(1, 1, 1), Shown(2, 2, 1, labels=("drinks",)), Shown(3_000_000, 3, 70_000)]
     happened = [  # ad, ticket, counted, moment
@@ -259,6 +259,7 @@ async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCo
         filled = await shared.held(viewer)
         assert set(filled.entries) == set(restored.entries)
         assert len(filled.entries) == len(restored.entries) == (2 if erased_at_ms else 4)
+        assert {entry.state for entry in filled.entries} == {"confirmed"}
         assert filled.hides == restored.hides
 
 

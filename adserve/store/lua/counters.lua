@@ -413,7 +413,7 @@ local function restore(keys, args)
     local group, known, was = find(groups, ticket)
     if not group then
       add(groups, names, ticket, state, moment)
-    elseif was == RESERVED or was == DOUBTED then
+    elseif was == RESERVED or was == DOUBTED or was == REFUSED and state == CONFIRMED then
       put(group, known, state, moment)
     end
   end
