@@ -140,9 +140,13 @@ class Traffic:
         return status == 200 and bool(parts["database"]["ok"]) and parts["spool"]["detail"] == "empty"
 
     async def _kept(self, ticket: str) -> list[Acknowledged]:
-        reply = await self.caller.call("GET", f"/v1/events/{ticket}", key="feed")
-        assert reply.status == 200, reply
-        return [_acknowledged(event) for event in reply.body["events"]]
+        """PostgreSQL that was killed again and again may have been back for a moment only."""
+        while True:
+            reply = await self.caller.call("GET", f"/v1/events/{ticket}", key="feed")
+            if reply.status != 503:
+                assert reply.status == 200, reply
+                return [_acknowledged(event) for event in reply.body["events"]]
+            await asyncio.sleep(FORWARDS_EVERY_S)
 
 
 def _acknowledged(event: dict[str, Any]) -> Acknowledged:
