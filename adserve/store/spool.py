@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from adserve.database.file_lock import try_lock
+from adserve.database.file_lock import alone, try_lock
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.tickets import Ticket
@@ -81,7 +81,10 @@ class Spool:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
-            cls.prepare(connection, max_bytes)
+            with alone(
+                path.with_suffix(".open")
+            ):  # whoever begins the same log finds it locked, and does not wait
+                cls.prepare(connection, max_bytes)
             for folder in (path.parent, path.parent.parent):
                 _sync_folder(folder)
             return cls(path, connection)

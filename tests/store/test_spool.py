@@ -1,7 +1,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -146,6 +146,33 @@ async def test_one_process_at_a_time_has_its_turn(spool: Spool, path: Path) -> N
     with other.turn() as third:
         assert third
     other.close()
+
+
+async def opened_at_once(folder: Path) -> int:
+    """How many of those that make the same file at the same moment have it."""
+
+    async def opened(path: Path) -> int:
+        tries = [asyncio.to_thread(Spool.open, path, SPOOL_BYTES) for _ in range(6)]
+        spools = [
+            one for one in await asyncio.gather(*tries, return_exceptions=True) if isinstance(one, Spool)
+        ]
+        for spool in spools:
+            spool.close()
+        return len(spools)
+
+    return sum([await opened(folder / str(nth) / "spool.sqlite") for nth in range(10)])
+
+
+async def test_all_who_make_the_file_at_once_have_it(tmp_path: Path) -> None:
+    assert await opened_at_once(tmp_path) == 60
+
+
+async def test_control_without_a_lock_not_all_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adserve.store.spool.alone", nullcontext)
+    tries = (tmp_path / str(nth) for nth in range(20))
+    assert min([await opened_at_once(folder) for folder in tries]) < 60
 
 
 async def lost_by_kills(path: Path, twin: type[Spool]) -> set[int]:
