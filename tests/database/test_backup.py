@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -69,7 +70,9 @@ def folder(empty_home: Path) -> Path:
 @pytest.fixture(scope="module")
 def taken(prepared_home: Path) -> Path:
     """A backup of a database that was never migrated."""
-    target = prepared_home / "backup"
+    target = (
+        prepared_home / f"backup-{secrets.token_hex(4)}"
+    )  # a worker that takes tests from another may come here twice
     asyncio.run(_take(prepared_home, target))
     return target
 
