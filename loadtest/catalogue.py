@@ -98,7 +98,7 @@ async def measure(pools: Pools, database_url: str, folder: Path, campaigns: int)
     for ad in snapshot.ads[:CHANGES]:
         await connection.execute(SQL.change, ad.campaign.id)
         known = live.current().snapshot
-        changes.append((await timed(lambda known=known: renewed(known)))[1])  # type: ignore[misc]
+        changes.append((await timed(lambda known=known: renewed(known)))[1])  # type: ignore[misc]  # a bound name in a lambda has no type
     await connection.close()
     say(f"one change read and compiled in {median(taken.ms for taken in changes):.1f} ms, stall "
         f"{median(taken.stall_ms for taken in changes):.1f} ms, at most {max(taken.stall_ms for taken in changes):.1f} ms")  # fmt: skip

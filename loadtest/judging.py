@@ -42,7 +42,7 @@ def _batches(count: int, size: int) -> Iterator[range]:
 
 async def fill(store: Outcomes, stage: Stage, count: int) -> None:
     """Every viewer is assigned, and has one outcome."""
-    chance, standings, now_ms = random.Random(1), _standings(stage), system_clock()  # noqa: S311
+    chance, standings, now_ms = random.Random(1), _standings(stage), system_clock()  # noqa: S311 - chance that can be repeated
     began = time.perf_counter()
     for batch in _batches(count, ASSIGNED_AT_ONCE):
         await store.assign([Assignment(standings[number % 2], _viewer(number), now_ms) for number in batch])

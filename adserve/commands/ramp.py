@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         whole.add_argument("id", type=_id, nargs="?")
         if name in SWITCHING:
             whole.add_argument("--all-ads", action="store_true", help="the switch that beats every plan")
+        act.add_argument("--step", type=int, help="refuse where the plan stands at another by now")
         act.add_argument("--reason", type=_reason, default="on the command line", help="for the history")
 
 
@@ -130,7 +131,8 @@ async def _act(arguments: argparse.Namespace, settings: Settings, connection: An
             id_ = await ramps.create(connection, plan, by, body.reason, now_ms)
         else:
             id_ = arguments.id
-            await ramps.act(connection, id_, ACTS[action][0], by, arguments.reason, now_ms)
+            step = None if arguments.step is None else arguments.step - 1
+            await ramps.act(connection, id_, ACTS[action][0], by, arguments.reason, now_ms, step)
     print(_line(await _shown(connection, id_, now_ms)))
     return 0
 

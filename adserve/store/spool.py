@@ -81,9 +81,8 @@ class Spool:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
-            with alone(
-                path.with_suffix(".open")
-            ):  # whoever begins the same log finds it locked, and does not wait
+            # Whoever comes second to begin a write-ahead log is told at once that the file is locked, however long it would wait.
+            with alone(path.with_suffix(".open")):
                 cls.prepare(connection, max_bytes)
             for folder in (path.parent, path.parent.parent):
                 _sync_folder(folder)

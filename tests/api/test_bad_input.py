@@ -190,12 +190,12 @@ async def test_an_unexpected_failure_tells_nothing_but_a_number(
         raise RuntimeError("secret: viewer u-123 at /i.gif?e=token")
 
     monkeypatch.setattr(service.live, "_view", None)
-    service.checks["broken"] = fail  # type: ignore[assignment]
+    service.checks["broken"] = fail
     reply = await service.call("GET", "/readyz", key=None)
     check(reply, 500)
     assert b"secret" not in reply.raw
     (record,) = (record for record in caplog.records if record.name == "adserve.web.problems")
-    assert record.instance == reply.body["instance"]  # type: ignore[attr-defined]
+    assert record.instance == reply.body["instance"]
 
 
 async def test_what_is_not_http_leaves_no_address_and_no_ticket_in_the_log(

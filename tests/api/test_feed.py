@@ -34,7 +34,7 @@ RawFeed = Callable[[int], tuple[bytes, tuple[str | None, ...]]]
 
 async def test_ten_thousand_feeds_with_ads_hold_the_upstreams_bytes(raw_feed: RawFeed) -> None:
     upstream, slots = HeldUpstream(), SlotsTwin()
-    feed = feed_of(upstream, slots, AuthTwin())  # type: ignore[arg-type]
+    feed = feed_of(upstream, slots, AuthTwin())
     call = SimpleNamespace(request=SimpleNamespace(method="GET", headers=OURS))
     for seed in range(10_000):
         body, authors = raw_feed(seed)
@@ -43,10 +43,10 @@ async def test_ten_thousand_feeds_with_ads_hold_the_upstreams_bytes(raw_feed: Ra
             upstream.holds(gzip.compress(body, 1), **{"Content-Encoding": "gzip"})
         else:
             upstream.holds(body)
-        answer = await feed.answer(call)  # type: ignore[arg-type]
+        answer = await feed.answer(call)
         assert "Content-Encoding" not in answer.headers
-        assert answer.body.count(b'{"type":"ad"') == len(slots.positions)  # type: ignore[attr-defined]
-        assert without_ads(answer.body) == body  # type: ignore[attr-defined]
+        assert answer.body.count(b'{"type":"ad"') == len(slots.positions)
+        assert without_ads(answer.body) == body
         assert slots.asked.pop().authors == authors
 
 
@@ -191,7 +191,7 @@ async def hangs() -> Decision:
 
 
 async def misplaces() -> Decision:
-    return Decision(DecisionId(UUID(int=0)), (Placement(4, None, None, "sealed"),), None)  # type: ignore[arg-type]
+    return Decision(DecisionId(UUID(int=0)), (Placement(4, None, None, "sealed"),), None)
 
 
 @pytest.mark.parametrize("instead", [fails, hangs, misplaces])

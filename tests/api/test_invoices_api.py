@@ -152,10 +152,10 @@ async def test_too_much_to_draw_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(invoice_documents, "_draw", draw)
     drawing, nothing = Drawing(), []
-    waiting = [asyncio.create_task(drawing.draw(None, nothing)) for _ in range(invoice_documents.WAITING_MAX)]  # type: ignore[arg-type]
+    waiting = [asyncio.create_task(drawing.draw(None, nothing)) for _ in range(invoice_documents.WAITING_MAX)]
     await asyncio.sleep(0)
     with pytest.raises(Problem):
-        await drawing.draw(None, nothing)  # type: ignore[arg-type]
+        await drawing.draw(None, nothing)
     held.set()
     assert set(await asyncio.gather(*waiting)) == {b"%PDF-"}
 
@@ -205,7 +205,7 @@ async def test_a_budget_is_not_lowered_below_what_is_spent_or_held(service: Serv
         "total": {"micros": 500_000, "currency": "USD"},
     }
     made = await service.made("/v1/campaigns", campaign_body(world.advertiser, budget=budget))
-    service.clock.now_ms = 1_767_268_800_000  # type: ignore[attr-defined]  # the world's own noon
+    service.clock.now_ms = 1_767_268_800_000
     await world.lease(80_000, made["id"])
 
     async def change(daily: int, total: int) -> tuple[int, list[str]]:
@@ -220,5 +220,5 @@ async def test_a_budget_is_not_lowered_below_what_is_spent_or_held(service: Serv
     assert await change(79_999, 500_000) == (409, ["$.budget.daily.micros"])
     assert await change(100_000, 79_999) == (409, ["$.budget.total.micros"])
     assert await change(80_000, 80_000) == (200, [])
-    service.clock.now_ms += DAY_MS  # type: ignore[attr-defined]
+    service.clock.now_ms += DAY_MS
     assert await change(1, 80_000) == (200, [])

@@ -34,7 +34,7 @@ async def counted(service: Service) -> list[tuple[Any, ...]]:
 
 
 def advance(service: Service, duration_ms: int) -> None:
-    service.clock.advance(duration_ms)  # type: ignore[attr-defined]
+    service.clock.advance(duration_ms)
 
 
 async def test_outcomes_of_both_arms_are_counted_once_each_in_its_place(service: Service) -> None:

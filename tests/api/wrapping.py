@@ -44,7 +44,7 @@ class SlotsTwin:
         self.asked.append(ask)
         if self.instead is not None:
             return await self.instead()
-        placements = tuple(Placement(position, None, None, "sealed") for position in self.positions)  # type: ignore[arg-type]
+        placements = tuple(Placement(position, None, None, "sealed") for position in self.positions)
         return Decision(DecisionId(UUID(int=0)), placements, None if placements else NoFill.NO_ELIGIBLE_AD)
 
 
@@ -132,7 +132,7 @@ class HeldUpstream:
         content = asyncio.StreamReader()
         content.feed_data(body)
         content.feed_eof()
-        content.readany = lambda: content.read(1 << 20)  # type: ignore[attr-defined]
+        content.readany = lambda: content.read(1 << 20)
         self.answer = Held(CIMultiDictProxy(CIMultiDict(headers)), content)
 
     @asynccontextmanager
@@ -144,7 +144,7 @@ def feed_of(upstream: Upstream, slots: SlotsTwin, auth: AuthTwin, deadline_ms: i
     return Feed(
         upstream,
         slots,
-        auth,  # type: ignore[arg-type]
+        auth,
         viewer=lambda raw: Viewer(raw, b"c" * 16, b"l" * 16),
         encode=encode,
         wrapped=lambda _ask, _seconds: None,
@@ -161,7 +161,7 @@ async def wrapper(session: aiohttp.ClientSession, deadline_ms: int = PATIENCE_MS
     upstream = Upstream(session, f"http://127.0.0.1:{twin.server.sockets[0].getsockname()[1]}/base/")
     feed = feed_of(upstream, slots, auth, deadline_ms)
     app = web.Application(middlewares=[problems])
-    add_routes(app.router, feed.operations(), auth, body_max_bytes=1_000)  # type: ignore[arg-type]
+    add_routes(app.router, feed.operations(), auth, body_max_bytes=1_000)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

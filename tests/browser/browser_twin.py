@@ -191,7 +191,7 @@ def _considered(index: int, position: int | None) -> dict[str, Any]:
 def twin_app(twin: Twin, session: aiohttp.ClientSession, base_url: str) -> web.Application:
     app = web.Application(middlewares=[problems])
     service = Service(session, base_url, "feed-key", "operator-key")
-    DemoPages(service, twin, twin, lambda: twin.view, GROUP, Harm()).add_to(app)  # type: ignore[arg-type]
+    DemoPages(service, twin, twin, lambda: twin.view, GROUP, Harm()).add_to(app)
     app.router.add_get("/v1/feed/status", twin.feed)
     app.router.add_post("/v1/events", twin.events_call)
     app.router.add_post("/v1/tickets/release", twin.release)

@@ -1,12 +1,14 @@
 """`make pictures`: those of the demo and the console in docs/images, to be looked at before they are kept."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from browser_serving import show_ads_to_everybody
 from console_serving import Console, tell_story
+from PIL import Image
 from playwright.async_api import Browser, Page, expect
 from test_console import PHONE, sign_in
 from test_demo import open_demo, walk
@@ -21,6 +23,8 @@ IMAGES = Path(__file__).parents[2] / "docs" / "images"
 WIDE: Any = {"width": 1_440, "height": 1_000}
 TALL: Any = {"width": 1_440, "height": 1_560}
 COLOURS_TURN_MS = 500
+COLOURS = 256
+"""As many as a palette has: a third of the bytes."""
 LEASES_COME_MS = 15_000
 OF_THE_FIRST_TENTH = 43
 """The sample viewer whom a ramp's first step shows ads."""
@@ -28,7 +32,8 @@ OF_THE_FIRST_TENTH = 43
 
 async def keep(page: Page, name: str) -> None:
     await page.wait_for_timeout(COLOURS_TURN_MS)
-    await page.screenshot(path=IMAGES / f"{name}.png")
+    picture = Image.open(BytesIO(await page.screenshot())).convert("RGB")
+    picture.quantize(COLOURS).save(IMAGES / f"{name}.png", optimize=True)
 
 
 async def test_the_demo(browser: Browser, page: Page, service_url: str) -> None:

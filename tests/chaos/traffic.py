@@ -59,7 +59,7 @@ class Traffic:
                 "floor": floor,
                 "deadline_ms": DEADLINE_MS,
             }
-            answer = await self._insist(lambda ask=ask: self._post(self.caller.url + "/v1/slots", ask))  # type: ignore[misc]
+            answer = await self._insist(lambda ask=ask: self._post(self.caller.url + "/v1/slots", ask))
             shown = [placement["ticket"] for placement in answer["placements"]]
             if shown:
                 await report(shown)
@@ -79,7 +79,7 @@ class Traffic:
 
     async def _pixels(self, tickets: list[str]) -> None:
         for ticket in tickets:
-            await self._insist(lambda ticket=ticket: self._pixel(ticket))  # type: ignore[misc]
+            await self._insist(lambda ticket=ticket: self._pixel(ticket))
             self.acknowledged[ticket].append(Acknowledged(None, "recorded", 0))
 
     async def _insist(self, ask: Callable[[], Awaitable[Any]]) -> Any:

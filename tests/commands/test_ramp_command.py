@@ -34,7 +34,9 @@ async def test_a_plan_is_made_shown_and_moved(
     assert (code, "paused at step 0 of 3, 0 %: a look first; waits for a person" in paused) == (0, True)
     assert (await ran(capsys, "status"))[1] == paused
     assert (await ran(capsys, "approve", "1"))[0] == 1
-    assert (await ran(capsys, "rollback", "1"))[0] == 0
+    code, _, why = await ran(capsys, "rollback", "1", "--step", "2")
+    assert (code, "stands at step 0" in why) == (1, True)
+    assert (await ran(capsys, "rollback", "1", "--step", "0"))[0] == 0
     _, whole, _ = await ran(capsys, "status", "1")
     assert "step 3: 25 %, 86,400 s and 20,000 viewers at the least, with approval: ahead" in whole
     assert "on the command line, pause: paused at 0 %: a look first" in whole

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import secrets
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from folders import new_home
 from world import World, make_world
 
 from adserve.__main__ import main
@@ -68,13 +68,11 @@ def folder(empty_home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def taken(prepared_home: Path) -> Path:
-    """A backup of a database that was never migrated."""
-    target = (
-        prepared_home / f"backup-{secrets.token_hex(4)}"
-    )  # a worker that takes tests from another may come here twice
-    asyncio.run(_take(prepared_home, target))
-    return target
+def taken(prepared_home: Path) -> Iterator[Path]:
+    """A backup of a database that was never migrated. A worker that is given tests of another's may take it twice."""
+    with new_home() as folder:
+        asyncio.run(_take(prepared_home, folder / "backup"))
+        yield folder / "backup"
 
 
 async def _take(home: Path, target: Path) -> None:
@@ -197,7 +195,7 @@ def come_from_the_future(folder: Path) -> str:
     return "has format 2"
 
 
-def _rewrite(folder: Path, change: Callable[[dict], object]) -> None:  # type: ignore[type-arg]
+def _rewrite(folder: Path, change: Callable[[dict], object]) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
@@ -238,7 +236,7 @@ async def test_nothing_is_overwritten(taken: Path, data_home: Path) -> None:
 async def test_a_backup_that_cannot_be_finished_leaves_nothing(data_home: Path, folder: Path) -> None:
     with pytest.raises(DatabaseRefused, match="could not be copied"):
         await backup.take(data_home, "postgresql://127.0.0.1:1/x", folder, NOW, silent, silent)
-    assert list(folder.iterdir()) == []  # noqa: ASYNC240
+    assert list(folder.iterdir()) == []  # noqa: ASYNC240 - of a few entries
 
 
 async def test_the_commands_say_what_they_did(

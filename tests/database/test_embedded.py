@@ -300,7 +300,7 @@ async def test_it_works_as_a_user_and_tells_others_to_stay_out(empty_home: Path)
     nobody = pwd.getpwnam("nobody")
     os.chown(empty_home, nobody.pw_uid, nobody.pw_gid)
     prefix = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--")
-    if subprocess.run([*prefix, sys.executable, "-c", ""], check=False, capture_output=True).returncode:  # noqa: ASYNC221
+    if subprocess.run([*prefix, sys.executable, "-c", ""], check=False, capture_output=True).returncode:  # noqa: ASYNC221 - it ends at once
         pytest.skip("another user cannot read this interpreter")
     process = Process(empty_home, *prefix)
     url = process.wait_for_url()

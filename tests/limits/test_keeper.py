@@ -21,8 +21,8 @@ def make_campaign(
     number: int, advertiser: int, daily: int | None = None, zone: str = "UTC", pacing: Any = "asap"
 ) -> Campaign:
     return Campaign(
-        id=number,  # type: ignore[arg-type]
-        advertiser=advertiser,  # type: ignore[arg-type]
+        id=number,
+        advertiser=advertiser,
         name="c",
         starts_at_ms=0,
         ends_at_ms=None,

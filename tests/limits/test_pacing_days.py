@@ -210,7 +210,7 @@ class Generous(FakeLedger):
     """Forgets what it has leased."""
 
     def room(self, asked: object) -> int:
-        return asked.wanted_micros  # type: ignore[attr-defined, no-any-return]
+        return asked.wanted_micros
 
 
 async def test_control_a_ledger_that_grants_too_much_is_found_out() -> None:

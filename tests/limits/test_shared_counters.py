@@ -50,7 +50,7 @@ async def shared(redis_url: str) -> AsyncIterator[FreshCounters]:
 def keys_of(url: str) -> dict[bytes, int]:
     """What each key but the token takes."""
     with redis.Redis.from_url(url) as client:
-        return {key: client.memory_usage(key) for key in client.keys("ads:*")}  # type: ignore[union-attr, misc]
+        return {key: client.memory_usage(key) for key in client.keys("ads:*")}
 
 
 class UseOfShared(Use):
@@ -116,11 +116,11 @@ async def test_keys_expire_by_themselves(shared: FreshCounters, redis_url: str) 
     ask = reservation([A], [ticket_id(1)], request="r-1", memo="kept")
     await shared.reserve(VIEWER, ask, START_MS)
     with redis.Redis.from_url(redis_url) as client:
-        left_ms = sorted(client.pttl(key) for key in client.keys("ads:*"))  # type: ignore[union-attr]
+        left_ms = sorted(client.pttl(key) for key in client.keys("ads:*"))
         assert len(left_ms) == 2
         assert TTL_MS < left_ms[0] <= left_ms[1] <= TTL_MS + 2 * GRACE_MS
         await shared.confirm(A.ticket(ticket_id(1)), START_MS, START_MS)
-        (longest_ms,) = [left for key in client.keys("ads:*") if (left := client.pttl(key)) > DAY_MS]  # type: ignore[union-attr]
+        (longest_ms,) = [left for key in client.keys("ads:*") if (left := client.pttl(key)) > DAY_MS]
         assert RETENTION_MS < longest_ms <= RETENTION_MS + GRACE_MS
 
 

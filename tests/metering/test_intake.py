@@ -87,7 +87,7 @@ async def setting() -> AsyncIterator[Setting]:
 
 
 def report(kind: str = "impression", **facts: object) -> Report:
-    return Report(SEALER.seal(make_ticket(**facts)), kind)  # type: ignore[arg-type]
+    return Report(SEALER.seal(make_ticket(**facts)), kind)
 
 
 async def test_the_first_outcome_that_holds_decides(setting: Setting) -> None:

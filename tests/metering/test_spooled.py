@@ -230,7 +230,7 @@ async def test_a_row_that_is_refused_for_ever_holds_up_no_other(world: World, se
                 raise JournalAway("it alone")
             return await settle(events)
 
-    setting.journal._real = Refusing()  # type: ignore[assignment]
+    setting.journal._real = Refusing()
     for _ in range(30):
         try:
             await setting.spooled.step(NOW_MS + 1)

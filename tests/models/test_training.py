@@ -87,7 +87,7 @@ def test_without_consent_a_viewer_is_predicted_as_without_consent() -> None:
         "ID", "id", "android", age=27, interests=("music",), time_zone="Asia/Jakarta", custom={"a": "b"}
     )
     known, hidden = (facts_of(context, consent, NOW) for consent in (True, False))
-    example = Example(NOW, known._replace(seen=3), None, 2, False)  # type: ignore[arg-type]
+    example = Example(NOW, known._replace(seen=3), None, 2, False)
     assert fitting.impersonal(example) == example._replace(viewer=hidden, exposures=EXPOSURES_UNKNOWN)
 
 

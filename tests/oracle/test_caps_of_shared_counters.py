@@ -102,7 +102,7 @@ async def processes(
         ]
         try:
             slots, intakes = ([getattr(one, part) for one in each] for part in ("slots", "intake"))
-            yield Stack(AnyOf(slots, chance), AnyOf(intakes, chance), AllOf([one.book for one in each]))  # type: ignore[arg-type]
+            yield Stack(AnyOf(slots, chance), AnyOf(intakes, chance), AllOf([one.book for one in each]))
         finally:
             for loop in loops:
                 loop.cancel()

@@ -44,7 +44,7 @@ class RollUps:
             raise ConnectionError("away")
         assert since_ms % HOUR_MS == until_ms % HOUR_MS == 0
         self.asked_ms.append(until_ms - since_ms)
-        return [tuple(event) for at_ms, *event in self.events if since_ms <= at_ms < until_ms]  # type: ignore[misc]
+        return [tuple(event) for at_ms, *event in self.events if since_ms <= at_ms < until_ms]
 
 
 async def counted(rollups: RollUps, keeper: Qualities, now_ms: int) -> dict[AdId, float]:

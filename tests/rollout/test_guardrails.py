@@ -59,7 +59,7 @@ def test_a_drop_is_judged_once_the_whole_band_is_on_one_side(change: float, find
     assert found.finding is finding
     assert found.low is not None
     assert found.high is not None
-    assert found.low < found.estimate < found.high  # type: ignore[operator]
+    assert found.low < found.estimate < found.high
 
 
 def test_a_rise_is_harm_where_that_was_said() -> None:
@@ -109,9 +109,9 @@ def test_nothing_is_said_before_enough_of_each_arm_were_seen() -> None:
 
 def test_the_more_a_plan_looks_at_the_wider_are_its_bands() -> None:
     alone, beside_others = verdict(SESSIONS, Seen()), verdict(SESSIONS, Seen(), others=20)
-    assert beside_others.low < alone.low  # type: ignore[operator]
+    assert beside_others.low < alone.low
     shorter = judge(Plan("status", STEPS[:1], (SESSIONS,)), 0, Seen().evidence())[0]
-    assert alone.low < shorter.low  # type: ignore[operator]
+    assert alone.low < shorter.low
 
 
 def test_operational_guardrails_widen_no_band() -> None:

@@ -59,7 +59,7 @@ SPOOLED_S, SPOOLED_AT_ONCE = 1.0, 5
 
 def make_campaign(number: int, daily_events: int) -> Campaign:
     return Campaign(
-        id=number, advertiser=1, name="c", starts_at_ms=0, ends_at_ms=None, time_zone="UTC", bid_model="cpm",  # type: ignore[arg-type]
+        id=number, advertiser=1, name="c", starts_at_ms=0, ends_at_ms=None, time_zone="UTC", bid_model="cpm",
         bid_micros=1_000 * PRICE_MICROS, currency="USD", billable="impression",
         budget_daily_micros=daily_events * PRICE_MICROS, budget_total_micros=None, pacing="asap", tier=Tier.AUCTION,
         targeting=Targeting(), caps=(), separation=(),

@@ -149,7 +149,7 @@ class DeafNetwork(Network):
 class ForgetfulCounters(MemoryCounters):
     """Takes a start for a beginning: what was shown before it is not put back."""
 
-    def restore(self, *_: object) -> None: ...  # type: ignore[override]
+    def restore(self, *_: object) -> None: ...
 
     async def load(self, *_: object) -> None: ...
 

@@ -76,12 +76,12 @@ def test_there_are_ads_for_everybody() -> None:
 @pytest.mark.usefixtures("_quick_pictures")
 async def test_planting_again_adds_nothing() -> None:
     shelf = Shelf()
-    assert await plant(shelf, shelf.put_media, LANDING) == len(CAST)  # type: ignore[arg-type]
+    assert await plant(shelf, shelf.put_media, LANDING) == len(CAST)
     planted = shelf.counts()
     assert planted == (len(BRANDS), len(CAST), len(CAST), len(CAST))
     assert len(shelf.media) == len(CAST)
     shelf.answers.clear()
-    assert await plant(shelf, shelf.put_media, LANDING) == 0  # type: ignore[arg-type]
+    assert await plant(shelf, shelf.put_media, LANDING) == 0
     assert shelf.counts() == planted
 
 
@@ -90,21 +90,21 @@ async def test_planting_again_adds_nothing() -> None:
 async def test_a_planting_that_was_cut_short_is_finished_by_the_next(breaks_at: int) -> None:
     shelf = Shelf(breaks_at)
     with pytest.raises(ConnectionError):
-        await plant(shelf, shelf.put_media, LANDING)  # type: ignore[arg-type]
-    await plant(shelf, shelf.put_media, LANDING)  # type: ignore[arg-type]
+        await plant(shelf, shelf.put_media, LANDING)
+    await plant(shelf, shelf.put_media, LANDING)
     assert shelf.counts() == (len(BRANDS), len(CAST), len(CAST), len(CAST))
 
 
 @pytest.mark.usefixtures("_quick_pictures")
 async def test_the_cast_leads_to_where_the_service_is_now() -> None:
     shelf = Shelf()
-    await plant(shelf, shelf.put_media, LANDING)  # type: ignore[arg-type]
+    await plant(shelf, shelf.put_media, LANDING)
     creatives = shelf.made["/v1/creatives"]
     elsewhere = {"id": len(creatives) + 1, "status": "active", "landing_url": "https://example.com/kopi-rana"}
     archived = creatives[-1] | {"id": len(creatives) + 2, "status": "archived"}
     creatives += [elsewhere.copy(), archived.copy()]
     moved = "http://127.0.0.1:9000/demo/visit"
-    await plant(shelf, shelf.put_media, moved)  # type: ignore[arg-type]
+    await plant(shelf, shelf.put_media, moved)
     assert {creative["landing_url"].rpartition("/")[0] for creative in creatives[:-2]} == {moved}
     assert creatives[-2:] == [elsewhere, archived]
 

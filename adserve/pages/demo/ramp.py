@@ -52,7 +52,7 @@ class Ramp:
         if time.monotonic() - self._asked_s >= ASKED_EVERY_S:
             self._asked_s = time.monotonic()
             answer = await self._ask("GET", "/v1/ramps?surface=status&limit=500")
-            plans = orjson.loads(answer.body or b"{}")["items"] if answer.status == 200 else []  # type: ignore[arg-type]
+            plans = orjson.loads(answer.body or b"{}")["items"] if answer.status == 200 else []  # type: ignore[arg-type]  # ours are bytes
             self._newest = _shown(plans[-1]) if plans else None
         return self._newest and self._newest | {"harm": self._harm.planted}
 
