@@ -2,8 +2,8 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import nullcontext, suppress
-from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 from spooling import (
@@ -18,11 +18,10 @@ from spooling import (
     keeping,
     kept,
 )
-from waiting import happens
 
 from adserve.domain.events import EventKind, Outcome, Settled
 from adserve.metering.errors import RecorderUnavailable, SpoolFull
-from adserve.store.spool import Spool, SpoolUnusable
+from adserve.store.spool import BUSY_S, Spool, SpoolUnusable
 
 KILLS = 2
 KEPT_BEFORE_A_KILL = 60
@@ -169,16 +168,40 @@ async def test_all_who_make_the_file_at_once_have_it(tmp_path: Path) -> None:
     assert await opened_at_once(tmp_path) == 60
 
 
-async def test_control_without_a_lock_not_all_have_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def opened_while_another_is_at_it(path: Path) -> object:
+    """What comes of a second opening while the first has the file locked for as long as the second lets it."""
+    begun, go_on = Event(), Event()
+
+    class Slow(Spool):
+        @staticmethod
+        def prepare(connection: sqlite3.Connection, max_bytes: int) -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            begun.set()
+            go_on.wait()
+            connection.execute("ROLLBACK")
+            Spool.prepare(connection, max_bytes)
+
+    first = asyncio.create_task(asyncio.to_thread(Slow.open, path, SPOOL_BYTES))
+    await asyncio.to_thread(begun.wait)
+    second = asyncio.create_task(asyncio.to_thread(Spool.open, path, SPOOL_BYTES))
+    await asyncio.wait([second], timeout=BUSY_S + 1)
+    go_on.set()
+    (await first).close()
+    (found,) = await asyncio.gather(second, return_exceptions=True)
+    if isinstance(found, Spool):
+        found.close()
+    return found
+
+
+async def test_who_comes_second_waits_for_its_turn(path: Path) -> None:
+    assert isinstance(await opened_while_another_is_at_it(path), Spool)
+
+
+async def test_control_without_a_lock_who_comes_second_does_not_have_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adserve.store.spool.alone", nullcontext)
-    tries = (tmp_path / str(nth) for nth in count())
-
-    async def fails() -> bool:
-        return await opened_at_once(next(tries)) < 60
-
-    assert await happens(fails)
+    assert isinstance(await opened_while_another_is_at_it(path), SpoolUnusable)
 
 
 async def lost_by_kills(path: Path, twin: type[Spool]) -> set[int]:
