@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adserve.web.lane import Lane, secret_of
+from adserve.web.lane import AT_ONCE, Lane, secret_of
 
 NOW_MS = 1_790_000_000_123
 PLAIN = (
@@ -36,6 +36,11 @@ def lane_of(
 ) -> Lane:
     counts = [] if counted is None else counted
     return Lane(decide, lambda: 0.02, lambda: NOW_MS, body_max_bytes=100, count=lambda: counts.append(1))
+
+
+async def decided_and_written() -> None:
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def test_a_plain_head_has_its_key() -> None:
@@ -75,7 +80,7 @@ async def test_an_answer_is_a_whole_response() -> None:
     caller, lane = Caller(), lane_of(decide, counted)
     assert lane.enter(caller, head(*PLAIN) + b"ab")
     assert caller.answers == [], "not before what has arrived is known"
-    await asyncio.sleep(0)
+    await decided_and_written()
     assert asked == [("adserve_k", b"ab", 20)]
     (answer,) = caller.answers
     assert answer is not None
@@ -95,8 +100,25 @@ async def test_what_cannot_be_answered_or_fails_goes_the_ordinary_way() -> None:
     for decide in (refuse, fail):
         caller, counted = Caller(), list[int]()
         assert lane_of(decide, counted).enter(caller, head(*PLAIN) + b"ab")
-        await asyncio.sleep(0)
+        await decided_and_written()
         assert (caller.answers, counted) == ([None], [])
+
+
+async def test_some_at_once_are_decided_before_any_is_answered() -> None:
+    seen: list[list[bytes | None]] = []
+    callers = [Caller() for _ in range(AT_ONCE + 1)]
+
+    async def decide(*_: Any) -> bytes | None:
+        seen.append([answer for caller in callers for answer in caller.answers])
+        return b"{}"
+
+    lane = lane_of(decide)
+    assert all([lane.enter(caller, head(*PLAIN) + b"ab") for caller in callers])
+    await asyncio.sleep(0)
+    assert seen == [[]] * AT_ONCE
+    await decided_and_written()
+    assert len(seen) == AT_ONCE + 1
+    assert [len(caller.answers) for caller in callers] == [1] * (AT_ONCE + 1)
 
 
 async def test_who_has_to_wait_is_answered_later_and_before_the_end() -> None:
@@ -130,7 +152,7 @@ async def test_nobody_decides_for_a_caller_who_has_gone() -> None:
     caller, lane = Caller(), lane_of(decide)
     assert lane.enter(caller, head(*PLAIN) + b"ab")
     caller.gone = True
-    await asyncio.sleep(0)
+    await decided_and_written()
     assert (asked, caller.answers) == ([], [])
 
 
