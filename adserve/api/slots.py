@@ -26,6 +26,7 @@ from adserve.selection.decision import RequestReused
 from adserve.web.auth import Auth
 from adserve.web.bodies import BodyDecoder
 from adserve.web.gate import Slots
+from adserve.web.lane import in_step
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import FORBIDDEN, INVALID, FieldError, Problem, invalid
 from adserve.web.replies import JSON, json_response
@@ -206,10 +207,13 @@ class SlotsApi:
             body = self._decode(raw)
             if body.explain:
                 return None
-            decision = await slots.answer(self._ask(body, raw, caller, waited_ms))
+            ask = self._ask(body, raw, caller, waited_ms)
+            await in_step()
+            decision = await slots.answer(ask)
         except (Problem, RequestReused):
             return None
         self._sample.look(raw)
+        await in_step()
         return self._encoder.decision(decision)
 
     async def release(self, call: Call[ReleaseRequest, NoQuery]) -> web.StreamResponse:

@@ -18,7 +18,8 @@ from adserve.domain.time import SECOND_MS, Clock
 
 HEADS_CACHED_MAX = 4_096
 AT_ONCE = 16
-"""Of so many requests none is answered before all are decided: what is written in one go costs the kernel half as much."""
+"""So many requests go step by step together, and none is answered before all are decided: what is done again and again is in the
+processor's caches, and the kernel, which empties them, has its turn once."""
 
 _HEAD_END = b"\r\n\r\n"
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~]*)")
@@ -88,22 +89,30 @@ class Lane:
         queue, self._queue = self._queue[:AT_ONCE], self._queue[AT_ONCE:]
         if self._queue:
             asyncio.get_running_loop().call_soon(self._answer_all)
+        going: list[tuple[Guest, bytes, Coroutine[Any, Any, bytes | None]]] = []
         for guest, request, body_at, secret in queue:
-            if guest.gone:
-                continue
-            waited_ms = int((self._seconds() - guest.received_s) * SECOND_MS)
-            deciding = self._decide(secret, request[body_at:], waited_ms)
-            try:
-                waits_for = deciding.send(None)
-            except StopIteration as done:
-                self._answer(guest, request, self._response(done.value))
-            except Exception:
-                log.exception("a request failed on the short way")
-                self._answer(guest, request, None)
-            else:
-                task = asyncio.get_running_loop().create_task(_go_on(deciding, waits_for))
-                self._unfinished.add(task)
-                task.add_done_callback(partial(self._finish, guest, request))
+            if not guest.gone:
+                waited_ms = int((self._seconds() - guest.received_s) * SECOND_MS)
+                going.append((guest, request, self._decide(secret, request[body_at:], waited_ms)))
+        while going:
+            going = [one for one in going if self._goes_on(*one)]
+
+    def _goes_on(self, guest: Guest, request: bytes, deciding: Coroutine[Any, Any, bytes | None]) -> bool:
+        """Whether there is more of it to be done at once."""
+        try:
+            waits_for = deciding.send(None)
+        except StopIteration as done:
+            self._answer(guest, request, self._response(done.value))
+        except Exception:
+            log.exception("a request failed on the short way")
+            self._answer(guest, request, None)
+        else:
+            if waits_for is None:
+                return True
+            task = asyncio.get_running_loop().create_task(_go_on(deciding, waits_for))
+            self._unfinished.add(task)
+            task.add_done_callback(partial(self._finish, guest, request))
+        return False
 
     def _finish(self, guest: Guest, request: bytes, task: asyncio.Task[bytes | None]) -> None:
         self._unfinished.discard(task)
@@ -137,6 +146,12 @@ class Lane:
                 f"Date: {formatdate(second, usegmt=True)}\r\nContent-Length: "
             ).encode()
         return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+
+
+@types.coroutine
+def in_step() -> Generator[None, None, None]:
+    """Lets the other requests that came at the same time come as far first."""
+    yield
 
 
 @types.coroutine

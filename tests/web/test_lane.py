@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adserve.web.lane import AT_ONCE, Lane, secret_of
+from adserve.web.lane import AT_ONCE, Lane, in_step, secret_of
 
 NOW_MS = 1_790_000_000_123
 PLAIN = (
@@ -119,6 +119,25 @@ async def test_some_at_once_are_decided_before_any_is_answered() -> None:
     await decided_and_written()
     assert len(seen) == AT_ONCE + 1
     assert [len(caller.answers) for caller in callers] == [1] * (AT_ONCE + 1)
+
+
+async def test_requests_go_step_by_step_together() -> None:
+    steps: list[bytes] = []
+
+    async def decide(_secret: str, body: bytes, _waited_ms: int) -> bytes | None:
+        for step in (b"read", b"decided"):
+            steps.append(body + step)
+            await in_step()
+        return body
+
+    callers, lane = (Caller(), Caller()), lane_of(decide)
+    assert all(
+        [lane.enter(one, head(*PLAIN) + body) for one, body in zip(callers, (b"1", b"2"), strict=True)]
+    )
+    await asyncio.sleep(0)
+    assert steps == [b"1read", b"2read", b"1decided", b"2decided"]
+    await decided_and_written()
+    assert [answer and answer[-1:] for caller in callers for answer in caller.answers] == [b"1", b"2"]
 
 
 async def test_who_has_to_wait_is_answered_later_and_before_the_end() -> None:
