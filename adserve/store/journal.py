@@ -194,17 +194,14 @@ class Journal:
                     yield _counted(row)
 
     async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
-        """The same by viewer and ad, one viewer after the other."""
+        """The same by viewer, one after the other."""
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
                 await connection.execute(SQL.sort_in_memory)
-                cursor = connection.cursor(
-                    SQL.shown_since, from_ms(received_at_ms), prefetch=PAGE_ROWS, timeout=SORTED_WITHIN_S
-                )
-                async for viewer, ad, campaign, advertiser, labels, entries, hidden_at_ms, last_ms in cursor:
-                    yield Shown(
-                        viewer, ad, campaign, advertiser, tuple(labels), entries or b"", hidden_at_ms, last_ms
-                    )
+                cursor = await connection.cursor(SQL.shown_since, from_ms(received_at_ms))
+                while rows := await cursor.fetch(PAGE_ROWS, timeout=SORTED_WITHIN_S):
+                    for viewer, labels, events, last_ms in rows:
+                        yield Shown(viewer, tuple(labels), events, last_ms)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.redis_node import CONNECT_MS, LIBRARY, Node, identity_of
 from adserve.store.redis_nodes import Nodes, connect_all, place_of
-from adserve.store.wire import ENTRY_BYTES, Shown
+from adserve.store.wire import EVENT_BYTES, Shown
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ class SharedCounters:
 
 
 def _events_in(told: Sequence[Shown]) -> int:
-    return sum(len(shown.entries) // ENTRY_BYTES + (shown.hidden_at_ms is not None) for shown in told)
+    return sum(len(shown.events) // EVENT_BYTES for shown in told)
 
 
 def _token(epoch: int, identity: bytes) -> bytes:

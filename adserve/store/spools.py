@@ -16,7 +16,7 @@ from adserve.store.errors import AWAY
 from adserve.store.journal import Counted, Journal, Kept
 from adserve.store.spool import Spool
 from adserve.store.statements import load
-from adserve.store.wire import Shown, entry_of
+from adserve.store.wire import CONFIRMED, HIDDEN, REFUSED, Shown, event_of
 
 SQL = load("spools")
 
@@ -78,7 +78,7 @@ class EventLog:
             yield counted
 
     async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
-        """The same by viewer and ad, one viewer after the other."""
+        """The same by viewer, one after the other."""
         waiting: defaultdict[bytes, list[Shown]] = defaultdict(list)
         async for counted in self.spool.counted():
             if counted.outcome is not Outcome.LATE or counted.kind not in CONFIRMING:
@@ -99,9 +99,10 @@ class EventLog:
 
 
 def _shown(event: Counted) -> Shown:
-    at_ms, hides = event.received_at_ms, event.kind not in CONFIRMING
-    entry = entry_of(event.ticket, event.outcome is not Outcome.OVER_CAP, at_ms)
-    return Shown(
-        event.viewer, event.ad, event.campaign, event.advertiser, event.labels,
-        b"" if hides else entry, at_ms if hides else None, at_ms,
-    )  # fmt: skip
+    at_ms = event.received_at_ms
+    if event.kind not in CONFIRMING:
+        state = HIDDEN
+    else:
+        state = REFUSED if event.outcome is Outcome.OVER_CAP else CONFIRMED
+    packed = event_of(event.ad, event.campaign, event.advertiser, event.ticket, state, at_ms)
+    return Shown(event.viewer, event.labels, packed, at_ms)

@@ -1,5 +1,6 @@
 """How keys and viewers are told to the functions of lua/counters.lua, and the value of a viewer that is put there whole."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from struct import Struct
@@ -13,82 +14,75 @@ from adserve.limits.rules import hide_key, keys_counted
 KEYS_CACHED_MAX = 65_536
 
 FORMAT = b"\1"
-TICKET_BYTES, ENTRY_BYTES = 8, 14
+TICKET_BYTES, ENTRY_BYTES, EVENT_BYTES = 8, 14, 38
 MOMENT_BITS = 46
-CONFIRMED, REFUSED = 1, 3
+HIDDEN, CONFIRMED, REFUSED = 0, 1, 3
+
+_count = Struct(">H").pack
+_whose = Struct(">qqq")
+_event = Struct(">32s6s")
+"""Whose it is and the ticket's, and a moment with its state: of those that count the least is the first."""
+_LEAST_CONFIRMED = bytes((CONFIRMED << MOMENT_BITS - 40,))
+_NEVER = b"\xff"
 
 _NUMBERED = frozenset("acvh")
-_count = Struct(">H").pack
 
 encode = msgpack.Encoder().encode
 
 
 class Shown(NamedTuple):
-    """What the event log has of a viewer and an ad: `entries` of tickets, packed as they are kept, in any order, one ticket perhaps
-    more than once; when its advertiser was hidden last, if ever; and when anything of this happened last."""
+    """What the event log has of a viewer and of ads with the same labels: events as `event_of` packs them, in any order, of one ticket
+    perhaps more than one; and when the last of them happened."""
 
     viewer: bytes
-    ad: int
-    campaign: int
-    advertiser: int
     labels: tuple[str, ...]
-    entries: bytes
-    hidden_at_ms: int | None
+    events: bytes
     last_ms: int
 
     def only(self, remembered: Callable[[int], bool]) -> "Shown":
         """Without what happened at moments that are not to be remembered."""
-        hidden_at_ms = self.hidden_at_ms
-        return self._replace(
-            entries=b"".join(entry for entry in _each(self.entries) if remembered(_moment_ms(entry))),
-            hidden_at_ms=None if hidden_at_ms is None or not remembered(hidden_at_ms) else hidden_at_ms,
-        )
+        events = (self.events[at : at + EVENT_BYTES] for at in range(0, len(self.events), EVENT_BYTES))
+        return self._replace(events=b"".join(event for event in events if remembered(_moment_ms(event))))
 
 
-def entry_of(ticket: UUID, counted: bool, at_ms: int) -> bytes:
-    state = CONFIRMED if counted else REFUSED
-    return ticket.bytes[-TICKET_BYTES:] + (state << MOMENT_BITS | at_ms).to_bytes(6, "big")
+def event_of(ad: int, campaign: int, advertiser: int, ticket: UUID, state: int, at_ms: int) -> bytes:
+    """`state` is CONFIRMED, REFUSED, or HIDDEN where the ticket's advertiser was hidden."""
+    moment = (state << MOMENT_BITS | at_ms).to_bytes(6, "big")
+    return _whose.pack(ad, campaign, advertiser) + ticket.bytes[-TICKET_BYTES:] + moment
 
 
 def value_of(shown: Iterable[Shown]) -> bytes:
     """A viewer's value. Of a ticket's events the first decides that counts, or the first."""
-    hides: dict[bytes, int] = {}
-    groups: dict[bytes, bytes] = {}
+    hides: dict[bytes, bytes] = {}
+    happened: dict[tuple[str, ...], bytes] = {}
     for one in shown:
-        if one.hidden_at_ms is not None:
-            name = wire_key(hide_key(one.advertiser))
-            hides[name] = max(one.hidden_at_ms, hides.get(name, 0))
-        if one.entries:
-            profile = _profile(one.ad, one.campaign, one.advertiser, one.labels)
-            groups[profile] = groups.get(profile, b"") + one.entries
-    parts = [FORMAT, _count(len(hides))]
-    for name, at_ms in hides.items():
-        parts += (bytes((len(name),)), name, at_ms.to_bytes(6, "big"))
-    for profile, entries in groups.items():
-        firsts = _first_of_each_ticket(entries)
-        parts += (profile, _count(len(firsts) // ENTRY_BYTES), firsts)
-    return b"".join(parts)
+        happened[one.labels] = happened.get(one.labels, b"") + one.events
+    groups: list[bytes] = []
+    for labels, events in happened.items():
+        firsts: dict[bytes, bytes] = {}
+        for of, moment in _event.iter_unpack(events):
+            if moment < _LEAST_CONFIRMED:
+                name = wire_key(hide_key(_whose.unpack(of[: _whose.size])[-1]))
+                hides[name] = max(moment, hides.get(name, moment))
+            elif moment < firsts.get(of, _NEVER):
+                firsts[of] = moment
+        entries: defaultdict[bytes, bytes] = defaultdict(bytes)
+        for of, moment in firsts.items():
+            entries[of[: _whose.size]] += of[_whose.size :] + moment
+        for whose, those in entries.items():
+            groups += (_profile(whose, labels), _count(len(those) // ENTRY_BYTES), those)
+    told_hides = (bytes((len(name),)) + name + moment for name, moment in hides.items())
+    return b"".join((FORMAT, _count(len(hides)), *told_hides, *groups))
 
 
-def _first_of_each_ticket(entries: bytes) -> bytes:
-    tickets = {entries[at : at + TICKET_BYTES] for at in range(0, len(entries), ENTRY_BYTES)}
-    if len(tickets) * ENTRY_BYTES == len(entries):
-        return entries
-    refused_then_latest_first = sorted(_each(entries), key=lambda entry: entry[TICKET_BYTES:], reverse=True)
-    return b"".join({entry[:TICKET_BYTES]: entry for entry in refused_then_latest_first}.values())
-
-
-def _each(entries: bytes) -> Iterable[bytes]:
-    return (entries[at : at + ENTRY_BYTES] for at in range(0, len(entries), ENTRY_BYTES))
-
-
-def _moment_ms(entry: bytes) -> int:
-    return int.from_bytes(entry[TICKET_BYTES:], "big") & ((1 << MOMENT_BITS) - 1)
+def _moment_ms(packed: bytes) -> int:
+    """Of an event or an entry, which end alike."""
+    return int.from_bytes(packed[-6:], "big") & ((1 << MOMENT_BITS) - 1)
 
 
 @lru_cache(KEYS_CACHED_MAX)
-def _profile(ad: int, campaign: int, advertiser: int, labels: tuple[str, ...]) -> bytes:
-    return wire_keys(keys_counted(ad, campaign, advertiser, labels))
+def _profile(whose: bytes, labels: tuple[str, ...]) -> bytes:
+    return wire_keys(keys_counted(*_whose.unpack(whose), labels))
 
 
 def raw(data: bytes) -> Raw:

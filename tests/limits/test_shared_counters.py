@@ -33,8 +33,8 @@ from adserve.limits.erased import tombstone_of
 from adserve.limits.reservations import PastDiffers
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, campaign_key
 from adserve.store.counters import RedisCounters, Restored
+from adserve.store.wire import CONFIRMED, HIDDEN, REFUSED, event_of
 from adserve.store.wire import Shown as Logged
-from adserve.store.wire import entry_of
 
 pytestmark = needs_redis
 VIEWER_BYTES_MAX = 450
@@ -232,28 +232,15 @@ async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCo
         await shared.restore(viewer, entries, {1: START_MS + 8}, START_MS)
         restored = await shared.held(viewer)
         await shared.erase(viewer)
-        packed = [
-            b"".join(
-                entry_of(ticket_id(ticket), state, START_MS + at_ms)
-                for of, ticket, state, at_ms in happened
-                if of == nth
-            )
-            for nth in range(len(ads))
+        events = [
+            event_of(*ads[ad][:3], ticket_id(ticket), CONFIRMED if counted else REFUSED, START_MS + at_ms)
+            for ad, ticket, counted, at_ms in happened
         ]
+        hides = [event_of(*ads[0][:3], ticket_id(1), HIDDEN, START_MS + at_ms) for at_ms in (8, 1)]
         told = [
-            Logged(
-                viewer,
-                ad.ad,
-                ad.campaign,
-                ad.advertiser,
-                ad.labels,
-                entries_of_ad,
-                hidden_at_ms,
-                START_MS + 9,
-            )
-            for ad, entries_of_ad, hidden_at_ms in zip(
-                ads, packed, (START_MS + 8, START_MS + 1, None), strict=True
-            )
+            Logged(viewer, (), b"".join(events[:2] + hides), START_MS + 9),
+            Logged(viewer, ads[1].labels, b"".join(events[3:5]), START_MS + 9),
+            Logged(viewer, (), events[2] + events[5], START_MS + 9),
         ]
         await shared.fill({viewer: told}, START_MS)
         filled = await shared.held(viewer)

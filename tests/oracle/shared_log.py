@@ -15,7 +15,7 @@ from adserve.domain.events import Event, Outcome, Settled
 from adserve.metering.errors import JournalOutdated
 from adserve.metering.pending import Judge
 from adserve.store.journal import Counted
-from adserve.store.wire import Shown, entry_of
+from adserve.store.wire import CONFIRMED, REFUSED, Shown, event_of
 
 
 class SharedLog(UnreliableLog):
@@ -54,11 +54,9 @@ class SharedLog(UnreliableLog):
 
     async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
         later = [event async for event in self.since(received_at_ms) if event.outcome is not Outcome.LATE]
-        for (viewer, *of), events in groupby(sorted(later, key=_viewer_and_ad), _viewer_and_ad):
-            moments_packed = [(event.received_at_ms, _packed(event)) for event in events]
-            yield Shown(
-                viewer, *of, b"".join(packed for _, packed in moments_packed), None, max(moments_packed)[0]
-            )
+        for (viewer, labels), events in groupby(sorted(later, key=_viewer_and_labels), _viewer_and_labels):
+            moments, packed = zip(*[(event.received_at_ms, _packed(event)) for event in events], strict=True)
+            yield Shown(viewer, labels, b"".join(packed), max(moments))
 
     async def count_since(self, received_at_ms: int) -> int:
         return len(self.stored)
@@ -89,12 +87,13 @@ class SharedLog(UnreliableLog):
         return Settled(first.event, Outcome.DUPLICATE, None, waits=True)
 
 
-def _viewer_and_ad(event: Counted) -> tuple[Any, ...]:
-    return event.viewer, event.ad, event.campaign, event.advertiser, event.labels
+def _viewer_and_labels(event: Counted) -> tuple[bytes, tuple[str, ...]]:
+    return event.viewer, event.labels
 
 
 def _packed(event: Counted) -> bytes:
-    return entry_of(event.ticket, event.outcome is not Outcome.OVER_CAP, event.received_at_ms)
+    state = REFUSED if event.outcome is Outcome.OVER_CAP else CONFIRMED
+    return event_of(event.ad, event.campaign, event.advertiser, event.ticket, state, event.received_at_ms)
 
 
 class Epochs:

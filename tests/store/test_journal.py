@@ -6,6 +6,7 @@ from adserve.domain.events import Event, EventKind, Outcome, Settled
 from adserve.domain.money import Money
 from adserve.metering.errors import JournalAway, JournalRejected
 from adserve.store.journal import Journal
+from adserve.store.wire import CONFIRMED, EVENT_BYTES, HIDDEN, REFUSED, event_of
 
 BILLED = Money(PRICE_MICROS, "USD")
 
@@ -125,3 +126,45 @@ async def test_the_newest_hides_and_reports_are_found_oldest_first(world: World)
     assert await world.journal.hides(NOW_MS, 10) == found[1:]
     assert await world.journal.hides(hidden_ms + 2, 10) == found[2:]
     assert await world.journal.hides(NOW_MS, 1) == found[2:]
+
+
+async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> None:
+    lease = await world.lease(10_000)
+    seen, refused, late, hidden, plain, other = (
+        world.ticket(lease, **facts)
+        for facts in ({}, {}, {}, {"ad": 2**40}, {"labels": ()}, {"viewer_cap": b"a" * 16})
+    )
+    events = [
+        (seen, "impression", Outcome.RECORDED),
+        (seen, "view", Outcome.UNBILLED_KIND),
+        (seen, "click", Outcome.UNBILLED_KIND),
+        (refused, "impression", Outcome.OVER_CAP),
+        (late, "impression", Outcome.LATE),
+        (hidden, "hide", Outcome.UNBILLED_KIND),
+        (plain, "impression", Outcome.RECORDED),
+        (other, "impression", Outcome.RECORDED),
+    ]
+    for nth, (ticket, kind, outcome) in enumerate(events):
+        event = world.event(ticket, kind, outcome, nth)
+        await world.journal.settle([replace(event, received_at_ms=NOW_MS + 1_000 + nth)])
+    packed = [
+        event_of(one.ad, one.campaign, one.advertiser, one.ticket, state, NOW_MS + 1_000 + nth)
+        for nth, one, state in (
+            (0, seen, CONFIRMED), (1, seen, CONFIRMED), (3, refused, REFUSED), (5, hidden, HIDDEN),
+            (6, plain, CONFIRMED), (7, other, CONFIRMED),
+        )
+    ]  # fmt: skip
+    assert all(len(event) == EVENT_BYTES for event in packed)
+    shown = {
+        (viewer, labels): (events, last_ms)
+        async for viewer, labels, events, last_ms in world.journal.shown_since(NOW_MS)
+    }
+    assert {of: last_ms - NOW_MS for of, (_, last_ms) in shown.items()} == {
+        (seen.viewer_cap, ("food",)): 1_005, (plain.viewer_cap, ()): 1_006, (other.viewer_cap, ("food",)): 1_007,
+    }  # fmt: skip
+    together = b"".join(events for events, _ in shown.values())
+    assert [viewer for viewer, _ in shown] == sorted(viewer for viewer, _ in shown)
+    assert sorted(together[at : at + EVENT_BYTES] for at in range(0, len(together), EVENT_BYTES)) == sorted(
+        packed
+    )
+    assert [one async for one in world.journal.shown_since(NOW_MS + 1_008)] == []
