@@ -82,7 +82,8 @@ def _moment_ms(packed: bytes) -> int:
 
 @lru_cache(KEYS_CACHED_MAX)
 def _profile(whose: bytes, labels: tuple[str, ...]) -> bytes:
-    return wire_keys(keys_counted(*_whose.unpack(whose), labels))
+    ad, campaign, advertiser = _whose.unpack(whose)
+    return wire_keys(keys_counted(ad, campaign, advertiser, labels))
 
 
 def raw(data: bytes) -> Raw:

@@ -5,6 +5,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from msgspec.structs import replace
+from waiting import until_a_lock_is_waited_for
 from world import NOW_MS, PRICE_MICROS, REPLICA, World, superuser
 
 from adserve.database.pools import Sizes, open_pools
@@ -195,3 +196,45 @@ async def test_balances_tell_currencies_apart(world: World) -> None:
         Balance("EUR", 70, 0, 0, 0, 0, 0),
         Balance("USD", 999_999_900, 0, 0, 0, 100, 0),
     ]
+
+
+async def opens_beside_another(world: World, database_url: str) -> bool:
+    """Whether one who has opened an advertiser's first accounts in euros still opens another's in pounds, while first leases in both
+    currencies are taken."""
+    advertisers = [await world.add_advertiser(0) for _ in range(4)]
+    pounds, euros = [await world.add_campaign(advertiser) for advertiser in advertisers[:2]]
+    for campaign, currency in ((pounds, "GBP"), (euros, "EUR")):
+        await world.pools.operator.execute(
+            "UPDATE campaigns SET currency = $2 WHERE id = $1", campaign, currency
+        )
+    other = await superuser(database_url)
+    opened_both = True
+    async with other.transaction():
+        await other.execute("SELECT open_accounts($1, 'EUR')", advertisers[2])
+        taking = asyncio.create_task(granted(world, ask(pounds, 1), ask(euros, 1)))
+        await until_a_lock_is_waited_for(database_url)
+        try:
+            async with other.transaction():
+                await other.execute("SET LOCAL lock_timeout = '1ms'")  # there is none to wait for
+                await other.execute("SELECT open_accounts($1, 'GBP')", advertisers[3])
+        except asyncpg.LockNotAvailableError:
+            opened_both = False
+    assert (await taking).keys() == {pounds, euros}
+    await other.close()
+    return opened_both
+
+
+async def test_first_accounts_are_opened_in_one_order(world: World, database_url: str) -> None:
+    """Those of ours are in a currency, and shared by all advertisers."""
+    assert await opens_beside_another(world, database_url)
+
+
+async def test_control_opened_by_advertiser_they_would_deadlock(world: World, database_url: str) -> None:
+    owner = await superuser(database_url)
+    source: str = await owner.fetchval("SELECT pg_get_functiondef('take_leases'::regproc)")
+    assert "ORDER BY currency, advertiser_id" in source
+    await owner.execute(
+        source.replace("ORDER BY currency, advertiser_id", "ORDER BY advertiser_id, currency")
+    )
+    await owner.close()
+    assert not await opens_beside_another(world, database_url)

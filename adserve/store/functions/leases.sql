@@ -6,7 +6,7 @@
 -- Answers a row for each campaign that exists, in any order: a grant of 0 has no lease, and `paced` says whether the pace
 -- alone was why; `expected_micros` is what was expected to be charged of the day before the grant.
 --
--- Rows are locked in one order by all callers: campaigns, uses, accounts, each by its key.
+-- Rows are locked in one order by all callers: campaigns, accounts that are new, uses, accounts, each by its key.
 CREATE OR REPLACE FUNCTION take_leases(
   p_campaign_id bigint[], p_budget_day date[], p_wanted_micros bigint[], p_least_micros bigint[],
   p_allowed_micros bigint[], p_unspent_micros bigint[], p_replica uuid, p_tickets_until timestamptz, p_at timestamptz
@@ -23,7 +23,7 @@ BEGIN
     SELECT DISTINCT advertiser_id, currency FROM campaigns c WHERE id = ANY (p_campaign_id)
       AND NOT EXISTS (SELECT FROM accounts a WHERE a.kind = 'receivable' AND a.advertiser_id = c.advertiser_id
                       AND a.currency = c.currency)
-    ORDER BY 1, 2) AS missing;
+    ORDER BY currency, advertiser_id) AS missing;  -- by currency first, as our own accounts in it belong to no advertiser
   INSERT INTO budget_uses (campaign_id, advertiser_id, budget_day, leased_micros, allowed_micros)
   SELECT c.id, c.advertiser_id, used.day, 0, used.micros
   FROM unnest(p_campaign_id, p_budget_day) AS g (campaign_id, budget_day) JOIN campaigns c ON c.id = g.campaign_id,
