@@ -3,13 +3,17 @@
 from functools import lru_cache
 from struct import Struct
 
+from adserve.domain.time import MINUTE_MS
 from adserve.limits.erased import Erased
 from adserve.limits.reservations import Past
 from adserve.limits.rules import ALL
 from adserve.store.wire import KEYS_CACHED_MAX, key_of
 
 PASTS_MAX = 65_536
-"""That of the viewer who was heard of least lately is forgotten first."""
+"""In two generations, of which the older one is forgotten when the younger is full or old."""
+GENERATION_MS = 20 * MINUTE_MS
+"""What is not heard again is forgotten after twice this at the latest: within the hour that an erasure may take, also where this
+process never hears of it."""
 
 _SEEN = Struct(">HH")
 _NOTHING_SEEN = Past({}, None, b"")
@@ -20,23 +24,36 @@ class Pasts:
 
     def __init__(self, erased: Erased) -> None:
         self._erased = erased
-        self._pasts: dict[bytes, Past] = {}
+        self._young: dict[bytes, Past] = {}
+        self._old: dict[bytes, Past] = {}
+        self._turned_ms = 0
 
     def of(self, viewer: bytes, now_ms: int) -> Past | None:
-        return None if self._erased.covers(viewer, now_ms) else self._pasts.get(viewer)
+        return None if self._erased.covers(viewer, now_ms) else self._known(viewer)
 
     def learn(self, viewer: bytes, seen: bytes, now_ms: int) -> Past:
-        past = self._pasts.pop(viewer, None)
+        past = self._known(viewer)
         if past is None or past.assumed != seen:
             past = Past(_exposures_of(seen), None, seen) if seen else _NOTHING_SEEN
-            if len(self._pasts) >= PASTS_MAX:
-                del self._pasts[next(iter(self._pasts))]
         if not self._erased.covers(viewer, now_ms):
-            self._pasts[viewer] = past
+            if len(self._young) >= PASTS_MAX // 2:
+                self._turn(now_ms)
+            self._young[viewer] = past
         return past
 
+    def age(self, now_ms: int) -> None:
+        if now_ms - self._turned_ms >= GENERATION_MS:
+            self._turn(now_ms)
+
     async def erase(self, viewer: bytes) -> None:
-        self._pasts.pop(viewer, None)
+        self._young.pop(viewer, None)
+        self._old.pop(viewer, None)
+
+    def _known(self, viewer: bytes) -> Past | None:
+        return self._young.get(viewer) or self._old.get(viewer)
+
+    def _turn(self, now_ms: int) -> None:
+        self._old, self._young, self._turned_ms = self._young, {}, now_ms
 
 
 def _exposures_of(seen: bytes) -> dict[str, int]:

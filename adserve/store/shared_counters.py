@@ -79,6 +79,7 @@ class SharedCounters:
 
     async def step(self, now_ms: int) -> None:
         """Looks whether all nodes are those of the newest epoch, and begins one when they are not."""
+        self.counters.pasts.age(now_ms)
         try:
             nodes = await self._connected()
             epoch = await self._epoch_of(nodes)

@@ -15,14 +15,16 @@ from world import NOW_MS, World, superuser
 
 from adserve.domain.events import Outcome
 from adserve.domain.tickets import Ticket
-from adserve.domain.time import SECOND_MS
+from adserve.domain.time import HOUR_MS, MINUTE_MS, SECOND_MS
 from adserve.limits.counters import CountersAway
+from adserve.limits.erased import Erased
 from adserve.limits.reservations import Candidate, Reservation
 from adserve.limits.rules import Rule, campaign_key, hide_key, keys_counted
 from adserve.metering.pending import Pending
 from adserve.store.counters import MemoCodec, RedisCounters
 from adserve.store.epochs import Epochs, Turn
 from adserve.store.errors import Away
+from adserve.store.pasts import Pasts
 from adserve.store.shared_counters import SharedCounters
 
 pytestmark = needs_redis
@@ -342,6 +344,33 @@ async def test_a_hide_that_could_not_be_told_is_told_later(
     await first.step()
     assert first.counters.hides_missing_from_ms is None
     assert not await first.reserve(capped(world, lease, b"v" * 16))
+
+
+class NeverForgets(Pasts):
+    """A broken twin."""
+
+    def age(self, now_ms: int) -> None:
+        pass
+
+
+async def assumes_within_the_hour(process: Process, viewer: bytes) -> list[bool]:
+    """Whether it does after each ten minutes in which nothing is heard of the viewer, and no erasure either."""
+    await (await process.step()).counters.recall(viewer, None, NOW_MS)
+    assumes = []
+    for now_ms in range(NOW_MS, NOW_MS + HOUR_MS, 10 * MINUTE_MS):
+        await process.keeper.step(now_ms)
+        assumes.append(process.counters.assumed(viewer, now_ms) is not None)
+    return assumes
+
+
+async def test_what_was_heard_of_a_viewer_is_forgotten_within_the_hour(
+    processes: tuple[Process, Process],
+) -> None:
+    """So that an erasure holds where nobody was told of it."""
+    first, second = processes
+    assert await assumes_within_the_hour(first, b"v" * 16) == [True] * 4 + [False] * 2
+    second.counters.pasts = NeverForgets(Erased())  # the control
+    assert all(await assumes_within_the_hour(second, b"v" * 16))
 
 
 async def test_a_server_that_is_not_there_is_named(world: World, server: Any) -> None:
