@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from stack import START_MS, Stack
 
-from adserve.domain.slots import Ask, Context, Viewer
+from adserve.domain.slots import Ask, Context, NoFill, Viewer
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
+from adserve.limits.rules import GRACE_MS
 from adserve.metering.errors import RecorderUnavailable
 from adserve.metering.intake import Report
 
@@ -27,6 +28,7 @@ MOMENTS_MS = (0, 0, 0, 1, 20, 300)
 PAUSES_MS = (0, SECOND_MS, 10 * SECOND_MS, 60 * SECOND_MS - 1, 60 * SECOND_MS, 600 * SECOND_MS, HOUR_MS)
 LONG_PAUSES_MS = (HOUR_MS, DAY_MS, 3 * DAY_MS)
 CARE_EVERY = 200
+UNANSWERED = (NoFill.DEADLINE, NoFill.DEGRADED)
 
 
 class Clock:
@@ -74,9 +76,12 @@ class Given(NamedTuple):
 
 
 class Asked(NamedTuple):
+    """`kept_until_s` is when Redis forgets the answer by its own clock, which goes on while the machine, and ours with it, stands still."""
+
     ask: Ask
     tickets: tuple[str, ...]
     expires_at_ms: int
+    kept_until_s: float
 
 
 class Clients:
@@ -92,7 +97,7 @@ class Clients:
         self._together = asyncio.Barrier(CLIENTS)
         self.decided = 0
         self.placed = 0
-        self.repeated = 0
+        self.repeated = self.unanswered = 0
 
     async def use(self, stack: Stack, decisions: int, now_and_then: Callable[[], None]) -> None:
         """Until there were enough; then all are cut off wherever they are."""
@@ -136,12 +141,13 @@ class Clients:
             max_ads=chance.randint(1, 3), context=Context(), deadline_ms=60_000, ticket_ttl_s=chance.choice(TTLS_S),
             request=f"request {chance.getrandbits(64)}" if chance.random() < 0.5 else None,
         )  # fmt: skip
+        kept_until_s = time.time() + ask.ticket_ttl_s + GRACE_MS / 1_000
         placements = (await stack.slots.answer(ask)).placements
         self.placed += len(placements)
         self._given += [Given(one.ticket, one.token) for one in placements]
         if ask.request is not None and placements:
             tokens = tuple(one.token for one in placements)
-            self._asked.append(Asked(ask, tokens, placements[0].ticket.expires_at_ms))
+            self._asked.append(Asked(ask, tokens, placements[0].ticket.expires_at_ms, kept_until_s))
 
     def _viewer(self) -> int:
         """Often the one that another client asks for at this moment. Some come all the time, most for a while: a history of
@@ -153,8 +159,11 @@ class Clients:
         return LASTING + self._clock() // self._clock.stay_ms * VIEWERS + self._chance.randrange(VIEWERS)
 
     async def _ask_again(self, stack: Stack, asked: Asked) -> None:
+        """Its answer or, where the counters could not be asked in time, none: never another one."""
         again = await stack.slots.answer(asked.ask)
-        if self._clock() <= asked.expires_at_ms:
+        if not again.placements and again.no_fill in UNANSWERED:
+            self.unanswered += 1
+        elif self._clock() <= asked.expires_at_ms and time.time() < asked.kept_until_s:
             assert tuple(one.token for one in again.placements) == asked.tickets, "a retry got another answer"
             self.repeated += 1
 

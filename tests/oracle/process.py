@@ -42,6 +42,7 @@ async def main(kind: str, url: str, begun_s: float, seed: int, decisions: int) -
     if kind == "redis":
         counters.nodes.close()
     assert clients.placed > decisions / 20
+    assert clients.repeated >= 10 * clients.unanswered
     return log
 
 

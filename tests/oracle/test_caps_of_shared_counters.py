@@ -3,6 +3,8 @@
 import asyncio
 import os
 import random
+import signal
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,6 +15,7 @@ import pytest
 import uvloop
 from clients import REMEMBERED, Clients, Clock, Given
 from judge import limits_of, summary, violations
+from msgspec.structs import replace
 from redis_servers import RedisServer, needs_redis
 from shared_log import Epochs, SharedLog
 from stack import ADS, Stack, serving
@@ -32,6 +35,7 @@ PROCESSES = 3
 STEP_S = 0.02
 
 WAIT_MS = 5_000
+SHORT_WAIT_MS = 50
 
 Make = Callable[[str, Epochs, SharedLog], SharedCounters]
 
@@ -121,7 +125,14 @@ class Forgetful(Clients):
 
 
 async def lived(
-    make: Make, server: RedisServer, decisions: int, lives: int, *, lossy: bool, seed: int = 1
+    make: Make,
+    server: RedisServer,
+    decisions: int,
+    lives: int,
+    *,
+    lossy: bool,
+    seed: int = 1,
+    stall: Callable[[], None] | None = None,
 ) -> SharedLog:
     """Each life of the processes ends with a crash of all of them and of Redis; lossy ones lose it more often."""
     chance = random.Random(seed)
@@ -131,10 +142,12 @@ async def lived(
     clients = (Forgetful if lossy else Clients)(clock, chance, given)
 
     def now_and_then() -> None:
+        if stall is not None:
+            stall()
         if lossy and chance.random() < 0.3:
             server.run("FLUSHALL")
 
-    placed = repeated = 0
+    placed = repeated = unanswered = 0
     for _ in range(lives):
         server.run("FLUSHALL")
         clients = (Forgetful if lossy else Clients)(clock, chance, given)
@@ -142,8 +155,10 @@ async def lived(
             await clients.use(stack, decisions // lives, now_and_then)
         placed += clients.placed
         repeated += clients.repeated
+        unanswered += clients.unanswered
     assert placed > decisions / 8
     assert lossy or repeated > decisions / 100
+    assert unanswered <= repeated / 10 if stall is None else unanswered
     return log
 
 
@@ -192,3 +207,38 @@ async def test_control_counters_that_ignore_a_loss_are_caught(server: RedisServe
 
     log = await lived(broken, server, 3_000, 3, lossy=True)
     assert violations(limits_of(ADS), log.stored) != []
+
+
+def stalling(server: RedisServer) -> Callable[[], None]:
+    """Stops it for longer than a call waits."""
+
+    def stall() -> None:
+        server.signal(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(3 * SHORT_WAIT_MS / 1_000, server.signal, signal.SIGCONT)
+
+    return stall
+
+
+async def test_a_retry_that_redis_is_too_slow_for_gets_its_answer_or_none(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "WAIT_MS", SHORT_WAIT_MS)
+    log = await lived(made, server, 1_500, 1, lossy=False, stall=stalling(server))
+    assert violations(limits_of(ADS), log.stored) == []
+
+
+class ForgetsAnswers(RedisCounters):
+    """A broken twin."""
+
+    async def reserve(self, viewer: bytes, ask: Any, *given: Any) -> Any:
+        return await super().reserve(viewer, replace(ask, request=None), *given)
+
+
+async def test_control_counters_that_forget_answers_are_caught(server: RedisServer) -> None:
+    def broken(url: str, epochs: Any, log: SharedLog) -> SharedCounters:
+        keeper = made(url, epochs, log)
+        keeper.counters.__class__ = ForgetsAnswers
+        return keeper
+
+    with pytest.raises(AssertionError, match="a retry got another answer"):
+        await lived(broken, server, 1_000, 1, lossy=False)

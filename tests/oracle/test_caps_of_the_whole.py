@@ -59,6 +59,7 @@ async def lived(
             await clients.use(stack, decisions // lives, now_and_then)
         placed += clients.placed
         repeated += clients.repeated
+        assert not clients.unanswered
     assert placed > decisions / 4
     assert repeated > decisions / 100
     return [event async for event in log.since(0)]
