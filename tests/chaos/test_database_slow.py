@@ -87,10 +87,17 @@ async def swallowed(network: Network) -> AsyncIterator[None]:
 @asynccontextmanager
 async def exhausted(network: Network) -> AsyncIterator[None]:
     """Every connection that writes waits for a lock that somebody keeps."""
+    async with locked(network, "events"), locked(network, "leases"):
+        yield
+
+
+@asynccontextmanager
+async def locked(network: Network, table: str) -> AsyncIterator[None]:
+    """By a transaction that has no other lock, so that it is never one of those in a deadlock."""
     owner = await asyncpg.connect(network.stack.server.url, server_settings={"search_path": "adserve"})
     try:
         async with owner.transaction():
-            await owner.execute("LOCK TABLE events, leases IN ACCESS EXCLUSIVE MODE")
+            await owner.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
             yield
     finally:
         await owner.close()
