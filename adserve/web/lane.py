@@ -81,6 +81,8 @@ class Lane:
     async def close(self, patience_s: float) -> None:
         """Lets nobody enter any more, and those who have be answered."""
         self._closed = True
+        while self._queue:
+            self._answer_all()
         if self._unfinished:
             await asyncio.wait(self._unfinished, timeout=patience_s)
         self._write_all()

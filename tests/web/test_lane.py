@@ -161,6 +161,17 @@ async def test_who_has_to_wait_is_answered_later_and_before_the_end() -> None:
     assert [answer and answer.endswith(b"late") for answer in caller.answers] == [True]
 
 
+async def test_whoever_has_entered_is_answered_before_the_end() -> None:
+    async def decide(*_: Any) -> bytes | None:
+        return b"{}"
+
+    callers, lane = [Caller() for _ in range(2 * AT_ONCE)], lane_of(decide)
+    for caller in callers:
+        lane.enter(caller, head(*PLAIN) + b"ab")
+    await lane.close(5)
+    assert all(caller.answers for caller in callers)
+
+
 async def test_nobody_decides_for_a_caller_who_has_gone() -> None:
     asked: list[bytes] = []
 
