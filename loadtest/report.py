@@ -48,7 +48,9 @@ RATIOS: dict[str, Callable[[Round], float | None]] = {
     "goodput_at_3x": lambda one: one.thrice.good_per_s / one.usual.per_s,
     "admitted_p99_ratio_at_2x": lambda one: one.twice.p99_ms / one.comfortable.p99_ms,
     "admitted_p99_ratio_at_3x": lambda one: one.thrice.p99_ms / one.comfortable.p99_ms,
-    "two_worker_cpu_ratio": lambda one: one.two and one.shared and one.two.cpu_us / one.shared.cpu_us,
+    "two_worker_cpu_ratio": lambda one: (
+        one.two and one.like_one_of_two and one.two.cpu_us / one.like_one_of_two.cpu_us
+    ),
 }
 
 SPREADS: dict[str, Callable[[Round], float | None]] = {
@@ -60,6 +62,7 @@ SPREADS: dict[str, Callable[[Round], float | None]] = {
     "large_cpu_us": lambda one: one.large.cpu_us,
     "redis_per_s": lambda one: one.shared and one.shared.per_s,
     "redis_cpu_us": lambda one: one.shared and one.shared.cpu_us,
+    "one_of_two_cpu_us": lambda one: one.like_one_of_two and one.like_one_of_two.cpu_us,
     "two_workers_per_s": lambda one: one.two and one.two.per_s,
     "two_workers_cpu_us": lambda one: one.two and one.two.cpu_us,
     "p50_ms_at_70": lambda one: one.comfortable.p50_ms,

@@ -58,13 +58,15 @@ class Closed(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What one round saw of each server."""
+    """What one round saw of each server. `like_one_of_two` is the shared one, asked by half as many callers: as many as each of two
+    workers has. What a request costs depends on how many come at once."""
 
     usual: Closed
     bare: Closed
     small: Closed
     large: Closed
     shared: Closed | None
+    like_one_of_two: Closed | None
     two: Closed | None
     comfortable: Offered
     bare_comfortable: Offered
@@ -95,13 +97,14 @@ class _Bench:
             self._requests[key] = [post("/v1/slots", orjson.dumps(body), key) for body in self.bodies]
         return self._requests[key]
 
-    async def closed(self, server: Ready) -> Closed:
+    async def closed(self, server: Ready, share: float = 1.0) -> Closed:
+        """With that share of the callers."""
         pids = [server.pid, *children(server.pid)]
         before_s = sum(map(cpu_s, pids))
         done = await load(
             server.port,
             self.requests(server),
-            connections=self.plan.connections,
+            connections=max(1, round(self.plan.connections * share)),
             seconds=self.plan.round_s,
         )
         used_s = sum(map(cpu_s, pids)) - before_s
@@ -146,6 +149,7 @@ class _Bench:
             small=await self.closed(small),
             large=await self.closed(large),
             shared=None if shared is None else await self.closed(shared),
+            like_one_of_two=None if shared is None else await self.closed(shared, 0.5),
             two=None if two is None else await self.closed(two),
             comfortable=await self.offered(usual, COMFORTABLE, ours, nth),
             bare_comfortable=await self.offered(bare, COMFORTABLE, theirs, nth),
@@ -209,7 +213,11 @@ def _warn(rounds: Sequence[Round], say: Say) -> None:
 
 def most_refused(rounds: Sequence[Round]) -> float:
     """The largest share of a closed loop's answers that were no decision."""
-    loads = [load for one in rounds for load in (one.usual, one.small, one.large, one.shared, one.two)]
+    loads = [
+        load
+        for one in rounds
+        for load in (one.usual, one.small, one.large, one.shared, one.like_one_of_two, one.two)
+    ]
     return max(load.refused for load in loads if load is not None)
 
 
