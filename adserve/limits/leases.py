@@ -7,12 +7,12 @@ decisions from promising what is not there.
 
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop, heappush
-from math import ceil
 from uuid import UUID
 
 from msgspec import Struct
 
 from adserve.domain.time import SECOND_MS
+from adserve.limits.kept import KeptTickets
 from adserve.limits.pacing import Traffic
 from adserve.limits.purses import Account, Lease, Purse
 
@@ -22,9 +22,6 @@ GRACE_MS = 60 * SECOND_MS
 YOUNG_MS = GRACE_MS
 """A ticket that was not charged for so long probably never will be. No ticket is over before that."""
 
-OLD_CLICK_SHARE = 0.1
-"""So much of what is kept for a click stays kept once its ticket is old: few clicks come so late."""
-
 ENDED_AT_ONCE_MAX = 1_000
 
 
@@ -32,14 +29,6 @@ class Hold(Struct, frozen=True, gc=False):
     lease: int
     budget_day: int
     micros: int
-
-
-class _Kept(Struct, gc=False):
-    ticket: int
-    account: Account
-    micros: int
-    back_at_ms: int
-    old: bool = False
 
 
 class LeaseBook:
@@ -51,11 +40,12 @@ class LeaseBook:
         self.traffic = Traffic()
         self.purses: dict[int, Purse] = {}
         self._accounts: dict[int, Account] = {}
-        self._tickets: dict[int, _Kept] = {}  # by the number of the ticket's id: smaller, and found sooner
+        self._young = KeptTickets()
+        self._old = KeptTickets()
         self._touched: list[Purse] = []
-        self._fresh: list[_Kept] = []
-        self._youths: list[tuple[int, list[_Kept]]] = []
-        self._due: dict[int, list[_Kept]] = {}
+        self._fresh: set[int] = set()  # these, and those below, are moments of tickets
+        self._youths: list[tuple[int, list[int]]] = []
+        self._due: dict[int, list[int]] = {}
         self._due_s: list[int] = []
         self._ends: list[tuple[int, int]] = []
         self._leaving: dict[int, Account] = {}
@@ -110,51 +100,56 @@ class LeaseBook:
         purse = account.purse
         purse.paced_micros += rest
         purse.drawn_micros += micros
-        kept = self._tickets[ticket.int] = _Kept(ticket.int, account, micros, back_at_ms)
-        self._fresh.append(kept)
+        self._fresh.add(self._young.add(ticket, hold.lease, micros, back_at_ms))
 
     def captured(self, ticket: UUID, lease: int, micros: int) -> None:
         """The ledger has charged the ticket to its lease."""
-        kept = self._tickets.pop(ticket.int, None)
-        if kept is not None:
-            account, purse = kept.account, kept.account.purse
-            account.free_micros += kept.micros
-            if kept.old:
-                account.old_micros -= kept.micros
-                purse.old_of += kept.micros
-                purse.old_got += micros
-            else:
-                account.young_micros -= kept.micros
-                purse.young_of += kept.micros
-                purse.young_got += micros
-        charged = self._accounts.get(lease)
-        if charged is not None:
-            charged.spent_micros += micros
-            charged.free_micros -= micros
-        if kept is not None and kept.account.retired:
-            self._reconsider(kept.account)
+        account = self._accounts.get(lease)
+        if account is None:
+            return
+        account.spent_micros += micros
+        account.free_micros -= micros
+        purse = account.purse
+        if (kept := self._young.take(ticket)) is not None:
+            _, kept_micros, _ = kept
+            account.young_micros -= kept_micros
+            purse.young_of += kept_micros
+            purse.young_got += micros
+        elif (kept := self._old.take(ticket)) is not None:
+            kept_micros = account.kept_when_old(kept[1])
+            account.old_micros -= kept_micros
+            purse.old_of += kept_micros
+            purse.old_got += micros
+        else:
+            return
+        account.free_micros += kept_micros
+        if account.retired:
+            self._reconsider(account)
 
     def release(self, ticket: UUID) -> None:
         """What is held under the ticket comes back, if anything is."""
-        self._release(ticket.int)
+        if (kept := self._young.take(ticket)) is not None:
+            lease, micros, back_at_ms = kept
+            account = self._accounts.get(lease)
+            if account is not None:
+                account.young_micros -= micros
+                account.drop(micros, back_at_ms)
+        elif (kept := self._old.take(ticket)) is not None:
+            self._drop_old(*kept)
 
-    def _release(self, ticket: int) -> None:
-        kept = self._tickets.pop(ticket, None)
-        if kept is None:
-            return
-        if kept.old:
-            kept.account.old_micros -= kept.micros
-            kept.account.purse.old_of += kept.micros
-        else:
-            kept.account.young_micros -= kept.micros
-        kept.account.drop(kept.micros)
-        kept.account.released_until_ms = max(kept.account.released_until_ms, kept.back_at_ms)
+    def _drop_old(self, lease: int, micros: int, back_at_ms: int) -> None:
+        account = self._accounts.get(lease)
+        if account is not None:
+            micros = account.kept_when_old(micros)
+            account.old_micros -= micros
+            account.purse.old_of += micros
+            account.drop(micros, back_at_ms)
 
     def expire(self, now_ms: int) -> None:
         """What is held under tickets that expired more than the grace ago comes back, within a second."""
         if self._fresh:
-            self._youths.append((now_ms + YOUNG_MS, self._fresh))
-            self._fresh = []
+            self._youths.append((now_ms + YOUNG_MS, list(self._fresh)))
+            self._fresh = set()
         grown = 0
         for until_ms, youths in self._youths:
             if until_ms > now_ms:
@@ -163,28 +158,28 @@ class LeaseBook:
             self._age(youths)
         del self._youths[:grown]
         while self._due_s and self._due_s[0] * SECOND_MS <= now_ms:
-            for kept in self._due.pop(heappop(self._due_s)):
-                self._release(kept.ticket)
+            second = heappop(self._due_s)
+            for moment in self._due.pop(second):
+                for kept in self._old.take_back(moment, second * SECOND_MS):
+                    self._drop_old(*kept)
 
-    def _age(self, youths: list[_Kept]) -> None:
-        for kept in youths:
-            if kept.ticket not in self._tickets:
-                continue
-            kept.old = True
-            account = kept.account
-            account.young_micros -= kept.micros
-            account.purse.young_of += kept.micros
-            if account.lease.by_click:
-                rest = kept.micros - ceil(kept.micros * OLD_CLICK_SHARE)
-                kept.micros -= rest
-                account.free_micros += rest
-            account.old_micros += kept.micros
-            second = -(-kept.back_at_ms // SECOND_MS)
-            due = self._due.get(second)
-            if due is None:
-                due = self._due[second] = []
-                heappush(self._due_s, second)
-            due.append(kept)
+    def _age(self, youths: list[int]) -> None:
+        accounts, due = self._accounts, self._due
+        for moment in youths:
+            for lease, micros, back_at_ms in self._young.move(moment, self._old):
+                second = -(-back_at_ms // SECOND_MS)
+                if second not in due:
+                    due[second] = [moment]
+                    heappush(self._due_s, second)
+                elif due[second][-1] != moment:
+                    due[second].append(moment)
+                account = accounts.get(lease)
+                if account is not None:
+                    old_micros = account.kept_when_old(micros)
+                    account.young_micros -= micros
+                    account.purse.young_of += micros
+                    account.free_micros += micros - old_micros
+                    account.old_micros += old_micros
 
     def purse(self, campaign: int) -> Purse:
         purse = self.purses.get(campaign)

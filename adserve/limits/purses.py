@@ -1,5 +1,6 @@
 """A campaign's purse: its leases, the arithmetic of each, and how much of what is promised will probably be charged."""
 
+from math import ceil
 from typing import NamedTuple
 
 UNPACED_MICROS = 1 << 60
@@ -7,6 +8,9 @@ UNPACED_MICROS = 1 << 60
 EVENTS_REMEMBERED = 2_000
 EVENTS_OF_PRIOR = 20
 PRIOR_YOUNG, PRIOR_OLD = 0.8, 0.1
+
+OLD_CLICK_SHARE = 0.1
+"""So much of what is kept for a click stays kept once its ticket is old: few clicks come so late."""
 
 
 class Lease(NamedTuple):
@@ -89,13 +93,18 @@ class Account:
         self.free_micros += covered - self.covered_micros - more
         self.others_micros, self.covered_micros, self.expired_micros = others_micros, covered, 0
 
-    def drop(self, micros: int) -> None:
+    def kept_when_old(self, micros: int) -> int:
+        """What stays kept of a kept price."""
+        return ceil(micros * OLD_CLICK_SHARE) if self.lease.by_click else micros
+
+    def drop(self, micros: int, back_at_ms: int) -> None:
         """A kept price comes back, unless it is one of those that others charged."""
         self.dropped = True
         covered = min(self.covered_micros, micros)
         self.covered_micros -= covered
         self.expired_micros += micros - covered
         self.free_micros += micros - covered
+        self.released_until_ms = max(self.released_until_ms, back_at_ms)
 
 
 class Purse:

@@ -28,7 +28,7 @@ BUCKETS = 1 << BITS
 AGE_FROM = (18, 25, 35, 45, 55, 65)
 HOURS_A_PART = 4
 
-TOKENS_CACHED_MAX = 65_536
+TOKENS_CACHED_MAX = 4_096
 
 _SHIFT = np.uint64(64 - BITS)
 _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth's multiplicative hashing

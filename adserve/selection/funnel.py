@@ -40,7 +40,8 @@ class Generation(NamedTuple):
 
 class Flush(NamedTuple):
     """A part of what was counted up to a moment, of one hour and generation: `looked` requests, and by campaign, for those that were reached at all,
-    how many requests were for it and how many of its ads came how far."""
+    how many requests were for it and how many of its ads came how far. Most are never ranked: they come last, and the columns from
+    `ranked` on end before them."""
 
     to_ms: int
     part: int
@@ -236,16 +237,18 @@ def _summed(matches: Mask, counts: Counts) -> Counts:
 
 
 def _flush(audience: _Audience, tally: _Tally, targeted: Counts, place: tuple[int, int, int]) -> Flush:
-    """Of the campaigns that were targeted: no other one was reached."""
-    columns = [
-        targeted.take(audience.rows),
-        *map(audience.by_campaign, (tally.ranked, tally.in_budget, tally.under_cap, tally.placed)),
-    ]
-    touched = columns[0].nonzero()[0]
+    """Of the campaigns that were targeted: no other one was ranked, nor came further."""
+    of_targeted = targeted.take(audience.rows)
+    ranked, *further = map(
+        audience.by_campaign, (tally.ranked, tally.in_budget, tally.under_cap, tally.placed)
+    )
+    first = ranked.nonzero()[0]
+    touched = np.concatenate((first, ((of_targeted > 0) & (ranked == 0)).nonzero()[0]))
     return Flush(
         *place,
         audience.generation,
         len(tally.cells),
         audience.generation.campaigns.take(touched),
-        *[column.take(touched) for column in columns],
+        of_targeted.take(touched),
+        *[column.take(first) for column in (ranked, *further)],
     )

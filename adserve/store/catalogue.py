@@ -21,7 +21,7 @@ from adserve.store.errors import AWAY, Away
 
 SQL = statements.load("catalogue")
 
-TEXTS_SHARED_MAX = 65_536
+TEXTS_SHARED_MAX = 2_048
 READ_ROWS = 200
 """So many are turned into ads at once, which takes about 2 ms, before the event loop goes on."""
 

@@ -279,7 +279,7 @@ class Run:
             return False
         price = int(bid * self.chance.uniform(0.6, 1.0))
         self.tickets += 1
-        ticket = UUID(int=self.tickets)
+        ticket = UUID(int=now_ms << 80 | self.tickets)  # with its moment, as a uuid7
         book.keep(hold, ticket, int(price * kept_share), now_ms + TICKET_MS)
         happens = self.chance.random()
         if by_click:

@@ -60,7 +60,7 @@ class Kept:
             if hold is None:
                 break
             drawn += 1
-            self.book.keep(hold, UUID(int=now_ms * 100_000 + drawn), PRICE_MICROS, now_ms + ttl_ms)
+            self.book.keep(hold, UUID(int=now_ms << 80 | drawn), PRICE_MICROS, now_ms + ttl_ms)
         return drawn
 
 

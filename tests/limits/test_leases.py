@@ -269,7 +269,7 @@ class Drawing(RuleBasedStateMachine):
     @rule(target=tickets, hold=consumes(holds), part=st.floats(0.1, 1), lives_ms=st.integers(0, 5_000))
     def keep(self, hold: Hold, part: float, lives_ms: int) -> UUID:
         self.number += 1
-        ticket, micros = UUID(int=self.number), max(1, int(hold.micros * part))
+        ticket, micros = UUID(int=self.now_ms << 80 | self.number), max(1, int(hold.micros * part))
         self.book.keep(hold, ticket, micros, self.now_ms + lives_ms)
         self.held -= hold.micros
         self.promised[ticket] = (micros, self.now_ms + lives_ms)

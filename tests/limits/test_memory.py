@@ -1,4 +1,4 @@
-"""What a viewer costs: millions of them are remembered at once."""
+"""What a viewer and a ticket cost: millions of them are remembered at once."""
 
 import random
 import tracemalloc
@@ -6,10 +6,17 @@ import tracemalloc
 from counting import START_MS, Shown, reservation
 
 from adserve.domain.ids import uuid7
+from adserve.domain.time import DAY_MS
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.leases import LeaseBook
+from adserve.limits.purses import Lease
 
 VIEWERS = 3_000
 BYTES_MAX = 350
+
+TICKETS = 30_000
+TICKETS_A_MS = 12
+KEPT_BYTES_MAX = 64
 
 
 async def test_a_viewer_of_five_ads_seen_twice_takes_at_most_350_bytes() -> None:
@@ -34,3 +41,18 @@ async def test_a_viewer_of_five_ads_seen_twice_takes_at_most_350_bytes() -> None
     tracemalloc.stop()
     assert len(counters) == VIEWERS + len(ads)
     assert BYTES_MAX * 0.8 < taken / VIEWERS <= BYTES_MAX
+
+
+def test_a_price_that_stays_kept_under_a_ticket_takes_at_most_64_bytes() -> None:
+    chance = random.Random(1)
+    book = LeaseBook()
+    book.add(Lease(1, 1, 1, TICKETS * 7_000, START_MS + DAY_MS))
+    tracemalloc.start()
+    for number in range(TICKETS):
+        at_ms = START_MS + number // TICKETS_A_MS
+        hold = book.hold(1, 7_000, at_ms)
+        assert hold is not None
+        book.keep(hold, uuid7(at_ms, chance.getrandbits(74)), 6_000 + number % 1_000, at_ms + 3_600_000)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 32 < taken / TICKETS <= KEPT_BYTES_MAX

@@ -42,7 +42,7 @@ class Kept:
                 figures[hour, campaign]["eligible"] += flush.looked
             for name in ("targeted", "ranked", "in_budget", "under_cap", "placed"):
                 for campaign, count in zip(
-                    flush.campaigns.tolist(), getattr(flush, name).tolist(), strict=True
+                    flush.campaigns.tolist(), getattr(flush, name).tolist(), strict=name == "targeted"
                 ):
                     figures[hour, campaign][name] += count
         return {key: +counts for key, counts in figures.items() if +counts}
