@@ -21,7 +21,7 @@ EXPLAINED = 200
 """Viewers for whom the service is asked what it considered."""
 WARM_UP_S = 4.0
 """Until the leases of the campaigns have grown to the rate at which they are drawn on."""
-ROUNDS_BEFORE_TWO = 5
+ROUNDS_BEFORE_TWO = 8
 """A request goes to either worker, so that it takes some rounds more until each of them has met the viewers whom one process alone met
 in its warm-up."""
 GENERATOR_BUSY_MAX = 0.9
