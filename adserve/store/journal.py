@@ -190,14 +190,17 @@ class Journal:
         """What has been counted from a moment on, in the order it was received."""
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-                async for row in connection.cursor(SQL.since, from_ms(received_at_ms), prefetch=PAGE_ROWS):
-                    yield _counted(row)
+                await connection.execute(SQL.take_time)
+                cursor = await connection.cursor(SQL.since, from_ms(received_at_ms))
+                while rows := await cursor.fetch(PAGE_ROWS, timeout=SORTED_WITHIN_S):
+                    for row in rows:
+                        yield _counted(row)
 
     async def shown_since(self, received_at_ms: int) -> AsyncIterator[Shown]:
         """The same by viewer, one after the other."""
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
-                await connection.execute(SQL.sort_in_memory)
+                await connection.execute(SQL.take_time)
                 cursor = await connection.cursor(SQL.shown_since, from_ms(received_at_ms))
                 while rows := await cursor.fetch(PAGE_ROWS, timeout=SORTED_WITHIN_S):
                     for viewer, labels, events, last_ms in rows:

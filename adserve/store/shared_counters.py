@@ -187,12 +187,12 @@ class SharedCounters:
 
     async def _fill(self, filling: RedisCounters, now_ms: int) -> int:
         since_ms = now_ms - RETENTION_MS
-        expected = await self._events.count_since(since_ms)
         ahead: asyncio.Queue[Viewers] = asyncio.Queue(AHEAD)
         filled = 0
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(since_ms, ahead), name="reads what was shown")
+                expected = await self._events.count_since(since_ms)
                 while viewers := await ahead.get():
                     await filling.fill(viewers, now_ms)
                     filled += sum(map(_events_in, viewers.values()))

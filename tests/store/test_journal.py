@@ -1,7 +1,13 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
-from world import NOW_MS, PRICE_MICROS, World
+from waiting import until_a_lock_is_waited_for
+from world import NOW_MS, PRICE_MICROS, World, superuser
 
+from adserve.database.pools import SETTINGS, open_pools
 from adserve.domain.events import Event, EventKind, Outcome, Settled
 from adserve.domain.money import Money
 from adserve.metering.errors import JournalAway, JournalRejected
@@ -168,3 +174,29 @@ async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> N
         packed
     )
     assert [one async for one in world.journal.shown_since(NOW_MS + 1_008)] == []
+
+
+async def test_the_whole_log_is_read_however_long_it_is_sorted(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL gives up any other statement before."""
+    await world.journal.settle([world.event(world.ticket(await world.lease(10_000)))])
+    monkeypatch.setitem(SETTINGS, "statement_timeout", "50ms")
+    pools, holder = await open_pools(database_url), await superuser(database_url)
+    journal = Journal(pools.recorder)
+    locked = holder.transaction()
+    await locked.start()
+    await holder.execute("LOCK TABLE events")
+    with pytest.raises(JournalAway):  # the control
+        await journal.count_since(NOW_MS)
+    reading = asyncio.gather(*(all_of(each) for each in (journal.since(NOW_MS), journal.shown_since(NOW_MS))))
+    await until_a_lock_is_waited_for(database_url)
+    await asyncio.sleep(0.1)
+    await locked.rollback()
+    assert [len(read) for read in await reading] == [1, 1]
+    await holder.close()
+    await pools.close()
+
+
+async def all_of(log: AsyncIterator[Any]) -> list[Any]:
+    return [one async for one in log]

@@ -67,8 +67,9 @@ FROM events e JOIN viewer_caps c USING (issued_day, ticket_id)
 WHERE e.received_at >= $1 AND e.kind IN ('impression', 'view', 'hide', 'report')
 ORDER BY e.received_at, e.event_id
 
--- name: sort_in_memory
-SET LOCAL work_mem = '64MB'
+-- Nothing comes before all is sorted.
+-- name: take_time
+SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', '10min', true)
 
 -- Events are packed as store/wire.py reads them: ad, campaign, advertiser, half of the ticket's id, then the state (0 hidden, 1 confirmed,
 -- 3 refused) and the moment in 6 bytes. One sort by viewer, and a row for all of a viewer's: more rows or keys cost more than all else.
