@@ -201,6 +201,7 @@ class Journal:
         with _translated_errors():
             async with self._pool.acquire() as connection, connection.transaction(readonly=True):
                 await connection.execute(SQL.take_time)
+                await connection.execute(SQL.join_by_key)
                 cursor = await connection.cursor(SQL.shown_since, from_ms(received_at_ms))
                 while rows := await cursor.fetch(PAGE_ROWS, timeout=SORTED_WITHIN_S):
                     for viewer, labels, events, last_ms in rows:

@@ -71,6 +71,10 @@ ORDER BY e.received_at, e.event_id
 -- name: take_time
 SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', '10min', true)
 
+-- Both tables have a day's tickets in the order of their keys: so they are joined day by day, without a table of all of them.
+-- name: join_by_key
+SELECT set_config('enable_partitionwise_join', 'on', true), set_config('enable_hashjoin', 'off', true)
+
 -- Events are packed as store/wire.py reads them: ad, campaign, advertiser, half of the ticket's id, then the state (0 hidden, 1 confirmed,
 -- 3 refused) and the moment in 6 bytes. One sort by viewer, and a row for all of a viewer's: more rows or keys cost more than all else.
 -- name: shown_since
