@@ -168,7 +168,7 @@ async def _plant(url: str, events: int, numbers: range, begin_ms: float, step_ms
             _say(f"planted {last:,} of {events:,} events")
         if not numbers.start:
             await connection.execute(SQL.forget_checkpoint)
-        await connection.execute(SQL.analyze)
+        await connection.execute(SQL.vacuum)
     finally:
         await connection.close()
 
