@@ -96,7 +96,8 @@ BEGIN
       WHERE NOT EXISTS (SELECT FROM seen WHERE seen.issued_day = given.issued_day AND seen.ticket_id = given.ticket_id
                         AND seen.kind = given.kind)
         AND ((SELECT NOT EXISTS (SELECT FROM pending_events)) OR NOT EXISTS (
-               SELECT FROM pending_events p WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id AND p.kind = given.kind))
+               SELECT FROM pending_events p WHERE p.issued_day = given.issued_day AND p.ticket_id = given.ticket_id
+                AND p.kind = given.kind OFFSET 0))
       ORDER BY issued_day, ticket_id, kind, ordinality
       RETURNING issued_day, ticket_id, event_id, kind, outcome, billed_micros, price_micros, billable, currency, advertiser_id,
                 campaign_id, ad_id, lease_id, issued_at, received_at
