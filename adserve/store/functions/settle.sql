@@ -8,9 +8,9 @@
 -- second reads of the lease and of the first one's events is committed.
 --
 -- What is there already of the tickets is looked up once, for the keys of the events and of the maps: with the first event of a ticket
--- its viewer was stored, or was not to be. So nothing is inserted ON CONFLICT, which looks each key up again and writes each row
--- twice into the log; who meets a key that was stored meanwhile looks again. And where a lease has enough for all that is asked
--- of it, duplicates too, no event is weighed by itself.
+-- its viewer was stored, or was not to be. So nothing is inserted ON CONFLICT, which looks each key up again and writes a second
+-- record of each row into the log; who meets a key that was stored meanwhile looks again. And where a lease has enough for all
+-- that is asked of it, duplicates too, no event is weighed by itself.
 --
 -- Of a viewer who was erased after the ticket was issued, or who is not named, no keys are stored. Where the books of a
 -- ticket's day are closed, the trigger of its partition passes the event over: it is `late`.
