@@ -51,8 +51,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     decision_deadline_max_ms: Positive = 1_000
     candidates_max: Annotated[int, Meta(ge=1, le=128)] = 32
     events_queued_max: Positive = 20_000
-    recorder_writers: Annotated[int, Meta(ge=1, le=8)] = 3
-    batch_rows_max: Annotated[int, Meta(ge=1, le=1_000)] = 500
+    recorder_writers: Annotated[int, Meta(ge=1, le=8)] = 2
+    batch_rows_max: Annotated[int, Meta(ge=1, le=1_000)] = 1_000
     spool_max_bytes: Annotated[int, Meta(ge=65_536)] = 268_435_456
     spool_rows_per_s: Annotated[int, Meta(ge=10, le=10_000)] = 2_000
     checkpoint_interval_s: Positive = 60

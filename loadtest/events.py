@@ -17,7 +17,7 @@ from loadtest.servers import Ready, Wanted
 from loadtest.slots import tickets
 
 BATCH_EVENTS = 100
-CEILING_EVENTS = 500
+CEILING_EVENTS = 1_000
 """In each transaction of what is without a service: as many as the recorder puts into one at most."""
 SINGLES_CONNECTIONS = 64
 """Callers with one event a call, whose events share their commits, and callers of the bare handler beside them."""

@@ -9,7 +9,7 @@ def test_the_environment_overrules_the_file_and_the_file_the_default(tmp_path: P
     file = tmp_path / "adserve.toml"
     file.write_text('port = 9000\nhost = "127.0.0.2"\n[surfaces.updates]\nmin_gap = 7\n')
     settings = load({"ADSERVE_CONFIG": str(file), "ADSERVE_PORT": "9001"})
-    assert (settings.port, settings.host, settings.batch_rows_max) == (9001, "127.0.0.2", 500)
+    assert (settings.port, settings.host, settings.batch_rows_max) == (9001, "127.0.0.2", 1_000)
     assert {name: surface.min_gap for name, surface in settings.surfaces.items()} == {"updates": 7}
 
 

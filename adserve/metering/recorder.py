@@ -23,7 +23,7 @@ from adserve.metering.settle import Journal, settle
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.005
-ENOUGH = 20
+ENOUGH = 40
 """So many are stored beside what others are storing: a call of the ledger costs before its first event what these cost in it."""
 LEDGER_S = 2.0
 """How long a batch may take before it goes to the spool: longer than a server at work ever takes, as what is spooled is
@@ -77,8 +77,8 @@ class Recorder:
         journal: Journal,
         spool: Spool | None = None,
         *,
-        writers: int = 3,
-        batch_rows_max: int = 500,
+        writers: int = 2,
+        batch_rows_max: int = 1_000,
         events_queued_max: int = 20_000,
     ) -> None:
         self.away = False

@@ -2,12 +2,13 @@ import asyncio
 import random
 
 import asyncpg
+import pytest
 from waiting import happens, until
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.database.pools import Pools, Sizes, open_pools
 from adserve.domain.events import Event, Outcome
-from adserve.metering.errors import JournalContended
+from adserve.metering.errors import JournalContended, JournalRejected
 from adserve.store.books import reconciled
 from adserve.store.journal import Journal
 
@@ -102,11 +103,14 @@ async def test_events_without_a_lease_do_not_deadlock(world: World, database_url
 
 
 async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, database_url: str) -> None:
-    unsorted = (
-        "USING (ordinality) ORDER BY issued_day, ticket_id, kind",
-        "USING (ordinality) ORDER BY ordinality",
+    owner = await _replace_settle(
+        database_url,
+        ("SELECT DISTINCT ON (issued_day, ticket_id, kind)\n        issued_day", "SELECT issued_day"),
+        (
+            "ORDER BY issued_day, ticket_id, kind, ordinality\n      RETURNING",
+            "ORDER BY ordinality RETURNING",
+        ),
     )
-    owner = await _replace_settle(database_url, unsorted)
     await owner.execute(QUICK_DEADLOCKS)
     await owner.close()
 
@@ -115,6 +119,31 @@ async def test_control_a_twin_that_writes_unsorted_deadlocks(world: World, datab
         return (await race(database_url, few)).deadlocks
 
     assert await happens(deadlocks)
+
+
+async def kinds_of_the_same_tickets(world: World) -> list[Event]:
+    """Two batches with different kinds of a ticket meet at its viewer, not at the keys of their events."""
+    tickets = [world.ticket(1) for _ in range(200)]
+    kinds = ("impression", "view", "click", "hide", "complete")
+    return [
+        world.event(ticket, kind, Outcome.LATE, seed) for ticket in tickets for seed, kind in enumerate(kinds)
+    ]
+
+
+async def test_kinds_of_the_same_tickets_at_once_have_one_viewer(world: World, database_url: str) -> None:
+    racing = await race(database_url, await kinds_of_the_same_tickets(world))
+    assert racing.deadlocks == 0
+    assert racing.outcomes.count(Outcome.LATE) == 1_000
+    assert racing.outcomes.count(Outcome.DUPLICATE) == 15_000
+    assert await world.pools.recorder.fetchval("SELECT count(*) FROM viewer_caps") == 200
+    assert await world.fetchval("SELECT count(*) FROM viewer_log") == 200
+
+
+async def test_control_a_twin_that_does_not_look_again_fails_a_batch(world: World, database_url: str) -> None:
+    owner = await _replace_settle(database_url, ("attempt = c_attempts_max", "true"))
+    await owner.close()
+    with pytest.raises(JournalRejected):
+        await race(database_url, await kinds_of_the_same_tickets(world))
 
 
 async def test_control_a_twin_without_the_key_bills_twice(world: World, database_url: str) -> None:
@@ -126,7 +155,12 @@ async def test_control_a_twin_without_the_key_bills_twice(world: World, database
             "captured_micros = leases.captured_micros + 0 * c.micros",
         ),
     )
-    await owner.execute("ALTER TABLE events DROP CONSTRAINT events_pkey CASCADE")
+    for table in (
+        "events",
+        "viewer_caps",
+        "viewer_log",
+    ):  # the maps stand in for the key of a ticket's first event
+        await owner.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey CASCADE")
     await owner.close()
 
     async def bills_twice() -> bool:
