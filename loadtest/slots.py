@@ -7,6 +7,7 @@ of what they could in this same round, and the service beyond what it can.
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +25,9 @@ WARM_UP_S = 4.0
 ROUNDS_BEFORE_TWO = 8
 """A request goes to either worker, so that it takes some rounds more until each of them has met the viewers whom one process alone met
 in its warm-up."""
+WARM_ROUND_S = 0.5
+"""Before each load in a closed loop, and not counted: the others had the caches meanwhile, and a virtual machine's host may have taken memory
+that lay idle."""
 GENERATOR_BUSY_MAX = 0.9
 """A generator that is busier than this has no time to see how fast the server is."""
 COMFORTABLE = 0.7
@@ -100,13 +104,12 @@ class _Bench:
     async def closed(self, server: Ready, share: float = 1.0) -> Closed:
         """With that share of the callers."""
         pids = [server.pid, *children(server.pid)]
-        before_s = sum(map(cpu_s, pids))
-        done = await load(
-            server.port,
-            self.requests(server),
-            connections=max(1, round(self.plan.connections * share)),
-            seconds=self.plan.round_s,
+        ask = partial(
+            load, server.port, self.requests(server), connections=round(self.plan.connections * share)
         )
+        await ask(seconds=WARM_ROUND_S)
+        before_s = sum(map(cpu_s, pids))
+        done = await ask(seconds=self.plan.round_s)
         used_s = sum(map(cpu_s, pids)) - before_s
         refused = sum(body.endswith(NO_DECISION) for body in done.bodies) / len(done.bodies)
         per_s = done.per_s * max(1 - refused, 1 / len(done.bodies))
