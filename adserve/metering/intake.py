@@ -117,9 +117,10 @@ class Intake:
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
         ids = derived_uuid7s(received_at_ms, self._draw(), len(reports))
+        opened = [self._open(report, received_at_ms) for report in reports]
         judged = [
-            await self._judge(report, event, received_at_ms)
-            for report, event in zip(reports, ids, strict=True)
+            ticket if isinstance(ticket, Answer) else await self._judge(report, ticket, event, received_at_ms)
+            for report, ticket, event in zip(reports, opened, ids, strict=True)
         ]
         events = [event for event in judged if isinstance(event, Event)]
         try:
@@ -138,8 +139,8 @@ class Intake:
                 answers.append(await self._conclude(taken, next(settled)))
         return answers
 
-    async def _judge(self, report: Report, event_id: UUID, received_at_ms: int) -> Event | Answer:
-        """The event with what is known of it before the ledger has seen it; or its refusal."""
+    def _open(self, report: Report, received_at_ms: int) -> Ticket | Answer:
+        """The ticket of what can be an event, or why it cannot."""
         if report.problems:
             return _refused(*report.problems)
         kind = KINDS.get(report.kind)
@@ -153,6 +154,11 @@ class Intake:
             return _refused(
                 Problem("$.view_ms", f"a view of this ad lasts at least {ticket.view_least_ms} ms")
             )
+        return ticket
+
+    async def _judge(self, report: Report, ticket: Ticket, event_id: UUID, received_at_ms: int) -> Event:
+        """The event with what is known of it before the ledger has seen it."""
+        kind = KINDS[report.kind]
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
         event = EventId(event_id if at_ms == received_at_ms else at_moment(event_id, at_ms))
