@@ -28,9 +28,6 @@ in its warm-up."""
 WARM_ROUND_S = 0.5
 """Before each load in a closed loop, and not counted: the others had the caches meanwhile, and a virtual machine's host may have taken memory
 that lay idle."""
-HALF, OTHER_HALF = slice(0, None, 2), slice(1, None, 2)
-"""Of the viewers: those who are asked for of one process with Redis are not those of two workers, whose rounds leave each with dozens of open
-tickets."""
 GENERATOR_BUSY_MAX = 0.9
 """A generator that is busier than this has no time to see how fast the server is."""
 COMFORTABLE = 0.7
@@ -104,11 +101,12 @@ class _Bench:
             self._requests[key] = [post("/v1/slots", orjson.dumps(body), key) for body in self.bodies]
         return self._requests[key]
 
-    async def closed(self, server: Ready, viewers: slice = slice(None), share: float = 1.0) -> Closed:
-        """For these viewers, with that share of the callers."""
+    async def closed(self, server: Ready, share: float = 1.0) -> Closed:
+        """With that share of the callers."""
         pids = [server.pid, *children(server.pid)]
-        requests = self.requests(server)[viewers]
-        ask = partial(load, server.port, requests, connections=round(self.plan.connections * share))
+        ask = partial(
+            load, server.port, self.requests(server), connections=round(self.plan.connections * share)
+        )
         await ask(seconds=WARM_ROUND_S)
         before_s = sum(map(cpu_s, pids))
         done = await ask(seconds=self.plan.round_s)
@@ -153,9 +151,9 @@ class _Bench:
             bare=theirs,
             small=await self.closed(small),
             large=await self.closed(large),
-            shared=None if shared is None else await self.closed(shared, HALF),
-            like_one_of_two=None if shared is None else await self.closed(shared, OTHER_HALF, 0.5),
-            two=None if two is None else await self.closed(two, OTHER_HALF),
+            shared=None if shared is None else await self.closed(shared),
+            like_one_of_two=None if shared is None else await self.closed(shared, 0.5),
+            two=None if two is None else await self.closed(two),
             comfortable=await self.offered(usual, COMFORTABLE, ours, nth),
             bare_comfortable=await self.offered(bare, COMFORTABLE, theirs, nth),
             twice=await self.offered(usual, 2.0, ours, nth, await self.side()),
@@ -177,7 +175,7 @@ async def measure(
     }
     if services.two is not None:
         for _ in range(ROUNDS_BEFORE_TWO):
-            await bench.closed(services.two, OTHER_HALF)
+            await bench.closed(services.two)
     answers = sorted(warm[usual.port].bodies, key=len)
     typical = answers[len(answers) // 2].decode()
     matched = await _matched(usual, bodies[:EXPLAINED])
