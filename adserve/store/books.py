@@ -68,7 +68,10 @@ class Nights:
             await connection.execute(SQL.take_snapshot, timeout=TIMEOUT_S)
             if not await connection.fetchval(SQL.night_turn):
                 return
-            before, started_at_ms = await newest(connection), clock()
+            before, started_at_ms = (
+                await self.newest(),
+                clock(),
+            )  # not as of the snapshot, which may be older than the turn
             if before is not None and before.started_at_ms >= due_ms:
                 return
             result = await _reconciled(connection, lambda _done, _of: None, lambda _: None)
