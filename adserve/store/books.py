@@ -68,10 +68,8 @@ class Nights:
             await connection.execute(SQL.take_snapshot, timeout=TIMEOUT_S)
             if not await connection.fetchval(SQL.night_turn):
                 return
-            before, started_at_ms = (
-                await self.newest(),
-                clock(),
-            )  # not as of the snapshot, which may be older than the turn
+            before = await self.newest()  # as of now: the snapshot may be older than the turn
+            started_at_ms = clock()
             if before is not None and before.started_at_ms >= due_ms:
                 return
             result = await _reconciled(connection, lambda _done, _of: None, lambda _: None)
