@@ -14,6 +14,9 @@ from adserve.domain.time import SECOND_MS
 HOST = "127.0.0.1"
 SERIAL = b"################"
 """Stands in a request for a number that is another one each time it is sent."""
+PERSON = b"%%%%"
+"""Stands in a request for who of PEOPLE sends it: one after the other do."""
+PEOPLE = 10
 KEPT_EVERY = 50
 PATIENCE_S = 30.0
 """How much longer than asked for a load may take before it is given up."""
@@ -86,8 +89,10 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def numbered(request: bytes) -> bytes:
-    """The request with a number of its own, if it wants one."""
-    return request.replace(SERIAL, b"%0*d" % (len(SERIAL), next(_serials)), 1)
+    """The request with a number of its own, and of one person, if it wants these."""
+    serial = next(_serials)
+    own = request.replace(SERIAL, b"%0*d" % (len(SERIAL), serial), 1)
+    return own.replace(PERSON, b"%0*d" % (len(PERSON), serial % PEOPLE), 1)
 
 
 class Owner(Protocol):

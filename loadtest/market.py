@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from loadtest.generator import SERIAL
+from loadtest.generator import PERSON, SERIAL
 
 ADVERTISER_CAMPAIGNS = 4
 FEED_ITEMS = 30
@@ -64,12 +64,12 @@ def money(micros: int) -> dict[str, Any]:
 
 
 def slot_requests(viewers: int, seed: int) -> list[dict[str, Any]]:
-    """One a viewer. Its `request` is another one each time it is sent."""
+    """One a viewer, who stands for several people of the same context and feed. Its `request` is another one each time it is sent."""
     chance = random.Random(seed + 1)  # noqa: S311 - chance that can be repeated
     return [
         {
             "request": SERIAL.decode(),
-            "viewer": f"viewer-{nth}",
+            "viewer": f"viewer-{nth}-{PERSON.decode()}",
             "surface": "status",
             "feed": _feed(chance, nth),
             "max_ads": MAX_ADS,

@@ -24,7 +24,7 @@ from adserve.selection.ranking import EVENT_RATE_MIN, Ranked, chance, predicted,
 SHELF_ADS = 32
 SHELF_ADS_MAX = 64
 """A shelf that ends among ads which tie holds all of these, or none."""
-SHELVES_MAX = 16_384
+SHELVES_MAX = 20_480
 """Of a surface."""
 
 _AT_ONCE = 256

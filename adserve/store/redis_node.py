@@ -26,8 +26,9 @@ CALLS_TOGETHER = 4
 """So many leave at once: it goes on with these while the next are made, and a write costs as much as some calls."""
 CONNECT_S = 2.0
 CONNECT_MS = round(CONNECT_S * 1_000)
-SILENT_S = 0.02
-"""A node that has said nothing for so long, not to anybody, when a call expires is in trouble; one that is slow is not."""
+SILENT_S = 0.1
+"""A node that has said nothing for so long, not to anybody, when a call expires is in trouble; one that is slow, or waits for a busy
+core, is not."""
 
 _NOTHING_YET = object()
 
@@ -154,19 +155,18 @@ class Node(asyncio.Protocol):
     def _expire(self) -> None:
         self._timer = None
         now_s = time.monotonic() + 0.001
-        silent = False
         soonest_s = math.inf
-        for reply, sent_s, due_s in self._waiting:
+        for reply, _, due_s in self._waiting:
             if reply.done():
                 continue
             if due_s <= now_s:
                 reply.set_exception(TimeoutError("redis takes too long"))
-                silent = silent or (now_s - sent_s >= SILENT_S and self._heard_s < sent_s)
             elif due_s < soonest_s:
                 soonest_s = due_s
         if soonest_s < math.inf:
             self._expire_at(soonest_s)
-        if silent and self.alive:
+        oldest_s = self._waiting[0][1] if self._waiting else now_s
+        if self.alive and now_s - max(oldest_s, self._heard_s) >= SILENT_S:
             self._on_trouble("does not answer")
 
 

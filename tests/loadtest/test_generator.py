@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from loadtest.generator import SERIAL, LoadError, load, post
+from loadtest.generator import PEOPLE, PERSON, SERIAL, LoadError, load, post
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell"
 
@@ -55,7 +55,7 @@ async def test_each_request_is_sent_once_when_no_time_is_given() -> None:
     assert 0 < done.p50_ms <= done.p99_ms
 
 
-async def test_a_load_ends_with_its_time_and_no_serial_comes_twice() -> None:
+async def test_a_load_ends_with_its_time_and_no_serial_comes_twice_and_every_person_does() -> None:
     seen: list[bytes] = []
 
     def answer(body: bytes) -> list[bytes]:
@@ -63,10 +63,12 @@ async def test_a_load_ends_with_its_time_and_no_serial_comes_twice() -> None:
         return [OK]
 
     async with serving(answer) as port:
-        done = await load(port, [post("/", SERIAL, "key")], connections=3, seconds=0.2)
-    assert len(seen) > 3
-    assert len(set(seen)) == len(seen)
-    assert all(len(body) == len(SERIAL) and body.isdigit() for body in seen)
+        done = await load(port, [post("/", SERIAL + PERSON, "key")], connections=3, seconds=0.2)
+    serials, people = zip(*[(body[: len(SERIAL)], body[len(SERIAL) :]) for body in seen], strict=True)
+    assert len(seen) > PEOPLE
+    assert len(set(serials)) == len(seen)
+    assert all(len(serial) == len(SERIAL) and serial.isdigit() for serial in serials)
+    assert set(people) == {b"%0*d" % (len(PERSON), person) for person in range(PEOPLE)}
     assert done.per_s == pytest.approx(len(seen) / 0.2, rel=0.5)
 
 

@@ -1,11 +1,14 @@
-"""A connection to Redis that is given up before it is of use is closed."""
+"""When a connection to Redis is given up, and that one which was given up before it is of use is closed."""
 
 import asyncio
 
 import pytest
+from waiting import happens
 
 from adserve.store import redis_nodes
-from adserve.store.redis_node import Address, Login, Node, open_master
+from adserve.store.redis_node import SILENT_S, Address, Login, Node, open_master, open_node
+
+CALLS = 10
 
 
 async def test_whoever_is_cancelled_while_it_connects_leaves_no_connection() -> None:
@@ -55,3 +58,42 @@ async def test_whoever_is_cancelled_while_it_connects_to_a_cluster_leaves_none_o
     with pytest.raises(asyncio.CancelledError):
         await connecting
     assert [node.alive for node in opened] == [False]
+
+
+async def test_a_node_is_given_up_when_it_is_silent_for_long_and_not_when_a_call_was_too_short() -> None:
+    assert await happens(lambda: is_given_up(silent_s=SILENT_S * 3))
+    assert await happens(lambda: is_waited_for(silent_s=SILENT_S / 5))
+
+
+async def is_given_up(silent_s: float) -> bool:
+    return set(await troubles_of(silent_s)) == {"does not answer"}
+
+
+async def is_waited_for(silent_s: float) -> bool:
+    return not await troubles_of(silent_s)
+
+
+async def troubles_of(silent_s: float) -> list[str]:
+    """What is said of a node that answers only then; some calls are over before, some are not."""
+    troubles: list[str] = []
+    closed = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000)
+        await asyncio.sleep(silent_s)
+        writer.write(b"+OK\r\n" * CALLS)
+        assert await reader.read() == b""
+        writer.close()
+        closed.set()
+
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        node = await open_node(Address("127.0.0.1", port), Login(), troubles.append)
+        try:
+            calls = [node.call(("PING",), (nth + 1) * round(SILENT_S * 200)) for nth in range(CALLS)]
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        finally:
+            node.close()
+            await closed.wait()
+    assert isinstance(outcomes[0], TimeoutError) or silent_s < SILENT_S
+    return troubles
