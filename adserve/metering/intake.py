@@ -1,6 +1,6 @@
 """What becomes of the events that clients report: opened, judged, confirmed, recorded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -43,6 +43,9 @@ WITHHOLDING = frozenset({HIDE, REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
 TO_CHARGE = frozenset({RECORDED, ACCEPTED})
 UNCOUNTED = frozenset({LATE, OVER_CAP})
+ASKED_AT_ONCE = 8
+"""Of so many events of a call the counters are asked before the first answer is awaited: shared ones are a way off, and decisions wait behind
+what they are asked."""
 
 
 class Problem(NamedTuple):
@@ -76,8 +79,9 @@ class Counters(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
-        """Whether the ticket counts; its first confirmation decides, later ones repeat it."""
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Awaitable[bool]:
+        """Whether the ticket counts; its first confirmation decides, later ones repeat it. Several may be asked for before the first
+        is awaited: the counters take them in that order."""
         ...
 
     async def doubt(self, ticket: Ticket) -> None:
@@ -85,6 +89,10 @@ class Counters(Protocol):
         ...
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None: ...
+
+
+_Asked = tuple[Event, Awaitable[bool] | None]
+"""An event as it is if it counts, and the counters' answer whether it does, where they were asked."""
 
 
 class Intake:
@@ -118,10 +126,14 @@ class Intake:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
         ids = derived_uuid7s(received_at_ms, self._draw(), len(reports))
         opened = [self._open(report, received_at_ms) for report in reports]
-        judged = [
-            ticket if isinstance(ticket, Answer) else await self._judge(report, ticket, event, received_at_ms)
-            for report, ticket, event in zip(reports, opened, ids, strict=True)
-        ]
+        known = list(zip(reports, opened, ids, strict=True))
+        judged: list[Event | Answer] = []
+        for first in range(0, len(known), ASKED_AT_ONCE):
+            asked = [
+                ticket if isinstance(ticket, Answer) else self._judge(report, ticket, event, received_at_ms)
+                for report, ticket, event in known[first : first + ASKED_AT_ONCE]
+            ]
+            judged += [one if isinstance(one, Answer) else await _counted(*one) for one in asked]
         events = [event for event in judged if isinstance(event, Event)]
         try:
             settled = iter(await self._recorder.record(events))
@@ -156,36 +168,28 @@ class Intake:
             )
         return ticket
 
-    async def _judge(self, report: Report, ticket: Ticket, event_id: UUID, received_at_ms: int) -> Event:
-        """The event with what is known of it before the ledger has seen it."""
+    def _judge(self, report: Report, ticket: Ticket, event_id: UUID, received_at_ms: int) -> _Asked:
+        """With what is known before the ledger has seen it. Invalid traffic is confirmed as well: it was shown, and what it says must
+        not make room for more."""
         kind = KINDS[report.kind]
         # The clock of the process that issued it may be ahead of ours: its windows were looked at as of then.
         at_ms = max(received_at_ms, ticket.issued_at_ms)
         event = EventId(event_id if at_ms == received_at_ms else at_moment(event_id, at_ms))
         if at_ms > ticket.expires_at_ms:
-            return Event(event, kind, ticket, LATE, at_ms, report.occurred_at_ms, report.view_ms)
+            return Event(event, kind, ticket, LATE, at_ms, report.occurred_at_ms, report.view_ms), None
         moments = Moments(at_ms, report.occurred_at_ms, report.view_ms)
         verdict = self._traffic.judge(kind, ticket, moments, report.source)
-        outcome, epoch = await self._counted(kind, ticket, verdict, at_ms)
-        return Event(
-            event, kind, ticket, outcome, at_ms, report.occurred_at_ms, report.view_ms, verdict, epoch
-        )
-
-    async def _counted(
-        self, kind: EventKind, ticket: Ticket, verdict: Verdict, at_ms: int
-    ) -> tuple[Outcome, int | None]:
-        """What the counters make of it, if they can say, and the epoch that it counts in. Invalid traffic is confirmed as well:
-        it was shown, and what it says must not make room for more."""
-        if kind not in CONFIRMING:
-            return rating(kind, ticket, verdict), None
-        if not self._may_serve():
-            return ACCEPTED, None
-        epoch = self._counters.epoch
-        try:
-            counts = await self._counters.confirm(ticket, at_ms, at_ms)
-        except (CountersAway, TimeoutError):
-            return ACCEPTED, None
-        return (rating(kind, ticket, verdict), epoch) if counts else (OVER_CAP, None)
+        outcome, epoch, counts = rating(kind, ticket, verdict), None, None
+        if kind in CONFIRMING:
+            try:
+                if self._may_serve():
+                    epoch, counts = self._counters.epoch, self._counters.confirm(ticket, at_ms, at_ms)
+            except CountersAway:
+                epoch = None
+            if counts is None:
+                outcome = ACCEPTED
+        told = report.occurred_at_ms, report.view_ms
+        return Event(event, kind, ticket, outcome, at_ms, *told, verdict, epoch), counts
 
     async def _conclude(self, event: Event, settled: Settled) -> Answer:
         """Tells the budgets and counters. A duplicate hides too: it may have come first just before PostgreSQL went away."""
@@ -208,6 +212,16 @@ class Intake:
             # What was confirmed with our moment is stored with a later one, or may be, where it comes again before it settles.
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
+
+
+async def _counted(event: Event, counts: Awaitable[bool] | None) -> Event:
+    """The event with the counters' answer, if they can say."""
+    try:
+        if counts is None or await counts:
+            return event
+    except (CountersAway, TimeoutError):
+        return replace(event, outcome=ACCEPTED, counted_in=None)
+    return replace(event, outcome=OVER_CAP, counted_in=None)
 
 
 def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:

@@ -7,7 +7,7 @@ that was emptied, restarted or replaced has another, and then nothing is counted
 import asyncio
 from binascii import b2a_base64
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -126,12 +126,13 @@ class RedisCounters:
         counts: list[int] = await self._ask(_USAGE, viewer, None, WAIT_MS, now_ms, encode(flat))
         return counts
 
-    async def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> bool:
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Awaitable[bool]:
+        """Is asked by the time that this returns, so that many may be on their way at once."""
         keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
         rules = [
             part for key, most, window_ms in ticket.rules for part in (raw(wire_key(key)), most, window_ms)
         ]
-        counted, seen = await self._ask(
+        reply = self._ask(
             _CONFIRM,
             ticket.viewer_cap,
             None,
@@ -142,8 +143,12 @@ class RedisCounters:
             wire_keys(keys),
             encode(rules),
         )
+        return self._confirmed(reply, ticket.viewer_cap, now_ms)
+
+    async def _confirmed(self, reply: Awaitable[Any], viewer: bytes, now_ms: int) -> bool:
+        counted, seen = await reply
         if seen != _UNKNOWN:
-            self.pasts.learn(ticket.viewer_cap, seen, now_ms)
+            self.pasts.learn(viewer, seen, now_ms)
         return bool(counted)
 
     async def doubt(self, ticket: Ticket) -> None:
@@ -230,12 +235,12 @@ class RedisCounters:
             [request.removeprefix(key).decode() for request in await _requests(node, key)],
         )
 
-    async def _ask(
+    def _ask(
         self, function: str, viewer: bytes, request: str | None, wait_ms: int, *given: bytes | int
-    ) -> Any:
+    ) -> asyncio.Future[Any]:
         node, key = self._place_of(viewer)
         keys = (1, key) if request is None else (2, key, key + request.encode())
-        return await node.call(("FCALL", function, *keys, node.token_key, node.token, *given), wait_ms)
+        return node.call(("FCALL", function, *keys, node.token_key, node.token, *given), wait_ms)
 
     def _place_of(self, viewer: bytes) -> tuple[Node, bytes]:
         """The node that counts a viewer, and the key there. Raises CountersAway."""

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -7,6 +8,7 @@ from journals import MemoryJournal
 from msgspec import structs
 from msgspec.structs import replace
 from test_tickets import KEY, make_ticket
+from waiting import PATIENCE_S
 from world import NOW_MS
 
 from adserve.domain.events import Event, EventKind, Outcome, Settled
@@ -19,7 +21,7 @@ from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
 from adserve.limits.purses import Lease
 from adserve.metering.errors import JournalAway, RecorderUnavailable
-from adserve.metering.intake import Answer, Intake, Problem, Report, rated
+from adserve.metering.intake import ASKED_AT_ONCE, Answer, Intake, Problem, Report, rated
 from adserve.metering.networks import NO_NETWORKS
 from adserve.metering.origins import Origins
 from adserve.metering.pseudonyms import Pseudonyms, ViewerSecrets
@@ -56,8 +58,8 @@ class Counters:
 
 
 class Setting:
-    def __init__(self) -> None:
-        self.journal, self.counters, self.book = MemoryJournal(), Counters(), LeaseBook()
+    def __init__(self, counters: Counters) -> None:
+        self.journal, self.counters, self.book = MemoryJournal(), counters, LeaseBook()
         self.hides = Hides()
         self.recorder = Recorder(self.journal)
         self.alone = True
@@ -77,13 +79,19 @@ class Setting:
         return await self.intake.take(reports, at_ms)
 
 
-@pytest.fixture
-async def setting() -> AsyncIterator[Setting]:
-    made = Setting()
+@asynccontextmanager
+async def setting_with(counters: Counters) -> AsyncIterator[Setting]:
+    made = Setting(counters)
     running = asyncio.create_task(made.recorder.run())
     yield made
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    async with setting_with(Counters()) as made:
+        yield made
 
 
 def report(kind: str = "impression", **facts: object) -> Report:
@@ -193,6 +201,30 @@ async def test_only_impressions_and_views_in_time_are_confirmed(setting: Setting
     assert len(setting.counters.confirmed) == 2
 
 
+class AnswerTogether(Counters):
+    """Every other ticket fits; nothing is answered before as many are asked of as may be at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[asyncio.Future[bool]] = []
+
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> asyncio.Future[bool]:  # type: ignore[override]
+        reply: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.asked.append(reply)
+        if len(self.asked) == ASKED_AT_ONCE:
+            for nth, each in enumerate(self.asked):
+                each.set_result(nth % 2 == 0)
+            self.asked.clear()
+        return reply
+
+
+async def test_the_counters_are_asked_of_several_events_before_they_answer() -> None:
+    reports = [report(chance=100 * nth) for nth in range(2 * ASKED_AT_ONCE)]
+    async with setting_with(AnswerTogether()) as setting, asyncio.timeout(PATIENCE_S):
+        outcomes = [one.outcome for one in await setting.take(*reports)]
+    assert outcomes == [Outcome.RECORDED, Outcome.OVER_CAP] * ASKED_AT_ONCE
+
+
 async def test_an_impression_that_a_later_report_of_it_overtook_is_doubted(setting: Setting) -> None:
     """Both were confirmed with the moment of the first, and the second is stored."""
     await setting.take(report(), at_ms=NOW_MS + 2)
@@ -263,13 +295,9 @@ async def test_event_ids_are_distinct_and_repeatable(setting: Setting) -> None:
     answers = await setting.take(*(report(chance=chance * 10) for chance in range(50)))
     ids = [answer.event for answer in answers]
     assert len(set(ids)) == 50
-    again = Setting()
-    running = asyncio.create_task(again.recorder.run())
-    assert [
-        one.event for one in await again.take(*(report(chance=chance * 10) for chance in range(50)))
-    ] == ids
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with setting_with(Counters()) as again:
+        repeated = await again.take(*(report(chance=chance * 10) for chance in range(50)))
+    assert [answer.event for answer in repeated] == ids
 
 
 @pytest.mark.parametrize("away", [CountersAway("gone"), TimeoutError()])
