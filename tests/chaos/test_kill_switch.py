@@ -180,7 +180,8 @@ async def test_without_a_fresh_snapshot_there_are_no_ads_after_300_seconds(
         service = await start(loaded, through, clock=lambda: system_clock() + ahead_ms)
         try:
             here = cast(Live, SimpleNamespace(home=tmp_path, url=service.url))
-            async with calling(here, await furnish(here, database_url)) as caller:
+            campaigns = ({"time_zone": zone_of_noon()},)
+            async with calling(here, await furnish(here, database_url, campaigns)) as caller:
                 proxy.swallows = True
                 ahead_ms = SNAPSHOT_MAX_AGE_MS - 10_000
                 assert await caller.no_fill("not yet") is None
@@ -191,6 +192,11 @@ async def test_without_a_fresh_snapshot_there_are_no_ads_after_300_seconds(
         finally:
             proxy.swallows = False
             await service.stop()
+
+
+def zone_of_noon() -> str:
+    """Where no day ends within the next hours, and with it what was leased for it."""
+    return f"Etc/GMT{time.gmtime().tm_hour - 12:+d}"  # which counts to the west
 
 
 def via(proxy: Proxy, url: str) -> str:
