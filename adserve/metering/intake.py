@@ -184,9 +184,9 @@ class Intake:
             try:
                 if self._may_serve():
                     epoch, counts = self._counters.epoch, self._counters.confirm(ticket, at_ms, at_ms)
+                else:
+                    outcome = ACCEPTED
             except CountersAway:
-                epoch = None
-            if counts is None:
                 outcome = ACCEPTED
         told = report.occurred_at_ms, report.view_ms
         return Event(event, kind, ticket, outcome, at_ms, *told, verdict, epoch), counts
