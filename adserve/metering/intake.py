@@ -1,8 +1,8 @@
 """What becomes of the events that clients report: opened, judged, confirmed, recorded."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from msgspec import Struct
@@ -79,7 +79,7 @@ class Counters(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Awaitable[bool]:
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Coroutine[Any, Any, bool]:
         """Whether the ticket counts; its first confirmation decides, later ones repeat it. Several may be asked for before the first
         is awaited: the counters take them in that order."""
         ...
@@ -91,7 +91,7 @@ class Counters(Protocol):
     async def hide(self, ticket: Ticket, at_ms: int) -> None: ...
 
 
-_Asked = tuple[Event, Awaitable[bool] | None]
+_Asked = tuple[Event, Coroutine[Any, Any, bool] | None]
 """An event as it is if it counts, and the counters' answer whether it does, where they were asked."""
 
 
@@ -133,7 +133,7 @@ class Intake:
                 ticket if isinstance(ticket, Answer) else self._judge(report, ticket, event, received_at_ms)
                 for report, ticket, event in known[first : first + ASKED_AT_ONCE]
             ]
-            judged += [one if isinstance(one, Answer) else await _counted(*one) for one in asked]
+            judged += await _all_counted(asked)
         events = [event for event in judged if isinstance(event, Event)]
         try:
             settled = iter(await self._recorder.record(events))
@@ -214,7 +214,17 @@ class Intake:
         return Answer(settled.event, settled.outcome, settled.billed)
 
 
-async def _counted(event: Event, counts: Awaitable[bool] | None) -> Event:
+async def _all_counted(asked: Sequence[_Asked | Answer]) -> list[Event | Answer]:
+    try:
+        return [one if isinstance(one, Answer) else await _counted(*one) for one in asked]
+    except BaseException:  # cut off: the other answers are not awaited any more
+        for one in asked:
+            if not isinstance(one, Answer) and one[1] is not None:
+                one[1].close()
+        raise
+
+
+async def _counted(event: Event, counts: Coroutine[Any, Any, bool] | None) -> Event:
     """The event with the counters' answer, if they can say."""
     try:
         if counts is None or await counts:

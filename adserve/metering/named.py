@@ -1,6 +1,7 @@
 """Asks the counters only of those who have a name: an erased viewer's event counts, and leaves no trace."""
 
-from collections.abc import Awaitable
+from collections.abc import Coroutine
+from typing import Any
 
 from adserve.domain.tickets import Ticket
 from adserve.metering.intake import Counters
@@ -16,7 +17,7 @@ class Named:
     def epoch(self) -> int:
         return self._counters.epoch
 
-    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Awaitable[bool]:
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Coroutine[Any, Any, bool]:
         return self._counters.confirm(ticket, at_ms, now_ms) if ticket.viewer_cap else _yes()
 
     async def doubt(self, ticket: Ticket) -> None:

@@ -7,7 +7,7 @@ that was emptied, restarted or replaced has another, and then nothing is counted
 import asyncio
 from binascii import b2a_base64
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -126,7 +126,7 @@ class RedisCounters:
         counts: list[int] = await self._ask(_USAGE, viewer, None, WAIT_MS, now_ms, encode(flat))
         return counts
 
-    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Awaitable[bool]:
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Coroutine[Any, Any, bool]:
         """Is asked by the time that this returns, so that many may be on their way at once."""
         keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
         rules = [

@@ -1,6 +1,8 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import gc
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
@@ -208,14 +210,18 @@ class AnswerTogether(Counters):
         super().__init__()
         self.asked: list[asyncio.Future[bool]] = []
 
-    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> asyncio.Future[bool]:  # type: ignore[override]
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Coroutine[Any, Any, bool]:
         reply: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.asked.append(reply)
         if len(self.asked) == ASKED_AT_ONCE:
             for nth, each in enumerate(self.asked):
                 each.set_result(nth % 2 == 0)
             self.asked.clear()
-        return reply
+        return answer_of(reply)
+
+
+async def answer_of(reply: asyncio.Future[bool]) -> bool:
+    return await reply
 
 
 async def test_the_counters_are_asked_of_several_events_before_they_answer() -> None:
@@ -223,6 +229,16 @@ async def test_the_counters_are_asked_of_several_events_before_they_answer() -> 
     async with setting_with(AnswerTogether()) as setting, asyncio.timeout(PATIENCE_S):
         outcomes = [one.outcome for one in await setting.take(*reports)]
     assert outcomes == [Outcome.RECORDED, Outcome.OVER_CAP] * ASKED_AT_ONCE
+
+
+async def test_whoever_is_cut_off_between_two_answers_awaits_no_more() -> None:
+    async with setting_with(AnswerTogether()) as setting:
+        cut_off = asyncio.create_task(setting.take(report(), report(chance=100)))
+        await asyncio.sleep(0)
+        cut_off.cancel()
+        await asyncio.wait([cut_off])
+    assert cut_off.cancelled()
+    gc.collect()  # which would tell of a coroutine that was never awaited
 
 
 async def test_an_impression_that_a_later_report_of_it_overtook_is_doubted(setting: Setting) -> None:
