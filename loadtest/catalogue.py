@@ -92,7 +92,7 @@ async def measure(pools: Pools, database_url: str, folder: Path, campaigns: int)
     snapshot, reading = await timed(lambda: read(EMPTY))
     _, compiling = await timed(lambda: compiled(snapshot))
     say(f"all read in {reading.ms:,.0f} ms (stall {reading.stall_ms:.1f} ms), compiled in {compiling.ms:,.0f} ms "
-        f"(stall {compiling.stall_ms:.1f} ms), {resident_mb() - before_mb:,.0f} MB")  # fmt: skip
+        f"(stall {compiling.stall_ms:.1f} ms), {resident_mb() - before_mb:,.0f} MB")  # fmt: skip  # laid out as rows
     connection = await asyncpg.connect(database_url)
     changes = []
     for ad in snapshot.ads[:CHANGES]:
@@ -101,7 +101,7 @@ async def measure(pools: Pools, database_url: str, folder: Path, campaigns: int)
         changes.append((await timed(lambda known=known: renewed(known)))[1])  # type: ignore[misc]  # a bound name in a lambda has no type
     await connection.close()
     say(f"one change read and compiled in {median(taken.ms for taken in changes):.1f} ms, stall "
-        f"{median(taken.stall_ms for taken in changes):.1f} ms, at most {max(taken.stall_ms for taken in changes):.1f} ms")  # fmt: skip
+        f"{median(taken.stall_ms for taken in changes):.1f} ms, at most {max(taken.stall_ms for taken in changes):.1f} ms")  # fmt: skip  # laid out as rows
 
 
 def resident_mb() -> float:

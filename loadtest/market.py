@@ -21,7 +21,7 @@ LARGE_MICROS = 10**12
 COUNTRIES = (
     "IN", "ID", "BR", "US", "MX", "NG", "DE", "PK", "PH", "TR", "EG", "GB", "FR", "IT", "ES", "CO", "ZA", "AR", "MY", "KE",
     "SA", "NL", "PE", "CL", "MA", "GH", "AE", "PL", "TH", "BE", "PT", "AT", "SE", "CH", "IL", "SG", "GR", "NO", "DK", "FI",
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 LANGUAGES = ("en", "id", "pt", "hi", "es", "de", "ar", "fr")
 INTERESTS = (
     "music",

@@ -69,7 +69,7 @@ async def redis(core: int) -> AsyncIterator[str | None]:
     process = await asyncio.create_subprocess_exec(
         program, "--bind", HOST, "--port", str(port), "--save", "", "--appendonly", "no",
         stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
     try:
         os.sched_setaffinity(process.pid, {core})
         await _listens(port)
@@ -88,7 +88,7 @@ async def workers(count: int, settings: Mapping[str, object]) -> AsyncIterator[R
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "adserve", "serve", "--workers", str(count),
         env=others | ours | {"ADSERVE_PORT": str(port)}, start_new_session=True,
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
     try:
         os.sched_setaffinity(process.pid, CORES)  # and its workers after it
         serving_all = asyncio.create_task(_all_serve(port, count))
@@ -138,7 +138,7 @@ async def serving(kind: str, core: int, wanted: Wanted) -> AsyncIterator[Ready]:
         sys.executable, "-m", "loadtest.servers", kind, str(core),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         start_new_session=True,  # an interrupt is for us, who then end it in order
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
     assert process.stdin is not None  # noqa: S101 - for the type checker
     assert process.stdout is not None  # noqa: S101 - for the type checker
     try:

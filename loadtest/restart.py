@@ -147,7 +147,7 @@ async def _campaign(api: Api, media: str, name: str, more: dict[str, Any]) -> in
     creative = whose | {
         "kind": "image", "media": media, "headline": name, "call_to_action": "shop_now",
         "landing_url": "https://example.com",
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
     made: int = (await api.create("/v1/campaigns", campaign, f"{name} campaign"))["id"]
     shown = (await api.create("/v1/creatives", creative, f"{name} creative"))["id"]
     await api.create("/v1/ads", {"campaign": made, "creative": shown}, f"{name} ad")
@@ -226,7 +226,7 @@ async def _serving(own: Settings, url: str, redis_url: str | None) -> AsyncItera
     ours = {
         "ADSERVE_DATABASE_URL": url, "ADSERVE_DATA_HOME": str(own.data_home), "ADSERVE_HOST": HOST,
         "ADSERVE_PORT": str(port), "ADSERVE_LOG_LEVEL": "WARNING",
-    } | ({} if redis_url is None else {"ADSERVE_REDIS_URL": redis_url})  # fmt: skip
+    } | ({} if redis_url is None else {"ADSERVE_REDIS_URL": redis_url})  # fmt: skip  # laid out as rows
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "adserve", "serve", env=os.environ | ours, start_new_session=True
     )

@@ -38,7 +38,7 @@ class RedisServer:
             [REDIS, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder, "--save", "",
              "--loglevel", "warning", "--enable-debug-command", "local", "--repl-diskless-sync-delay", "0", *self._options],
             stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
         until(self._answers)
 
     def run(self, *command: str | int) -> Any:

@@ -31,7 +31,7 @@ TICKET = Ticket(
     viewer_cap=b"c" * 16, viewer_log=b"l" * 16, price_micros=2_500, currency="USD", billable="impression", lease=9,
     budget_day=1, epoch=1, surface="status", country="ID", platform="android", position=4, propensity=1.0, model="m",
     catalogue_version=1, rules_version=1, arm="exposed", issued_at_ms=NOW_MS, expires_at_ms=NOW_MS + 3_600_000,
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 
 
 def event(

@@ -248,7 +248,7 @@ def _encode_line(line: Line, currency: str) -> LineShown:
 COLUMNS = (
     "invoice", "status", "line", "day", "campaign", "name", "note", "corrects", "unit", "quantity", "invalid_quantity",
     "currency", *(f"{name}_micros" for name in _AMOUNTS), "total",
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 
 
 def _csv(invoice: Invoice, lines: Sequence[Line]) -> bytes:
@@ -261,7 +261,7 @@ def _csv_line(invoice: Invoice, line: Line) -> tuple[Any, ...]:
         line.corrects_number, line.unit, line.quantity, line.invalid, invoice.currency,
         *(getattr(line, f"{name}_micros") for name in _AMOUNTS),
         Decimal(amount_text(line.total_micros, invoice.exponent, grouped=False)),
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
 
 
 def _file(content: bytes, kind: str, invoice: Invoice) -> web.Response:

@@ -143,7 +143,7 @@ class Resource(ABC):
                 )
                 for verb, status in _STATUSES.items()
             ),
-        ]  # fmt: skip
+        ]  # fmt: skip  # laid out as rows
 
 
 def _a(noun: str) -> str:

@@ -93,7 +93,7 @@ class Supervisor:
                 env=self._environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # an interrupt is for us, who then end it in order
-            )  # fmt: skip
+            )  # fmt: skip  # laid out as rows
         self._processes[worker] = process
         if self._stopping.is_set():
             process.send_signal(signal.SIGTERM)

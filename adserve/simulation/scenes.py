@@ -107,7 +107,7 @@ def _aurora(chance: _Chance) -> Canvas:
         for x, y in zip(xs, foot, strict=True):
             rise = float(chance.uniform(260, 620))
             canvas.box((float(x) - 16, float(y) - rise), (34, rise), (mixed(colour, "#0b1633", 0.85), colour),
-                       radius=16, soft=15, opacity=0.3)  # fmt: skip
+                       radius=16, soft=15, opacity=0.3)  # fmt: skip  # laid out as rows
     canvas.light((540, 900), 1000, "#2fe6a6", 0.2)
     canvas.polygon(_ridge(1420, 190, chance), ("#0d1c33", "#060b16"))
     canvas.polygon(_ridge(1640, 70, chance), "#03060d")

@@ -149,7 +149,7 @@ BRANDS = (
             (_cap("campaign", 1, _HOUR_S),), {"countries": ["DE", "GB"]}, priority="guaranteed",
         ),
     )),
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 
 
 class Api(NamedTuple):

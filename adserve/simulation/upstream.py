@@ -36,7 +36,7 @@ AUTHORS = tuple(
             ("Studio Kertas", 30), ("Imani Okoro", 258), ("Ben Achterberg", 134), ("Sunday Hikers", 82),
         )
     )
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 
 _TEXTS = (
     "Moved the plants to the east window. They look smug about it 🌿",
@@ -58,7 +58,7 @@ _CAPTIONS = (
     "Worth the 4 a.m. alarm", "No filter, no signal", "The long way home", "Found the quiet side of town",
     "Weekend, finally", "Selamat pagi ☀️", "Still can't believe this is real", "Sunday plans", "Boa noite 🌙",
     "Up here the phone is only a camera", "Somewhere between two cities", "Und dann war es still", "",
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 _TONES = ("ember", "lagoon", "orchid", "meadow", "night", "peach")
 
 

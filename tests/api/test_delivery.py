@@ -52,7 +52,7 @@ async def deliver(world: World, count: int, seed: int = 1) -> tuple[int, int]:
             viewer_cap=viewer, viewer_log=viewer,
             ticket=uuid7(received_ms, nth), issued_at_ms=received_ms - chance.randrange(HOUR_MS),
             expires_at_ms=received_ms + HOUR_MS,
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
         for kind in chance.sample(list(EventKind), chance.randrange(1, 5)):
             outcome = Outcome.RECORDED if kind == ticket.billable else Outcome.UNBILLED_KIND
             outcome = chance.choice(
@@ -226,7 +226,7 @@ async def test_requests_are_told_where_the_funnel_counts_them(
             await connection.execute(
                 "INSERT INTO funnel_hours VALUES ($1, $2, $3, $4, 0, 0, 0, 0, 0)",
                 from_ms(START_MS + hour * HOUR_MS), world.campaign, world.advertiser, 100 + hour,
-            )  # fmt: skip
+            )  # fmt: skip  # laid out as rows
     finally:
         await connection.close()
     between = {"from": from_ms(START_MS).isoformat(), "to": from_ms(START_MS + 4 * HOUR_MS).isoformat()}

@@ -14,7 +14,7 @@ SELLER = Seller("Status Ads Ltd", ("1 Feed Street",), "IE1234567X", "IBAN IE29")
 NAMES = (
     "Kopi Rana", "深圳市咖啡有限公司", "شركة القهوة 2026", "विज्ञापन कंपनी", "x" * 200, "a\tb\r\n\x1b[31mc\u202e", "☕😀",
     "word " * 40, " ",
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 
 
 def lines(count: int, name: str = "Morning roast") -> list[Line]:

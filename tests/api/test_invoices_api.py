@@ -184,7 +184,7 @@ async def test_promotions_and_the_credit_line(service: Service) -> None:
     (balance,) = (await service.call("GET", f"{path}/balance")).body["balances"]
     assert {name: balance[name]["micros"] for name in ("available", "promotional", "credit_line", "owed")} == {
         "available": 0, "promotional": 5_000_000, "credit_line": 5_000_000, "owed": 0
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
     key = await service.issue("advertiser", advertiser=made)
     assert (await service.call("POST", f"{path}/promotions", amount, key=key)).status == 403
     assert (await service.call("PUT", f"{path}/credit-line", amount, key=key)).status == 403

@@ -41,7 +41,7 @@ async def test_a_plan_is_made_and_shown(service: Service) -> None:
     assert (made["status"], made["step"], made["percent"], made["made_by"]) == ("scheduled", 0, 0, "test")
     assert made["steps"][2] == PLAN["steps"][2] | {
         "min_viewers": 0, "state": "ahead", "exposed": None, "control": None,
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
     assert made["guardrails"] == [PLAN["guardrails"][0] | {"on_breach": "roll_back", "min_viewers": 100}]
     assert made["acts"] == ["pause", "advance", "roll-back", "abort"]
     one = await service.call("GET", f"/v1/ramps/{made['id']}")

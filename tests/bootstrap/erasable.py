@@ -78,7 +78,7 @@ class Place:
         for campaign in (ONCE_A_DAY, FREE):
             made = (await self.call("/v1/campaigns", campaign_body(advertiser, **campaign)))[1]["id"]
             creative = {"advertiser": advertiser, "kind": "image", "media": media, "headline": "Slow down.",
-                        "call_to_action": "shop_now", "landing_url": "https://example.com/kopi"}  # fmt: skip
+                        "call_to_action": "shop_now", "landing_url": "https://example.com/kopi"}  # fmt: skip  # laid out as rows
             shown = (await self.call("/v1/creatives", creative))[1]["id"]
             await self.call("/v1/ads", {"campaign": made, "creative": shown})
         await begin_ramp(self.core.pools, self.clock(), 10_000)
@@ -136,7 +136,7 @@ class Place:
         forms = self.forms(viewer)
         places = {name async for name, data in self._dump() if any(form in data for form in forms)}
         memory = {"assignments": self.core.judged.assignments, "counters": self.core.counters, "hides": self.core.hides, "intake": self.core.intake,
-                  "recording": self.core.recording, "privacy": self.core.privacy, "slots": self.core.slots}  # fmt: skip
+                  "recording": self.core.recording, "privacy": self.core.privacy, "slots": self.core.slots}  # fmt: skip  # laid out as rows
         seen: set[int] = set()
         for name, part in memory.items():
             if any([form in data for data in _bytes_in(part, seen) for form in forms]):

@@ -73,7 +73,7 @@ async def test_harm_takes_a_step_back_and_no_harm_lets_it_go_on(
         {"id": viewer, "viewer": viewer, "country": "ID",
          "session_seconds": (seconds if viewer in exposed else 100) + number % 10}
         for number, viewer in enumerate(VIEWERS)
-    ]  # fmt: skip
+    ]  # fmt: skip  # laid out as rows
     told = await call(session, "POST", "/v1/outcomes", {"outcomes": outcomes})
     assert {result["result"] for result in told["results"]} == {"recorded"}
     clock.advance(MINUTE_MS)

@@ -104,7 +104,7 @@ class Flood:
         ask = {
             "viewer": viewer, "request": viewer, "feed_length": FEED_LENGTH, "max_ads": ADS,
             "deadline_ms": DEADLINE_MS,
-        }  # fmt: skip
+        }  # fmt: skip  # laid out as rows
         answer = await self._insist(self.url + "/v1/slots", ask)
         return [placement["ticket"] for placement in answer["placements"]] if answer else []
 

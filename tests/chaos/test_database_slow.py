@@ -132,7 +132,7 @@ class Drip:
         ask = {
             "viewer": f"{time.monotonic_ns()}", "feed_length": FEED_LENGTH, "max_ads": ADS_A_REQUEST,
             "deadline_ms": DEADLINE_MS,
-        }  # fmt: skip
+        }  # fmt: skip  # laid out as rows
         began = time.monotonic()
         try:
             answer = await self.flood.post(f"{self.flood.url}/v1/slots", ask)

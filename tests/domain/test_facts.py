@@ -10,7 +10,7 @@ NOW_MS = to_ms(datetime(2026, 1, 4, 20, 30, tzinfo=UTC))  # a Sunday
 TOLD = Context(
     country="ID", language="zh-Hant-TW", platform="android", app_version="2.26.1", age=27, interests=("music",),
     time_zone="Asia/Jakarta", custom={"team": "red", "plan": "gold"},
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 
 
 def test_without_consent_age_interests_and_custom_values_are_unknown() -> None:

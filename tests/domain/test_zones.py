@@ -16,7 +16,7 @@ ROWS = [line.split("\t") for line in TABLE.splitlines() if not line.startswith("
         ("CN", "Asia/Shanghai"), ("MX", "America/Mexico_City"), ("ES", "Europe/Madrid"), ("IN", "Asia/Kolkata"),
         ("XX", None), (None, None),
     ],
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 def test_the_main_zone_is_where_most_people_live(country: str | None, zone: str | None) -> None:
     assert main_zone(country) == zone
 

@@ -49,7 +49,7 @@ class Shown(NamedTuple):
             position=3, propensity=1.0, model="prior", catalogue_version=1, rules_version=1, arm="exposed",
             issued_at_ms=at_ms, expires_at_ms=at_ms + ttl_ms,
             rules=tuple((rule.key, rule.most, rule.window_ms) for rule in self.caps), labels=self.labels,
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
 
 
 def campaign_cap(campaign: int, most: int, window_s: int) -> Rule:

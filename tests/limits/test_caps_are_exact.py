@@ -47,7 +47,7 @@ ADS = (
     Shown(3, 2, 1, caps=(campaign_cap(2, 1, 180 * 86_400), advertiser_cap(1, 3, 86_400), OVER_ALL)),
     Shown(4, 3, 2, caps=(campaign_cap(3, 1, 60), campaign_cap(3, 2, 600), OVER_ALL)),
     Shown(5, 4, 3, caps=(OVER_ALL,)),
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 EXACT_WINDOWS_S = (60, 61, 3_600, 86_400, 7 * 86_400, 180 * 86_400 - 1, 180 * 86_400)
 ANY_CAPS = st.lists(
     st.tuples(

@@ -96,7 +96,7 @@ async def test_filling_that_broke_off_is_begun_anew() -> None:
 async def test_without_a_checkpoint_that_can_be_read_the_whole_log_is() -> None:
     for checkpoint in (None, [b"\x01written by an earlier version"]):
         past = Past(checkpoint, Logged(ticket_id(1), START_MS), Logged(ticket_id(2), START_MS, outcome=Outcome.LATE),
-                    Logged(ticket_id(3), START_MS, kind=EventKind.REPORT))  # fmt: skip
+                    Logged(ticket_id(3), START_MS, kind=EventKind.REPORT))  # fmt: skip  # laid out as rows
         counters, filling = filling_from(past)
         await filling.step(NOW_MS)
         assert past.asked_since[-1] == NOW_MS - 200 * DAY_MS

@@ -222,7 +222,7 @@ async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCo
     ads = [Shown(1, 1, 1), Shown(2, 2, 1, labels=("drinks",)), Shown(3_000_000, 3, 70_000)]
     happened = [  # ad, ticket, counted, moment
         (0, 1, confirmed, 5), (0, 2, refused, 7), (0, 2, confirmed, 9), (1, 3, confirmed, 9), (1, 3, refused, 8), (2, 4, confirmed, 6),
-    ]  # fmt: skip
+    ]  # fmt: skip  # laid out as rows
     for viewer, erased_at_ms in ((b"a" * 16, 0), (b"b" * 16, START_MS + 7)):
         shared._erased.learn({tombstone_of(viewer): erased_at_ms})
         entries = [

@@ -30,7 +30,7 @@ def bench(results: Path, *words: str, **environment: str) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-m", "loadtest", "--results", str(results), *words],
         cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
 
 
 @pytest.mark.slow

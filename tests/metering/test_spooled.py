@@ -212,7 +212,7 @@ async def test_bad_rows_go_into_quarantine_and_hold_nobody_up(world: World, sett
     assert (await setting.spool.waiting()).events == 0
     assert await setting.outcomes([*tickets, bad]) == [
         [Outcome.RECORDED], [Outcome.ACCEPTED], [Outcome.RECORDED], [Outcome.ACCEPTED],
-    ]  # fmt: skip
+    ]  # fmt: skip  # laid out as rows
     assert await world.fetchval("SELECT count(*) FROM quarantined_events") == 2
     assert setting.counters.doubted == [bad], (
         "it may be sent again in good form, and be stored with a later moment"

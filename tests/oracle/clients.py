@@ -140,7 +140,7 @@ class Clients:
             viewer=Viewer(str(number), pseudonym, pseudonym), surface="status", feed_length=30, authors=None,
             max_ads=chance.randint(1, 3), context=Context(), deadline_ms=60_000, ticket_ttl_s=chance.choice(TTLS_S),
             request=f"request {chance.getrandbits(64)}" if chance.random() < 0.5 else None,
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
         kept_until_s = time.time() + ask.ticket_ttl_s + GRACE_MS / 1_000
         placements = (await stack.slots.answer(ask)).placements
         self.placed += len(placements)

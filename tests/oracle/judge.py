@@ -27,7 +27,7 @@ def limits_of(ads: Iterable[Ad]) -> set[Limit]:
     return {
         Limit((cap.scope, dict(subjects_of(ad.id, ad.campaign.id, ad.advertiser))[cap.scope]), cap.count, cap.window_s * 1_000)
         for ad in ads for cap in ad.campaign.caps
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
 
 
 def subjects_of(ad: int, campaign: int, advertiser: int) -> tuple[Subject, ...]:

@@ -48,7 +48,7 @@ class UnreliableLog:
                 ticket.ticket, ticket.viewer_cap, ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels,
                 event.kind, event.outcome, event.received_at_ms, ticket.expires_at_ms,
             )
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
         billed = event.outcome is Outcome.RECORDED
         return Settled(first, event.outcome, Money(ticket.price_micros, ticket.currency) if billed else None)
 

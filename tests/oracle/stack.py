@@ -42,7 +42,7 @@ OF_CAMPAIGNS = {
     4: (Cap("campaign", 1, 90), Cap("campaign", 5, 3_600), Cap("campaign", 20, 7 * 86_400), Cap("ad", 8, 86_400)),
     5: (Cap("ad", 1, 60),),
     6: (),
-}  # fmt: skip
+}  # fmt: skip  # laid out as rows
 
 
 def _ad(number: int, campaign: int) -> Ad:
@@ -57,7 +57,7 @@ def _ad(number: int, campaign: int) -> Ad:
             caps=OF_CAMPAIGNS[campaign] + OF_ADVERTISERS[advertiser] + OF_ALL,
         ),
         Creative(CreativeId(number), 1, "image", "0" * 64, 1080, 1920, "", "", "shop_now", "https://example.org"),
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
 
 
 ADS = tuple(_ad(2 * campaign + nth, campaign) for campaign in OF_CAMPAIGNS for nth in range(2))

@@ -75,7 +75,7 @@ def ask_of(viewer: int, request: str, digest: bytes = b"body") -> Ask:
     return Ask(
         viewer=Viewer(str(viewer), pseudonym, pseudonym), surface="status", feed_length=30, authors=None, max_ads=3,
         context=Context(), deadline_ms=60_000, ticket_ttl_s=3_600, request=request, digest=digest,
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
 
 
 def told(decision: Decision) -> tuple[Any, ...]:

@@ -165,7 +165,7 @@ class FaultyJournal:
                 yield Counted(
                     ticket.ticket, ticket.viewer_cap, ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels,
                     event.kind, outcome, event.received_at_ms, ticket.expires_at_ms,
-                )  # fmt: skip
+                )  # fmt: skip  # laid out as rows
         await self._network.dawdle()
 
 

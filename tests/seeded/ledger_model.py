@@ -134,7 +134,7 @@ class Books:
         number = len(self.leases) + 1
         self.leases[number] = Lease(
             asked.campaign, budget.advertiser, budget.currency, asked.budget_day, micros, replica, at_ms, tickets_until_ms
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
         self._move(budget.advertiser, micros)
         return Granted(asked.campaign, number, micros, None, False)
 

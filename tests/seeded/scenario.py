@@ -63,7 +63,7 @@ def make_campaign(number: int, daily_events: int) -> Campaign:
         bid_micros=1_000 * PRICE_MICROS, currency="USD", billable="impression",
         budget_daily_micros=daily_events * PRICE_MICROS, budget_total_micros=None, pacing="asap", tier=Tier.AUCTION,
         targeting=Targeting(), caps=(), separation=(),
-    )  # fmt: skip
+    )  # fmt: skip  # laid out as rows
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Process:
         self.intake = Intake(
             scenario.sealer, self.counters, self.book, self.recorder, scenario.draw, hides=Hides(),
             may_serve=lambda: True, traffic=Traffic(Origins(Pseudonyms())),
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
         self.pending = Pending(scenario.journal, self.counters)
         steps = [self.recorder.run(), self._fill(), self._keep(), self._settle(), self._checkpoint()]
         if scenario.spool is not None:
@@ -283,7 +283,7 @@ class Scenario:
             epoch=1, surface="status", country="ID", platform="android", position=1, propensity=1.0, model="prior",
             catalogue_version=1, rules_version=1, arm="exposed", issued_at_ms=now_ms,
             expires_at_ms=now_ms + TTL_S * SECOND_MS, rules=(tuple(rule),),
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
 
     async def _report(self, ticket: Ticket, token: str, kind: EventKind) -> None:
         chance = self.chance

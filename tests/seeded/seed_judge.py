@@ -13,7 +13,7 @@ def violations(scenario: Scenario) -> list[str]:
         f"{name}: {what}"
         for name, check in (("I1", _lost), ("I2", _twice), ("I3", _unbalanced), ("I4", _over_cap), ("I5", _overspent))
         for what in check(scenario)
-    ]  # fmt: skip
+    ]  # fmt: skip  # laid out as rows
 
 
 def _lost(scenario: Scenario) -> list[str]:

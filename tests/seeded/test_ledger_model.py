@@ -19,7 +19,7 @@ TICKETS = 150
 SHARES = {
     Outcome.RECORDED: 12, Outcome.UNBILLED_KIND: 2, Outcome.LATE: 1, Outcome.OVER_CAP: 2, Outcome.ACCEPTED: 1,
     Outcome.INVALID_TRAFFIC: 1,
-}  # fmt: skip
+}  # fmt: skip  # laid out as rows
 
 
 async def world_and_books(pools: Pools) -> tuple[World, Books, list[int]]:
@@ -29,7 +29,7 @@ async def world_and_books(pools: Pools) -> tuple[World, Books, list[int]]:
     for number, events in zip(numbers, (3, 10, 30, 5), strict=True):
         books.leases[number] = Lease(
             world.campaign, world.advertiser, "USD", day_of(NOW_MS), events * PRICE_MICROS, REPLICA, NOW_MS, NOW_MS
-        )  # fmt: skip
+        )  # fmt: skip  # laid out as rows
     closing = {numbers[-1]: NOW_MS}
     await world.ledger.freeze(closing, NOW_MS)
     await world.ledger.close_due(NOW_MS)

@@ -49,10 +49,10 @@ async def test_every_reason_is_named() -> None:
     assert reasons(explanation) == {
         1: "frequency_capped", 2: None, 3: "separation", 4: "hidden_by_viewer", 5: "no_budget", 6: "outbid",
         7: "not_reached", 8: "below_floor",
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
     assert explanation["funnel"] == {
         "eligible": 9, "targeted": 8, "above_floor": 7, "ranked": 7, "in_budget": 5, "under_cap": 2, "placed": 1,
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
 
 
 async def test_minimum_time_is_a_reason_of_its_own() -> None:

@@ -126,7 +126,7 @@ async def test_while_the_database_is_away_nothing_is_lost() -> None:
     await counting.step(market.now_ms)
     assert kept.figures()[NOW_MS // HOUR_MS, 1] == {
         "eligible": 3, "targeted": 3, "ranked": 3, "in_budget": 3, "under_cap": 1, "placed": 1,
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
     assert kept.spans == {NOW_MS: (market.now_ms, False)}
 
 

@@ -26,7 +26,7 @@ MOMENTS_MS = [
         (2026, 1, 4, 16, 59), (2026, 1, 4, 17, 0), (2026, 1, 4, 18, 15), (2026, 3, 29, 0, 59), (2026, 3, 29, 1, 0),
         (2026, 10, 25, 0, 30), (2026, 10, 25, 1, 30), (2026, 6, 30, 23, 59),
     )
-]  # fmt: skip
+]  # fmt: skip  # laid out as rows
 """Around midnight in Jakarta and Kathmandu, and where Berlin's clocks change."""
 
 SETS: dict[str, tuple[Any, ...]] = {

@@ -159,7 +159,7 @@ async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> N
             (0, seen, CONFIRMED), (1, seen, CONFIRMED), (3, refused, REFUSED), (5, hidden, HIDDEN),
             (6, plain, CONFIRMED), (7, other, CONFIRMED),
         )
-    ]  # fmt: skip
+    ]  # fmt: skip  # laid out as rows
     assert all(len(event) == EVENT_BYTES for event in packed)
     shown = {
         (viewer, labels): (events, last_ms)
@@ -167,7 +167,7 @@ async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> N
     }
     assert {of: last_ms - NOW_MS for of, (_, last_ms) in shown.items()} == {
         (seen.viewer_cap, ("food",)): 1_005, (plain.viewer_cap, ()): 1_006, (other.viewer_cap, ("food",)): 1_007,
-    }  # fmt: skip
+    }  # fmt: skip  # laid out as rows
     together = b"".join(events for events, _ in shown.values())
     assert [viewer for viewer, _ in shown] == sorted(viewer for viewer, _ in shown)
     assert sorted(together[at : at + EVENT_BYTES] for at in range(0, len(together), EVENT_BYTES)) == sorted(

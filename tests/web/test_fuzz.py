@@ -27,7 +27,7 @@ BODIES = (
 POISON = (
     b"\x00", b"\xff", b"\xed\xa0\x80", b"\\u0000", b"\\ud800", b"1e999", b"-0", b"9" * 400, b"[" * 3_000, b'{"":' * 900,
     b"NaN", b"null", b'"', b"\\", b"]", b"}", b",", b"\xef\xbb\xbf", b"true", b"1.5", "😀".encode(), b"\r\n",
-)  # fmt: skip
+)  # fmt: skip  # laid out as rows
 LINES = (
     "POST /v1/slots",
     "POST /v1/events",
