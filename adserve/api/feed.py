@@ -10,17 +10,18 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-import msgspec
 from aiohttp import ClientError, ClientResponse, web
 from multidict import CIMultiDict
 from prometheus_client import Counter
 
 from adserve.access.keys import Scope
+from adserve.api.slots import ADS_ASKED_MAX, Consent, Context
 from adserve.api.splicing import find_items, splice
 from adserve.api.upstream import PREFIX, Upstream, end_to_end, pass_back, read_body
-from adserve.domain.slots import Ask, Context, Viewer
+from adserve.domain.slots import Ask, Viewer
 from adserve.selection.decision import Decision, Placement
 from adserve.web.auth import Auth
+from adserve.web.bodies import BodyDecoder
 from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.problems import BAD_GATEWAY, GATEWAY_TIMEOUT, Problem
 
@@ -70,11 +71,6 @@ class Untouched(StrEnum):
     FAULT = "fault"
 
 
-class Consent(msgspec.Struct, frozen=True):
-    personalised: bool = False
-    ads: bool = True
-
-
 class Bounds(NamedTuple):
     deadline_ms: int
     body_max_bytes: int
@@ -85,8 +81,8 @@ class Slots(Protocol):
     async def answer(self, ask: Ask) -> Decision: ...
 
 
-_context = msgspec.json.Decoder(Context)
-_consent = msgspec.json.Decoder(Consent)
+_decode_context = BodyDecoder(Context).decode
+_decode_consent = BodyDecoder(Consent).decode
 
 
 class Feed:
@@ -198,16 +194,16 @@ class Feed:
         if not raw:
             return Untouched.NO_VIEWER
         try:
-            context = _context.decode(request.headers.get("X-Adserve-Context", "{}"))
-            consent = _consent.decode(request.headers.get("X-Adserve-Consent", "{}"))
-        except (ValueError, RecursionError):
+            context = _decode_context(request.headers.get("X-Adserve-Context", "{}").encode())
+            consent = _decode_consent(request.headers.get("X-Adserve-Consent", "{}").encode())
+        except (Problem, UnicodeEncodeError):
             return Untouched.BAD_CONTEXT
         return Ask(
             viewer=self._viewer(raw),
             surface=self._surface,
             feed_length=len(authors),
             authors=authors,
-            max_ads=len(authors),
+            max_ads=min(len(authors), ADS_ASKED_MAX),
             context=context,
             deadline_ms=self._bounds.deadline_ms,
             personalised=consent.personalised,

@@ -13,7 +13,6 @@ from adserve.access.keys import Scope
 from adserve.api.shapes import Moment, check_moment
 from adserve.api.slots import Opaque, Short
 from adserve.catalogue.snapshot import Snapshot
-from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.targeting import Country
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, to_ms
 from adserve.metering.pseudonyms import Pseudonyms
@@ -31,7 +30,6 @@ OLDEST_MS = IDS_KEPT_MS - DAY_MS
 AHEAD_MAX_MS = 300 * SECOND_MS
 _ID = "outcome\0"
 """So that no outcome's id is hashed as a viewer's would be."""
-_NO_ROLLOUT = SurfaceRollout()
 
 Count = Annotated[int, Meta(ge=0, le=100_000)]
 
@@ -156,7 +154,7 @@ class OutcomesApi:
         if surface not in self._groups:
             raise invalid("$.surface", f"is not one of {', '.join(self._groups)}")
         occurred_ms = now_ms if report.occurred_at is None else _occurred_ms(report.occurred_at, now_ms)
-        rollout = snapshot.rollouts.get(surface, _NO_ROLLOUT)
+        rollout = snapshot.rollout_of(surface)
         standing = standing_of(
             report.viewer, self._groups[surface], snapshot.stages, rollout, surface, report.country
         )

@@ -38,6 +38,7 @@ CONTEXT_SAMPLE_EVERY = 100
 CONTEXT_NAMES_LOGGED_MAX = 100
 DEADLINE_DEFAULT_MS = 30
 MAX_ADS_DEFAULT = 3
+ADS_ASKED_MAX = 50
 TOKEN_MAX_LENGTH = 4_096
 
 UNKNOWN_CONTEXT = Counter(
@@ -88,7 +89,7 @@ class SlotsRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     surface: Short | None = None
     feed: tuple[FeedItem, ...] | UnsetType = UNSET
     feed_length: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
-    max_ads: Annotated[int, Meta(ge=0, le=50)] = MAX_ADS_DEFAULT
+    max_ads: Annotated[int, Meta(ge=0, le=ADS_ASKED_MAX)] = MAX_ADS_DEFAULT
     floor: Money | None = None
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = DEADLINE_DEFAULT_MS
     ticket_ttl_s: Annotated[int, Meta(ge=60, le=86_400)] = 3_600
@@ -242,7 +243,6 @@ class SlotsApi:
             max_ads=body.max_ads,
             context=body.context,
             floor_micros=body.floor.micros if body.floor else 0,
-            floor_currency=body.floor.currency if body.floor else None,
             deadline_ms=min(body.deadline_ms, self._deadline_max_ms) - waited_ms,
             ticket_ttl_s=body.ticket_ttl_s,
             personalised=body.consent.personalised,

@@ -32,7 +32,7 @@ from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.erased import Erased
 from adserve.limits.hides import HideReader, Hides
-from adserve.limits.keeper import LeaseKeeper
+from adserve.limits.keeper import LEASES_S, LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation, spooled
@@ -234,7 +234,7 @@ def first_tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task
         Task("traffic rules", core.traffic.step, TRAFFIC_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
-        Task("leases", core.keeper.step, 1.0, core.keeper.wake),
+        Task("leases", core.keeper.step, LEASES_S, core.keeper.wake),
         Task("hides", core.hides.step, HIDES_S),
         core.privacy.erasures(wakes),
     )

@@ -39,7 +39,7 @@ from adserve.database.replica_lock import BEAT_S, ServingLock
 from adserve.database.shared_serving import SharedServing
 from adserve.domain.time import SECOND_MS, Clock
 from adserve.limits.keeper import TICKET_TTL_MAX_MS
-from adserve.limits.leases import GRACE_MS
+from adserve.limits.rules import GRACE_MS
 from adserve.settings import Settings, SettingsError
 from adserve.store import ramps
 from adserve.store.invoices import Drafts

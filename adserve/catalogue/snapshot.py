@@ -13,6 +13,8 @@ from adserve.domain.rollouts import Stages, SurfaceRollout
 
 SNAPSHOT_MAX_AGE_MS = 300_000
 
+_NO_ROLLOUT = SurfaceRollout()
+
 
 class Snapshot(Struct, frozen=True):
     """`version` counts catalogue changes; `ads`, in the order of their ids, are those of active campaigns, creatives and
@@ -32,6 +34,10 @@ class Snapshot(Struct, frozen=True):
     qualities: Mapping[AdId, float] = {}
     read_at_ms: int = 0
     stages: Stages = {}
+
+    def rollout_of(self, surface: str) -> SurfaceRollout:
+        """One that nobody has set admits nobody."""
+        return self.rollouts.get(surface, _NO_ROLLOUT)
 
 
 EMPTY = Snapshot(0, (), {})

@@ -6,14 +6,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from adserve.domain.slots import Context
 from adserve.domain.targeting import parse_version
-from adserve.domain.time import DAY_MS, from_ms
+from adserve.domain.time import DAY_MS, QUARTER_MS, from_ms
 from adserve.domain.zones import main_zone
 
 EXPOSURE_WINDOW_MS = 7 * DAY_MS
 """How far back a prediction counts what the viewer has seen."""
 
 TEXTS_CACHED_MAX = 4_096
-QUARTER_MS = 15 * 60_000
 
 EXPOSURES_MAX = 4
 """Further exposures are told apart from these by no prediction."""

@@ -42,7 +42,7 @@ def uuid7(at_ms: int, randomness: int) -> UUID:
 
 
 def moment_of(id_: UUID) -> int:
-    """The time of a uuid7."""
+    """The time of a uuid7, in milliseconds since the epoch."""
     return id_.int >> 80
 
 

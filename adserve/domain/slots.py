@@ -63,7 +63,6 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     max_ads: int
     context: Context
     floor_micros: int = 0
-    floor_currency: str | None = None
     deadline_ms: int = 30
     ticket_ttl_s: int = 3_600
     personalised: bool = False

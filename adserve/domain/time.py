@@ -12,6 +12,9 @@ SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
+QUARTER_MS = 15 * MINUTE_MS
+"""Every time zone of today is a whole number of these from UTC."""
+DAY_QUARTERS = DAY_MS // QUARTER_MS
 
 SECONDS_CACHED_MAX = 1_024
 

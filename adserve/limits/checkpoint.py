@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
 import numpy as np
-from msgspec import Struct, msgpack
+from msgspec import MsgspecError, Struct, msgpack
 
 from adserve.domain.time import SECOND_MS
 from adserve.limits.entries import (
@@ -28,7 +28,7 @@ assert _COLUMNS.itemsize == ENTRY_BYTES  # noqa: S101 - a contradiction between 
 
 
 class CheckpointUnreadable(Exception):
-    """It was written in another format."""
+    """It was written in another format, or is damaged."""
 
 
 class _Part(Struct, array_like=True, gc=False):
@@ -64,7 +64,10 @@ class Loader:
         """Each with its entries and hides. Raises CheckpointUnreadable."""
         if part[:1] != _FORMAT:
             raise CheckpointUnreadable(f"a checkpoint of format {part[:1]!r} cannot be read")
-        given = _decode(memoryview(part)[1:])
+        try:
+            given = _decode(memoryview(part)[1:])
+        except MsgspecError as error:
+            raise CheckpointUnreadable(f"a part of the checkpoint is damaged: {error}") from error
         self._profiles += given.profiles
         self._numbers = np.append(self._numbers, np.full(len(given.profiles), -1))
         entries = self._translated(given.entries)

@@ -86,7 +86,7 @@ class MemoryCounters:
         self._unswept_shards: list[Shard] = []
 
     def assumed(self, _viewer: bytes, _now_ms: int) -> None:
-        """To ask costs no more."""
+        """Nothing: `recall` is a look into memory, so nothing needs to be assumed."""
 
     async def recall(self, viewer: bytes, request: str | None, now_ms: int, _wait_ms: int = 0) -> Past:
         if self._erased.covers(viewer, now_ms):
@@ -101,7 +101,8 @@ class MemoryCounters:
         return Earlier(*self._memos.again(remembered.kept))
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
-        """Walks the ranked list once and reserves the first admissible ad for each ticket. Raises PastDiffers."""
+        """Walks the ranked list once and reserves the first admissible ad for each ticket; none when the viewer would have
+        more than OPEN_MAX open. Raises PastDiffers, and CountersAway."""
         tally = self._tally(viewer, now_ms)
         earlier = self._earlier(viewer, ask.request, now_ms)
         if earlier is not None:
@@ -208,11 +209,15 @@ class MemoryCounters:
         del self._unswept_requests[-SWEPT_AT_ONCE:]
 
     async def erase(self, viewer: bytes) -> None:
-        """Of the viewer nothing is left here; sweeps, which know who is to be looked at, begin anew."""
+        """Of the viewer nothing is left here, nor in what is still to be swept."""
         self._shards[viewer[0]].erase(viewer[:KEY_BYTES])
         for request in [request for request in self._requests if request.startswith(viewer)]:
             del self._requests[request]
-        self._unswept, self._unswept_requests, self._recalled = [], [], None
+        self._unswept = [key for key in self._unswept if key != viewer[:KEY_BYTES]]
+        self._unswept_requests = [
+            request for request in self._unswept_requests if not request.startswith(viewer)
+        ]
+        self._recalled = None
 
     async def held(self, viewer: bytes) -> Held:
         shard, key = self._shards[viewer[0]], viewer[:KEY_BYTES]
@@ -275,7 +280,8 @@ class MemoryCounters:
 
     async def load(self, parts: AsyncIterable[bytes], doubted_from_ms: int) -> None:
         """Takes a checkpoint's parts. What was confirmed from that moment on may not have been stored before a crash:
-        it is for `restore` to say. Raises CheckpointUnreadable before anything is taken."""
+        it is for `restore` to say. Raises CheckpointUnreadable; what earlier parts held stays, and to put back all events on
+        top of it is right."""
         loader = Loader(self._profiles.number, doubted_from_ms)
         async for part in parts:
             for key, packed, hides in loader.viewers(part):

@@ -139,13 +139,13 @@ def fits(
     """Whether one more entry at `at_ms` keeps every window that contains it within its rule."""
     others = [entry for entry in entries_of(packed) if entry.state != REFUSED and not entry.lapsed(now_ms)]
     for key, most, window_ms in rules:
-        counted = [entry for entry in others if key == ALL or key in profiles[entry.profile]]
-        anywhere = sum(entry.anywhere(at_ms, now_ms) for entry in counted)
-        near = sorted(
-            entry.at_ms
-            for entry in counted
-            if not entry.anywhere(at_ms, now_ms) and abs(entry.at_ms - at_ms) < window_ms
-        )
+        anywhere, near = 0, []
+        for entry in others:
+            if key == ALL or key in profiles[entry.profile]:
+                if entry.anywhere(at_ms, now_ms):
+                    anywhere += 1
+                elif abs(entry.at_ms - at_ms) < window_ms:
+                    near.append(entry.at_ms)
         if anywhere + most_together(near, at_ms, window_ms) > most:
             return False
     return True

@@ -10,13 +10,14 @@ from typing import Protocol
 from uuid import UUID
 
 from adserve.domain.ads import Campaign
-from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
-from adserve.limits.leases import GRACE_MS, LeaseBook
+from adserve.domain.time import DAY_MS, HOUR_MS, QUARTER_MS, SECOND_MS
+from adserve.limits.leases import LeaseBook
 from adserve.limits.lines import ASK_AGAIN_MAX_MS, ASK_AGAIN_MS, Line
-from adserve.limits.pacing import DAYS_BACK, QUARTER_MS, Asked, Granted, Pacer, Unspent, Used
+from adserve.limits.pacing import QUARTERS_KEPT, Asked, Granted, Pacer, Unspent, Used
 from adserve.limits.purses import UNPACED_MICROS, Account, Lease, Purse
+from adserve.limits.rules import GRACE_MS
 
-PERIOD_S = 1
+LEASES_S = 1.0
 ROUND_MS = 10 * SECOND_MS
 """How often the traffic is written down, and what other processes do is looked at."""
 ASKED_AT_ONCE_MAX = 1_000
@@ -70,7 +71,7 @@ class LeaseKeeper:
     """`campaigns` gives those that may be shown, the same object until one changes; `replica` is this process, new at
     every start.
 
-    A step is due when `wake` is set, because a campaign has run short, and every PERIOD_S.
+    A step is due when `wake` is set, because a campaign has run short, and every LEASES_S.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class LeaseKeeper:
             await self._ledger.freeze_lost(
                 self._replica, now_ms - LOST_AFTER_MS, now_ms + TICKET_TTL_MAX_MS + GRACE_MS, now_ms
             )
-            await self._ledger.forget_traffic(now_ms // QUARTER_MS - 96 * (DAYS_BACK + 2), now_ms)
+            await self._ledger.forget_traffic(now_ms // QUARTER_MS - QUARTERS_KEPT, now_ms)
             self._round_at_ms = now_ms + ROUND_MS
         await self._ledger.close_due(now_ms)
         self._book.forget_closed(now_ms)
@@ -135,7 +136,7 @@ class LeaseKeeper:
         for line in islice(self._lines.values(), OFF_PACE_MAX):
             if line.paced and self._pacer.knows(line.campaign, line.day):
                 allowed_micros, lead_micros = self._pacer.allowance(line.campaign, now_ms)
-                if allowed_micros >= PLAN_BEGUN * lead_micros:
+                if allowed_micros >= max(1, PLAN_BEGUN * lead_micros):
                     expected_micros = line.expected_micros + line.spending()[0] - line.ours_micros
                     count, off = count + 1, off + abs(expected_micros - allowed_micros) / allowed_micros
         return count, off
@@ -145,7 +146,10 @@ class LeaseKeeper:
         if running is self._running:
             return
         for campaign in self._book.purses.keys() - running.keys():
-            self._book.retire(list(self._book.purses[campaign].open))
+            purse = self._book.purses[campaign]
+            self._book.retire(list(purse.open))
+            if not purse.retired:  # its last ticket is over
+                del self._book.purses[campaign]
         for campaign in self._lines.keys() - running.keys():
             del self._lines[campaign]
             self._watched.pop(campaign, None)
@@ -195,7 +199,7 @@ class LeaseKeeper:
             traffic.put_back(newest)
             raise
         quarter = now_ms // QUARTER_MS
-        since = quarter - 1 if traffic.read_quarter >= quarter - 1 else quarter - 96 * (DAYS_BACK + 2)
+        since = quarter - 1 if traffic.read_quarter >= quarter - 1 else quarter - QUARTERS_KEPT
         traffic.learn(await self._ledger.traffic(since), now_ms)
         self._pacer.refresh(now_ms)
 
@@ -299,9 +303,8 @@ class LeaseKeeper:
             return None
         wanted_micros = line.supply_micros(now_ms)
         free_micros = line.purse.free_micros(now_ms)
-        # Of a click a decision holds a fraction; of anything else the whole bid, for which a rest may not do.
-        does = line.campaign.billable == "click" or free_micros >= line.event_micros
-        if does and 2 * free_micros >= wanted_micros:
+        holds_one = line.campaign.billable == "click" or free_micros >= line.event_micros
+        if holds_one and 2 * free_micros >= wanted_micros:
             return None
         return Asked(line.campaign.id, line.day, wanted_micros, line.event_micros, None, None)
 
@@ -357,4 +360,4 @@ class LeaseKeeper:
         leaving = self._book.leaving(now_ms)
         if leaving:
             await self._ledger.freeze(leaving, now_ms)
-            self._book.left(leaving)
+            self._book.left(leaving, now_ms)

@@ -15,9 +15,7 @@ from adserve.domain.time import SECOND_MS
 from adserve.limits.kept import KeptTickets
 from adserve.limits.pacing import Traffic
 from adserve.limits.purses import Account, Lease, Purse
-
-GRACE_MS = 60 * SECOND_MS
-"""How long after its ticket a held price comes back: an event received in time may still be on its way."""
+from adserve.limits.rules import GRACE_MS
 
 YOUNG_MS = GRACE_MS
 """A ticket that was not charged for so long probably never will be. No ticket is over before that."""
@@ -257,10 +255,12 @@ class LeaseBook:
         if account.settled():
             self._leaving[account.lease.id] = account
 
-    def left(self, closes_at_ms: Mapping[int, int]) -> None:
-        """The ledger knows when these close; until then they are remembered for the pace's arithmetic."""
+    def left(self, closes_at_ms: Mapping[int, int], now_ms: int) -> None:
+        """The ledger knows when these close, as `leaving` said at `now_ms`; until then they are remembered for the pace's arithmetic.
+        One that was settled meanwhile closes sooner, and is answered by `leaving` once more."""
         for lease, moment_ms in closes_at_ms.items():
-            del self._leaving[lease]
+            if moment_ms <= max(now_ms, self._leaving[lease].closes_at_ms()):
+                del self._leaving[lease]
             heappush(self._closing, (moment_ms, lease))
 
     def forget_closed(self, now_ms: int) -> None:
@@ -277,13 +277,3 @@ class LeaseBook:
             (purse.open if account in purse.open else purse.retired).remove(account)
             day, spent_micros = account.lease.budget_day, account.spent_micros + account.others_micros
             purse.closed_micros[day] = purse.closed_micros.get(day, 0) + spent_micros
-
-    def remaining_micros(self, campaign: int, now_ms: int) -> int:
-        """What decisions may still hold."""
-        purse = self.purses.get(campaign)
-        return 0 if purse is None else max(0, min(purse.paced_micros, purse.free_micros(now_ms)))
-
-    def drawn_micros(self, campaign: int) -> int:
-        """What was ever kept under tickets of a campaign: its difference is the rate of drawing."""
-        purse = self.purses.get(campaign)
-        return 0 if purse is None else purse.drawn_micros

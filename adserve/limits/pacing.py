@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adserve.domain.ads import Campaign
-from adserve.domain.time import DAY_MS, from_ms, to_ms
+from adserve.domain.time import DAY_MS, DAY_QUARTERS, QUARTER_MS, from_ms, to_ms
 
-QUARTER_MS = 15 * 60_000
 EVERYWHERE = "*"
 NOWHERE = ""
 """The country of a request that names none."""
 
 DAYS_BACK = 14
+QUARTERS_KEPT = DAY_QUARTERS * (DAYS_BACK + 2)
 DAY_WEIGHT = 0.75
 """How much less each day counts than the one after it."""
 FADING = 0.5 ** (1 / 8)
@@ -37,7 +37,7 @@ CLICK_LEAD = 0.5
 """The same where clicks are paid, in clicks: which of the tickets that are out are clicked is chance, so few are to be out."""
 
 _NEVER = 1 << 62
-_SLOTS = 96 * (DAYS_BACK + 3)
+_SLOTS = QUARTERS_KEPT + DAY_QUARTERS
 
 Series = NDArray[np.float64]
 
@@ -104,20 +104,21 @@ class Traffic:
     """The requests of the last DAYS_BACK days: those that all processes have written down, and our newest."""
 
     def __init__(self) -> None:
-        self.newest: dict[str | None, int] = {}
+        self.newest: dict[str, int] = {}
         self.first_quarter = _NEVER
         self.read_quarter = 0
         self._counts: dict[str, Series] = {}
 
     def note(self, country: str | None) -> None:
         """One slot request."""
-        self.newest[country] = self.newest.get(country, 0) + 1
+        place = country or NOWHERE
+        self.newest[place] = self.newest.get(place, 0) + 1
 
     def take_newest(self, now_ms: int) -> dict[tuple[int, str], int]:
         """What was noted since the last time, to be written down."""
         newest, self.newest = self.newest, {}
         quarter = now_ms // QUARTER_MS
-        counts = {(quarter, country or NOWHERE): count for country, count in newest.items()}
+        counts = {(quarter, country): count for country, count in newest.items()}
         if counts:
             counts[quarter, EVERYWHERE] = sum(newest.values())
         return counts
@@ -330,10 +331,10 @@ class Pacer:
 
     def refresh(self, now_ms: int) -> None:
         """The traffic has learnt: plans look at it again, and those of days that are over are forgotten."""
-        yesterday = from_ms(now_ms - 2 * DAY_MS).date()
-        self._plans = {campaign: plan for campaign, plan in self._plans.items() if plan.day > yesterday}
-        self._outlooks = {key: outlook for key, outlook in self._outlooks.items() if key[2] > yesterday}
-        self._calendars = {key: calendar for key, calendar in self._calendars.items() if key[1] > yesterday}
+        over = from_ms(now_ms - 2 * DAY_MS).date()  # in every time zone
+        self._plans = {campaign: plan for campaign, plan in self._plans.items() if plan.day > over}
+        self._outlooks = {key: outlook for key, outlook in self._outlooks.items() if key[2] > over}
+        self._calendars = {key: calendar for key, calendar in self._calendars.items() if key[1] > over}
         for outlook in self._outlooks.values():
             outlook.refresh(now_ms)
 

@@ -45,6 +45,11 @@ class Grant(Struct, frozen=True, gc=False):
     runner_up: int | None
     capped: tuple[tuple[int, Rule], ...]
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Of those reserved and, last, of the runner-up."""
+        return self.reserved if self.runner_up is None else (*self.reserved, self.runner_up)
+
 
 class Earlier(Struct, frozen=True, gc=False):
     """The answer that this viewer's `request` got before."""

@@ -6,7 +6,7 @@ An impression counts on its ad, campaign and advertiser, on all ads, and on its 
 from typing import NamedTuple
 
 from adserve.domain.ads import CAP_WINDOW_MAX_S, Ad, Cap
-from adserve.domain.time import DAY_MS
+from adserve.domain.time import DAY_MS, SECOND_MS
 
 ALL = "*"
 PACE = "t"
@@ -14,10 +14,10 @@ PACE = "t"
 
 RETENTION_MS = 200 * DAY_MS
 """How long a hide holds and an entry is kept; longer than the longest cap."""
-GRACE_MS = 60_000
-"""How much longer than its ticket a reservation counts: an event received in time may be confirmed later."""
+GRACE_MS = 60 * SECOND_MS
+"""How much longer than its ticket a reservation counts and a price is kept: an event received in time may be confirmed later."""
 
-assert RETENTION_MS > CAP_WINDOW_MAX_S * 1_000  # noqa: S101 - a contradiction between two constants
+assert RETENTION_MS > CAP_WINDOW_MAX_S * SECOND_MS  # noqa: S101 - a contradiction between two constants
 
 
 class Rule(NamedTuple):

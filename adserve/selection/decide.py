@@ -161,10 +161,10 @@ class Award(Struct, frozen=True, gc=False):
 
 def award(offer: Offer, grant: Grant) -> list[Award]:
     """Prices what was granted and gathers the facts that each ticket will seal."""
-    granted = [offer.contenders[place] for place in grant.reserved]
-    ranked = granted if grant.runner_up is None else [*granted, offer.contenders[grant.runner_up]]
+    ranked = [offer.contenders[place] for place in grant.places]
     awards = []
-    for nth, (place, winner) in enumerate(zip(grant.reserved, granted, strict=True)):
+    for nth, place in enumerate(grant.reserved):
+        winner = ranked[nth]
         price = clearing_micros(winner, ranked[nth + 1 :], offer.floor_micros)
         ticket = _ticket(offer, winner, offer.holds[place], nth, price)
         awards.append(Award(place, offer.positions[nth], ticket))

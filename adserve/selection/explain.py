@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adserve.domain.rollouts import SurfaceRollout
 from adserve.limits.rules import Rule
 from adserve.selection.gates import rollout_bucket
 from adserve.selection.made import Considered, Made, considered
@@ -15,13 +14,13 @@ EXPLAINED_ADS_MAX = 500
 
 _RULE_REASONS = {"h": "hidden_by_viewer", "l": "separation", "t": "minimum_time"}
 
-Lost = Mapping[str, Any] | None
+Lost = Mapping[str, Any]
 
 
 def explain(made: Made) -> dict[str, Any]:
     """The rollout facts, the funnel, and for each ad considered its score, its price and why it lost."""
     surface = made.view.surfaces[made.ask.surface]
-    rollout = made.view.snapshot.rollouts.get(made.ask.surface, SurfaceRollout())
+    rollout = made.view.snapshot.rollout_of(made.ask.surface)
     percent_bp = rollout.percent_bp_for(made.ask.context.country)
     bucket = rollout_bucket(made.ask, made.view)
     planned, told = made.planned, considered(made, EXPLAINED_ADS_MAX)

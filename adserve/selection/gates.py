@@ -3,12 +3,9 @@
 from collections.abc import Callable
 
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
-from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.slots import Ask, NoFill
 from adserve.rollout.assignment import admits, bucket_of, holdout_bucket_of
 from adserve.selection.state import View
-
-_NO_ROLLOUT = SurfaceRollout()
 
 Gate = Callable[[Ask, View, int], NoFill | None]
 
@@ -26,13 +23,13 @@ def wants_ads(ask: Ask, _view: View, _now_ms: int) -> NoFill | None:
 
 
 def viewer_in_rollout(ask: Ask, view: View, _now_ms: int) -> NoFill | None:
-    rollout = view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
+    rollout = view.snapshot.rollout_of(ask.surface)
     admitted = admits(rollout, rollout_bucket(ask, view), ask.context.country)
     return None if admitted else NoFill.NOT_IN_ROLLOUT
 
 
 def viewer_not_held_out(ask: Ask, view: View, _now_ms: int) -> NoFill | None:
-    rollout = view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
+    rollout = view.snapshot.rollout_of(ask.surface)
     held_out = rollout.holdout_bp > 0 and holdout_bucket(ask, view) < rollout.holdout_bp
     return NoFill.HOLDOUT if held_out else None
 

@@ -99,7 +99,7 @@ def decode_offer(kept: Sequence[bytes], grant: Grant) -> Offer:
 
 def keep_offer(digest: bytes, grant: Grant, offer: Offer) -> Kept:
     """A fifth of their memory."""
-    granted = [(offer.contenders[place], offer.holds[place]) for place in _places(grant)]
+    granted = [(offer.contenders[place], offer.holds[place]) for place in grant.places]
     numbers = [
         (contender.value_micros, contender.click_rate, hold.lease, hold.budget_day, hold.micros)
         for contender, hold in granted
@@ -140,13 +140,9 @@ def offer_again(kept: Kept) -> tuple[bytes, Grant, Offer]:
     return head.digest, grant, Offer(contenders=contenders, holds=holds, **told)
 
 
-def _places(grant: Grant) -> list[int]:
-    return [*grant.reserved] if grant.runner_up is None else [*grant.reserved, grant.runner_up]
-
-
 def _in_their_places(granted: Sequence[_Granted], grant: Grant) -> list[_Granted]:
     """What stands between them is one of them."""
-    by_place = dict(zip(_places(grant), granted, strict=True))
+    by_place = dict(zip(grant.places, granted, strict=True))
     return [by_place.get(place, granted[0]) for place in range(max(by_place) + 1)]
 
 

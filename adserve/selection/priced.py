@@ -6,7 +6,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from adserve.selection.made import Made
-from adserve.selection.pricing import clearing_micros
+from adserve.selection.pricing import clearing_micros, rival_of
 
 
 class RunnerUp(Struct, frozen=True):
@@ -35,17 +35,9 @@ def pricing_of(made: Made, ticket: UUID) -> Pricing | None:
     nth = next((place for place, given in enumerate(made.awards) if given.ticket.ticket == ticket), None)
     if nth is None or made.offer is None or made.grant is None:
         return None
-    places = [*made.grant.reserved, *(() if made.grant.runner_up is None else (made.grant.runner_up,))]
-    winner, *behind = (made.offer.contenders[place] for place in places[nth:])
+    winner, *behind = (made.offer.contenders[place] for place in made.grant.places[nth:])
     floor_micros, guaranteed = made.offer.floor_micros, winner.compiled.guaranteed
-    rival = next(
-        (
-            other
-            for other in behind
-            if other.ad.advertiser != winner.ad.advertiser and not other.compiled.guaranteed
-        ),
-        None,
-    )
+    rival = rival_of(winner, behind)
     beaten = rival is not None and rival.value_micros > floor_micros
     return Pricing(
         winner.compiled.bid_micros,

@@ -33,12 +33,17 @@ def clearing_micros(winner: Contender, behind: Sequence[Contender], floor_micros
     compiled = winner.compiled
     if compiled.guaranteed:
         return compiled.bid_micros
-    advertiser = compiled.candidate.advertiser
-    to_beat_micros: float = floor_micros
+    rival = rival_of(winner, behind)
+    to_beat_micros = floor_micros if rival is None else max(floor_micros, rival.value_micros)
+    price = ceil(compiled.bid_micros * to_beat_micros / winner.value_micros * _WITHOUT_NOISE)
+    return min(compiled.bid_micros, max(1, price))
+
+
+def rival_of(winner: Contender, behind: Sequence[Contender]) -> Contender | None:
+    """The first behind it that bids against it: of another advertiser, and not guaranteed."""
+    advertiser = winner.compiled.candidate.advertiser
     for other in behind:
         rival = other.compiled
         if rival.candidate.advertiser != advertiser and not rival.guaranteed:
-            to_beat_micros = max(to_beat_micros, other.value_micros)
-            break
-    price = ceil(compiled.bid_micros * to_beat_micros / winner.value_micros * _WITHOUT_NOISE)
-    return min(compiled.bid_micros, max(1, price))
+            return other
+    return None

@@ -1,8 +1,4 @@
-"""The order of the matched ads by what an impression of each is worth.
-
-Few viewers are alone of their kind, and each comes back: the best ads for a kind of viewer are ranked once and stay on a
-shelf. What one viewer has seen, the floor and the ties are for each decision to look at.
-"""
+"""The order of the matched ads by what an impression of each is worth."""
 
 from collections.abc import Mapping, Sequence
 
@@ -90,7 +86,7 @@ def _pool(lifted: Numbers, most: int) -> NDArray[np.intp]:
 
 
 def chance(ad_id: int, seed: int) -> int:
-    """A number for each ad that only the seed and the id decide (splitmix64's finaliser)."""
+    """A number for each ad that only the seed and the id decide (mixed twice, by constants of splitmix64)."""
     mixed = (ad_id ^ seed & _64_BITS) * _GOLDEN & _64_BITS
     mixed = (mixed ^ mixed >> _SHIFT) * _MIX & _64_BITS
     return mixed ^ mixed >> _SHIFT

@@ -158,7 +158,7 @@ def record_of(made: Made, digest_of: Callable[[Ad], bytes]) -> Record:
         seed=made.seed.to_bytes(16, "big"),
         ask=_recorded_ask(made, ads),
         surface=surface.settings,
-        rollout=view.snapshot.rollouts.get(ask.surface, SurfaceRollout()),
+        rollout=view.snapshot.rollout_of(ask.surface),
         paused=view.paused,
         fresh_at_ms=view.fresh_at_ms,
         catalogue_version=view.snapshot.version,

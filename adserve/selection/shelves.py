@@ -52,6 +52,8 @@ class Shelf(Struct, frozen=True, gc=False):
         """The beginning of what `rank` answers, or None where only `rank` can tell."""
         ranked = self.ranked
         ads = ranked.ads
+        if not (ads or ranked.whole):
+            return None  # more ads tie for the first place than a shelf holds
         worn = [place for place in self.paid if ads[place].campaign_key in seen] if seen else ()
         if seen and not rates.wears_out:
             return None

@@ -182,6 +182,9 @@ class Slots:
                 except PastDiffers as differs:
                     past = differs.past
         except CountersAway:
+            # A call that got no answer may have reserved its tickets for other ads: those placed now have ids of their own.
+            seed = self._draw()
+            ids = derived_uuid7s(now_ms, seed, 1 + ask.max_ads)
             counts = self._hides_alone(ask.viewer.cap, now_ms)
             return await self._fill(_Moment(ask, view, now_ms, seed, ids, _NOTHING_SEEN, counts, False))
 
@@ -198,9 +201,10 @@ class Slots:
         ask, most = moment.ask, self._bounds.candidates_max
         if not ask.explain:
             planned = self._plan(moment, quick=True)
-            for some in (MORE_THAN_POSITIONS + ask.max_ads, most):
+            few = MORE_THAN_POSITIONS + len(planned.positions)
+            for some in (few, most) if few < most else (most,):
                 try:
-                    return await self._place(moment, planned, min(some, most), last=False)
+                    return await self._place(moment, planned, some, last=False)
                 except _TooFew:
                     pass
         return await self._place(moment, self._plan(moment, quick=False), most, last=True)
@@ -348,8 +352,11 @@ class Slots:
         """How far the rules of what is placed are used up."""
         rules = [rule for given in awards for rule in offer.contenders[given.place].compiled.candidate.rules]
         keys_windows = [(rule.key, rule.window_ms) for rule in rules]
-        async with asyncio.timeout(moment.ask.deadline_ms / SECOND_MS):
-            counts = await moment.counts.usage(offer.viewer_cap, keys_windows, offer.issued_at_ms)
+        try:
+            async with asyncio.timeout(self._left_ms(moment) / SECOND_MS):
+                counts = await moment.counts.usage(offer.viewer_cap, keys_windows, offer.issued_at_ms)
+        except (CountersAway, TimeoutError):  # what was reserved is answered all the same
+            return {}
         return dict(zip(rules, counts, strict=True))
 
 

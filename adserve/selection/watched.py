@@ -10,7 +10,6 @@ from typing import Any
 
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS, Snapshot
 from adserve.domain.ramps import Arm
-from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.slots import Ask
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import SECOND_MS, Clock
@@ -22,8 +21,6 @@ from adserve.selection.made import Made
 from adserve.selection.slots import Bounds, Parts, Slots
 
 log = logging.getLogger(__name__)
-
-_NO_ROLLOUT = SurfaceRollout()
 
 
 class Watched:
@@ -96,7 +93,7 @@ class Watched:
             ask.viewer.raw,
             view.surfaces[ask.surface].settings.group,
             view.snapshot.stages,
-            view.snapshot.rollouts.get(ask.surface, _NO_ROLLOUT),
+            view.snapshot.rollout_of(ask.surface),
             ask.surface,
             ask.context.country,
         )
@@ -106,7 +103,7 @@ class Watched:
         if made.offer is None or not made.awards:
             return
         snapshot, ask = made.view.snapshot, made.ask
-        rollout = snapshot.rollouts.get(ask.surface, _NO_ROLLOUT)
+        rollout = snapshot.rollout_of(ask.surface)
         stage = stage_at(snapshot.stages, rollout, ask.surface, ask.context.country)
         if stage is not None:
             rates = [made.offer.contenders[given.place].click_rate for given in made.awards]

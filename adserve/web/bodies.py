@@ -37,7 +37,7 @@ async def read_body(request: web.Request, most: int) -> bytes:
 
 
 async def _collect(request: web.Request, most: int) -> bytes:
-    body = await request.content.readany()
+    body = b""
     while not request.content.at_eof():
         body += await request.content.readany()
         if len(body) > most:

@@ -90,6 +90,8 @@ class Connection(asyncio.Protocol):
         self._events = events
         self._handler = handler
         self._handled_s = -HANDLED_EVERY_S  # when aiohttp got something last
+        self._begun = bytearray()  # of a request for the lane that is not whole yet
+        self._lane: Lane | None = None  # for which it is
         self._inside = False  # the lane has a request of this connection
         self._behind = b""  # what came meanwhile
         self._transport: asyncio.Transport
@@ -109,6 +111,9 @@ class Connection(asyncio.Protocol):
             self._behind += data
             self._transport.pause_reading()
             return
+        if self._begun:
+            self._gather(data)
+            return
         if not self._left and not self._handled and self._begin(data):
             return
         if self._refusing:
@@ -117,7 +122,7 @@ class Connection(asyncio.Protocol):
             self._handle(data)
 
     def answer(self, request: bytes, response: bytes | None) -> None:
-        """Of the lane."""
+        """Writes the lane's response; without one, aiohttp gets the request."""
         self._inside = False
         if response is None:
             self._handled = True
@@ -153,7 +158,7 @@ class Connection(asyncio.Protocol):
         self._handler.connection_lost(error)
 
     def _begin(self, data: bytes) -> bool:
-        """Whether the lane has the request that begins here."""
+        """Whether the request that begins here is the lane's."""
         self.received_s = self._limiter.seconds()
         self._left = length_of(data)
         if self._left >= len(data) and not self._full and data.startswith(SLOTS):
@@ -166,14 +171,29 @@ class Connection(asyncio.Protocol):
         self._handled = not self._refusing
         return False
 
-    def _enters(self, lane: Lane | None, request: bytes) -> bool:
-        """A whole request, and not always: aiohttp closes connections on which it hears nothing."""
-        if lane is None or self._left != len(request) or self.received_s - self._handled_s > HANDLED_EVERY_S:
+    def _enters(self, lane: Lane | None, data: bytes) -> bool:
+        """Not always, as aiohttp closes connections on which it hears nothing. What comes in pieces, as most clients send
+        head and body one after the other, enters once it is whole."""
+        if lane is None or self.received_s - self._handled_s > HANDLED_EVERY_S:
             return False
-        self._inside = lane.enter(self, request)
+        if len(data) < self._left <= HEAD_MAX_BYTES + lane.body_max_bytes:
+            self._begun += data
+            self._lane = lane
+            return True
+        self._inside = len(data) == self._left and lane.enter(self, data)
         if self._inside:
             self._left = 0
         return self._inside
+
+    def _gather(self, data: bytes) -> None:
+        self._begun += data
+        if len(self._begun) < self._left:
+            return
+        begun = bytes(self._begun)
+        self._begun.clear()
+        if not self._enters(self._lane, begun):
+            self._handled = True
+            self._handle(begun)
 
     def _handle(self, data: bytes) -> None:
         if self._left >= 0:

@@ -1,6 +1,6 @@
 """The short way of a plain request that comes often: from the gate to the decision or the ledger and back, past aiohttp.
 
-By way of aiohttp, reading a request and writing its answer cost as much as a decision, or more than an event. A request that came whole, with a
+By way of aiohttp, reading a request and writing its answer cost as much as a decision, or more than an event. A whole request, with a
 bearer key and nothing unusual in its head, is answered here; whatever else comes, and all that is to be refused with a
 problem, goes the ordinary way from its first byte.
 """
@@ -24,6 +24,7 @@ processor's caches, and the kernel, which empties them, has its turn once."""
 _HEAD_END = b"\r\n\r\n"
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~]*)")
 _BEARER = re.compile(rb"bearer +([!-~]+)[ \t]*", re.IGNORECASE)
+_JSON = re.compile(rb"application/json(?:; ?charset=utf-8)?", re.IGNORECASE)
 _SAYS_HOW = frozenset({b"authorization", b"content-type", b"content-encoding"})
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ class Lane:
         body_max_bytes: int,
         count: Callable[[], None],
     ) -> None:
+        self.body_max_bytes = body_max_bytes
         self._decide = decide
         self._count = count
-        self._body_max_bytes = body_max_bytes
         self._seconds = seconds
         self._clock = clock
         self._queue: list[tuple[Guest, bytes, int, str]] = []
@@ -71,7 +72,7 @@ class Lane:
         """Whether this whole request is for here; then `guest.answer` is called once, and not before this returns."""
         body_at = request.find(_HEAD_END) + len(_HEAD_END)
         secret = secret_of(request[:body_at])
-        if secret is None or self._closed or len(request) - body_at > self._body_max_bytes:
+        if secret is None or self._closed or len(request) - body_at > self.body_max_bytes:
             return False
         if not self._queue:
             asyncio.get_running_loop().call_soon(self._answer_all)
@@ -187,4 +188,5 @@ def secret_of(head: bytes) -> str | None:
                 return None
             told[name] = parts[2].rstrip()
     bearer = _BEARER.fullmatch(told.pop(b"authorization", b""))
-    return bearer[1].decode() if bearer and told == {b"content-type": b"application/json"} else None
+    json = _JSON.fullmatch(told.pop(b"content-type", b""))
+    return bearer[1].decode() if bearer and json and not told else None

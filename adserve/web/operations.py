@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 from prometheus_client import Counter
@@ -120,8 +119,6 @@ class Endpoint:
         self._decode = operation.decode
         if operation.body is not None and self._decode is None:
             self._decode = BodyDecoder(operation.body).decode
-        fields = msgspec.structs.fields(operation.query)
-        self._no_query = None if any(field.required for field in fields) else operation.query()
         self._counts: dict[int, Any] = {}
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -25,8 +25,9 @@ from wrapping import (
     without_ads,
 )
 
+from adserve.api.slots import ADS_ASKED_MAX, Context
 from adserve.domain.ids import DecisionId
-from adserve.domain.slots import Ask, Context, Viewer
+from adserve.domain.slots import Ask, Viewer
 from adserve.selection.decision import Decision, Placement
 
 RawFeed = Callable[[int], tuple[bytes, tuple[str | None, ...]]]
@@ -108,6 +109,12 @@ async def test_the_question_is_what_feed_and_headers_say(world: World) -> None:
             personalised=True,
         )
     ]
+
+
+async def test_a_long_feed_is_asked_for_no_more_ads_than_a_caller_may_ask_for(world: World) -> None:
+    world.upstream.answers(b'{"items":[%b]}' % b",".join([b"{}"] * 200), JSON)
+    await world.get()
+    assert [(ask.feed_length, ask.max_ads) for ask in world.slots.asked] == [(200, ADS_ASKED_MAX)]
 
 
 GZIPPED = gzip.compress(BODY)
@@ -221,6 +228,9 @@ async def test_on_a_fault_of_ours_the_feed_passes_unchanged(
         {"X_Adserve_Viewer": ""},
         {"X_Adserve_Context": "{"},
         {"X_Adserve_Context": '{"age": "old"}'},
+        {"X_Adserve_Context": '{"country": "*"}'},
+        {"X_Adserve_Context": '{"platform": "' + 65 * "x" + '"}'},
+        {"X_Adserve_Context": r'{"platform": "\u0000"}'},
         {"X_Adserve_Consent": '{"personalised": 1}'},
     ],
 )

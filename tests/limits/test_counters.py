@@ -96,6 +96,14 @@ async def test_a_checkpoint_of_another_format_is_refused() -> None:
         await MemoryCounters(1).load(parts([b"\x01\x90"]), START_MS)
 
 
+async def test_a_damaged_part_of_a_checkpoint_is_refused() -> None:
+    counters = MemoryCounters(1)
+    assert await reserve_one(counters, A, 1)
+    (part,) = counters.dump()
+    with pytest.raises(CheckpointUnreadable, match="damaged"):
+        await MemoryCounters(2).load(parts([part[:-1]]), START_MS)
+
+
 async def test_the_event_log_overrules_a_reservation_but_not_a_decision() -> None:
     counters = MemoryCounters(1)
     ad = capped(2)
@@ -146,6 +154,22 @@ async def test_sweeping_forgets_what_no_window_can_contain() -> None:
     counters.sweep(START_MS + 200 * DAY_MS)
     assert len(counters) == 0
     assert list(counters.dump()) == []
+
+
+async def test_an_erasure_between_two_sweeps_forgets_the_keys_of_no_other_viewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adserve.limits.counters.SWEPT_AT_ONCE", 1)
+    counters, viewers = MemoryCounters(1), [b"v%d" % number + bytes(14) for number in range(4)]
+    for number, viewer in enumerate(viewers):
+        ad = Shown(number, number, number)
+        await counters.reserve(viewer, reservation([ad], [ticket_id(number)]), START_MS)
+    counters.sweep(START_MS)
+    await counters.erase(viewers[0])
+    for _ in range(10):
+        counters.sweep(START_MS)
+    for number, viewer in enumerate(viewers[1:], 1):
+        assert await counters.usage(viewer, [(campaign_key(number), DAY_MS)], START_MS) == [1]
 
 
 async def test_the_keys_of_ads_that_no_entry_has_any_more_are_forgotten() -> None:

@@ -2,6 +2,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from leased import remaining_micros
+from msgspec import structs
 from world import NOW_MS, PRICE_MICROS, World, make_world
 
 from adserve.database.pools import Pools
@@ -9,8 +11,9 @@ from adserve.domain.ads import Campaign, Tier
 from adserve.domain.targeting import Targeting
 from adserve.domain.time import DAY_MS, HOUR_MS
 from adserve.limits.keeper import LOST_AFTER_MS, ROUND_MS, LeaseKeeper
-from adserve.limits.leases import GRACE_MS, LeaseBook
+from adserve.limits.leases import LeaseBook
 from adserve.limits.lines import ASK_AGAIN_MS, EVENTS_PER_LEASE_MIN
+from adserve.limits.rules import GRACE_MS
 from adserve.store.books import reconciled
 from adserve.store.ledger import deposit
 
@@ -77,11 +80,11 @@ async def test_a_lease_is_taken_ahead_of_need_and_followed_by_one_for_the_demand
     kept = Kept(world, [make_campaign(world.campaign, world.advertiser)])
     await kept.keeper.step(NOW_MS)
     await kept.keeper.step(NOW_MS + 1_000)
-    assert kept.book.remaining_micros(world.campaign, NOW_MS) == LEASE_MICROS
+    assert remaining_micros(kept.book, world.campaign, NOW_MS) == LEASE_MICROS
     assert kept.draw(world.campaign, 99, NOW_MS + 1_000) == EVENTS_PER_LEASE_MIN
     assert kept.keeper.wake.is_set()
     await kept.keeper.step(NOW_MS + 1_000)
-    remaining = kept.book.remaining_micros(world.campaign, NOW_MS + 1_000)
+    remaining = remaining_micros(kept.book, world.campaign, NOW_MS + 1_000)
     assert remaining == 10 * LEASE_MICROS  # ten seconds of what one second drew
     kept.draw(world.campaign, 1, NOW_MS + 2_000)
     await kept.keeper.step(NOW_MS + 2_000)
@@ -100,8 +103,8 @@ async def test_a_lease_is_at_most_a_tenth_of_the_day_and_never_below_an_event(wo
         ],
     )
     await kept.keeper.step(NOW_MS)
-    assert kept.book.remaining_micros(small, NOW_MS) == 10_000
-    assert kept.book.remaining_micros(tiny, NOW_MS) == PRICE_MICROS
+    assert remaining_micros(kept.book, small, NOW_MS) == 10_000
+    assert remaining_micros(kept.book, tiny, NOW_MS) == PRICE_MICROS
 
 
 async def test_a_daily_budget_is_drawn_to_the_end_and_begins_again_the_next_day(world: World) -> None:
@@ -177,6 +180,50 @@ async def test_a_campaign_that_ends_gives_back_after_its_last_ticket(world: Worl
     await kept.keeper.step(over_ms)
     assert await leases(world, "closed_at IS NOT NULL") == 1
     assert (await reconciled(world.pools.analyst)).exact
+
+
+async def test_a_campaign_that_is_no_more_leaves_no_purse_behind(world: World) -> None:
+    kept = Kept(world, [make_campaign(world.campaign, world.advertiser)])
+    await kept.keeper.step(NOW_MS)
+    kept.draw(world.campaign, 1, NOW_MS)
+    kept.run([])
+    await kept.keeper.step(NOW_MS + 1_000)
+    assert world.campaign in kept.book.purses, "a ticket may still be charged"
+    over_ms = NOW_MS + HOUR_MS + GRACE_MS
+    await kept.keeper.step(over_ms)
+    kept.run([])
+    await kept.keeper.step(over_ms)
+    assert kept.book.purses == {}
+
+
+async def test_traffic_that_could_not_be_written_down_is_written_with_what_came_since(world: World) -> None:
+    kept = Kept(world, [])
+    for country in (None, "ID", None):
+        kept.book.traffic.note(country)
+    kept.book.traffic.put_back(kept.book.traffic.take_newest(NOW_MS))
+    kept.book.traffic.note(None)
+    await kept.keeper.step(NOW_MS)
+    rows = await world.ledger.traffic(0)
+    assert {country: count for _, country, count in rows} == {"*": 4, "": 3, "ID": 1}
+
+
+async def test_a_plan_in_which_no_micro_is_due_yet_is_not_off_its_pace(world: World) -> None:
+    """A click for a micro: what it may be ahead rounds to nothing."""
+    number = await world.add_campaign(world.advertiser, daily=100_000)
+    click = structs.replace(
+        make_campaign(number, world.advertiser, 100_000, pacing="even"),
+        billable="click",
+        bid_model="cpc",
+        bid_micros=1,
+    )
+    day_begins_ms = NOW_MS - NOW_MS % DAY_MS
+    kept = Kept(world, [click])
+    await kept.keeper.step(day_begins_ms)
+    hold = kept.book.hold(number, 1, day_begins_ms)
+    assert hold is not None
+    kept.book.give_back(hold)
+    await kept.keeper.step(day_begins_ms)
+    assert kept.keeper.off_pace(day_begins_ms) == (0, 0.0)
 
 
 async def test_stopping_returns_at_once_what_no_ticket_can_claim(world: World) -> None:

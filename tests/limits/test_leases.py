@@ -3,10 +3,12 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from leased import remaining_micros
 
 from adserve.domain.time import SECOND_MS
-from adserve.limits.leases import GRACE_MS, Hold, LeaseBook
+from adserve.limits.leases import Hold, LeaseBook
 from adserve.limits.purses import Lease
+from adserve.limits.rules import GRACE_MS
 
 END_MS = 1_000_000
 CAMPAIGN = 7
@@ -29,10 +31,10 @@ def test_holds_never_exceed_the_lease_and_come_back() -> None:
     assert book.hold(CAMPAIGN, 401, 0) is None
     second = held(book, 400)
     book.give_back(first)
-    assert book.remaining_micros(CAMPAIGN, 0) == 600
+    assert remaining_micros(book, CAMPAIGN, 0) == 600
     book.keep(second, UUID(int=1), 150, 100)
-    assert book.remaining_micros(CAMPAIGN, 0) == 850
-    assert book.drawn_micros(CAMPAIGN) == 150
+    assert remaining_micros(book, CAMPAIGN, 0) == 850
+    assert book.purses[CAMPAIGN].drawn_micros == 150
 
 
 def test_a_kept_price_comes_back_after_the_grace_and_not_before() -> None:
@@ -42,11 +44,11 @@ def test_a_kept_price_comes_back_after_the_grace_and_not_before() -> None:
         book.keep(held(book, 500), UUID(int=number), 500, expires_at_ms)
     book.expire(0)
     book.expire(1_000 + GRACE_MS - 1)
-    assert book.remaining_micros(CAMPAIGN, 0) == 0
+    assert remaining_micros(book, CAMPAIGN, 0) == 0
     book.expire(1_000 + GRACE_MS)
-    assert book.remaining_micros(CAMPAIGN, 0) == 500
+    assert remaining_micros(book, CAMPAIGN, 0) == 500
     book.expire(2_000 + GRACE_MS)
-    assert book.remaining_micros(CAMPAIGN, 0) == 1_000
+    assert remaining_micros(book, CAMPAIGN, 0) == 1_000
 
 
 def test_a_release_gives_back_once_and_a_capture_spends() -> None:
@@ -55,11 +57,11 @@ def test_a_release_gives_back_once_and_a_capture_spends() -> None:
     book.keep(held(book, 300), UUID(int=1), 300, 100)
     book.release(UUID(int=1))
     book.release(UUID(int=1))
-    assert book.remaining_micros(CAMPAIGN, 0) == 1_000
+    assert remaining_micros(book, CAMPAIGN, 0) == 1_000
     book.captured(UUID(int=1), 1, 300)
-    assert book.remaining_micros(CAMPAIGN, 0) == 700
+    assert remaining_micros(book, CAMPAIGN, 0) == 700
     book.captured(UUID(int=2), 99, 300)
-    assert book.remaining_micros(CAMPAIGN, 0) == 700
+    assert remaining_micros(book, CAMPAIGN, 0) == 700
 
 
 def test_yesterdays_lease_does_not_serve_today() -> None:
@@ -89,9 +91,9 @@ def test_what_others_captured_is_spent_here_and_a_lease_taken_away_is_forgotten(
     book.add(lease(2))
     book.captured(UUID(int=1), 1, 100)
     assert book.sync({1: 250, 3: 0}, [1, 2]) == {3}
-    assert book.remaining_micros(CAMPAIGN, 0) == 750
+    assert remaining_micros(book, CAMPAIGN, 0) == 750
     book.sync({1: 250}, [1])
-    assert book.remaining_micros(CAMPAIGN, 0) == 750
+    assert remaining_micros(book, CAMPAIGN, 0) == 750
 
 
 def test_a_capture_that_the_ledger_tells_of_first_is_spent_once() -> None:
@@ -100,12 +102,12 @@ def test_a_capture_that_the_ledger_tells_of_first_is_spent_once() -> None:
     book.add(lease())
     book.keep(held(book, 100), UUID(int=1), 100, 500)
     book.sync({1: 100}, [1])
-    assert book.remaining_micros(CAMPAIGN, 0) == 900
+    assert remaining_micros(book, CAMPAIGN, 0) == 900
     book.captured(UUID(int=1), 1, 100)
     book.sync({1: 100}, [1])
-    assert book.remaining_micros(CAMPAIGN, 0) == 900
+    assert remaining_micros(book, CAMPAIGN, 0) == 900
     book.sync({1: 350}, [1])
-    assert book.remaining_micros(CAMPAIGN, 0) == 650
+    assert remaining_micros(book, CAMPAIGN, 0) == 650
 
 
 def test_a_ticket_that_another_process_charged_is_not_held_here_as_well() -> None:
@@ -114,10 +116,10 @@ def test_a_ticket_that_another_process_charged_is_not_held_here_as_well() -> Non
     for number in range(4):
         book.keep(held(book, 100), UUID(int=number), 100, 1_000)
     book.sync({1: 200}, [1])
-    assert book.remaining_micros(CAMPAIGN, 0) == 600
+    assert remaining_micros(book, CAMPAIGN, 0) == 600
     for now_ms in (0, GRACE_MS, 1_000 + GRACE_MS):
         book.expire(now_ms)
-    assert book.remaining_micros(CAMPAIGN, 0) == 800
+    assert remaining_micros(book, CAMPAIGN, 0) == 800
 
 
 def test_a_click_costs_more_than_its_ticket_holds_and_an_old_ticket_holds_little() -> None:
@@ -126,10 +128,10 @@ def test_a_click_costs_more_than_its_ticket_holds_and_an_old_ticket_holds_little
     for number in range(2):
         book.keep(held(book, 100), UUID(int=number), 100, 3_600_000)
     book.sync({1: 500}, [1])
-    assert book.remaining_micros(CAMPAIGN, 0) == 300
+    assert remaining_micros(book, CAMPAIGN, 0) == 300
     for now_ms in (0, GRACE_MS):
         book.expire(now_ms)
-    assert book.remaining_micros(CAMPAIGN, 0) == 480
+    assert remaining_micros(book, CAMPAIGN, 0) == 480
 
 
 def test_a_retired_lease_leaves_when_no_decision_holds_it_and_is_forgotten_when_it_closes() -> None:
@@ -141,11 +143,11 @@ def test_a_retired_lease_leaves_when_no_decision_holds_it_and_is_forgotten_when_
     book.retire([purse.open[0]])
     assert book.leaving(10) == {1: 500 + GRACE_MS}
     assert book.hold(CAMPAIGN, 40, 10) == Hold(2, 739_617, 40)
-    book.left({1: 500 + GRACE_MS})
+    book.left({1: 500 + GRACE_MS}, 10)
     book.captured(UUID(int=1), 1, 60)
     book.retire(list(purse.open))
     assert book.leaving(10) == {1: 10}  # its ticket was charged; a decision still holds the other
-    book.left({1: 10})
+    book.left({1: 10}, 10)
     assert book.hold(CAMPAIGN, 1, 10) is None
     book.give_back(Hold(2, 739_617, 40))
     assert book.leaving(10) == {2: 10}
@@ -160,7 +162,7 @@ def retired(book: LeaseBook, *tickets: int) -> None:
     for ticket in tickets:
         book.keep(held(book, 100), UUID(int=ticket), 100, 1_000 * ticket)
     book.retire(list(book.purse(CAMPAIGN).open))
-    book.left(book.leaving(10))
+    book.left(book.leaving(10), 10)
 
 
 def test_a_lease_closes_as_soon_as_all_its_tickets_are_charged() -> None:
@@ -171,8 +173,19 @@ def test_a_lease_closes_as_soon_as_all_its_tickets_are_charged() -> None:
     book.captured(UUID(int=2), 1, 100)
     assert book.leaving(20) == {1: 20}
     assert book.leaving(30) == {1: 30}  # the ledger has not heard it yet
-    book.left({1: 30})
+    book.left({1: 30}, 30)
     assert book.leaving(30) == {}
+
+
+def test_a_ticket_that_is_charged_while_the_ledger_hears_of_its_lease_closes_it_sooner() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    book.keep(held(book, 100), UUID(int=1), 100, 1_000)
+    book.retire(list(book.purse(CAMPAIGN).open))
+    told = book.leaving(10)
+    book.captured(UUID(int=1), 1, 100)
+    book.left(told, 10)
+    assert (told, book.leaving(20)) == ({1: 1_000 + GRACE_MS}, {1: 20})
 
 
 def test_a_ticket_that_others_charged_is_settled_as_well() -> None:
@@ -301,7 +314,7 @@ class Drawing(RuleBasedStateMachine):
     def nothing_is_promised_twice(self) -> None:
         promised = sum(micros for micros, _ in self.promised.values())
         if self.now_ms < END_MS:
-            assert self.book.remaining_micros(CAMPAIGN, 0) == 1_000 - self.held - promised - self.spent
+            assert remaining_micros(self.book, CAMPAIGN, 0) == 1_000 - self.held - promised - self.spent
         assert self.held + promised + self.spent <= 1_000
 
 
@@ -316,4 +329,4 @@ def test_the_sum_of_all_holds_is_within_all_leases(amounts: list[int]) -> None:
     book.add(lease(2, 300))
     granted = [hold.micros for micros in amounts if (hold := book.hold(CAMPAIGN, micros, 0))]
     assert sum(granted) <= 1_000
-    assert book.remaining_micros(CAMPAIGN, 0) == 1_000 - sum(granted)
+    assert remaining_micros(book, CAMPAIGN, 0) == 1_000 - sum(granted)

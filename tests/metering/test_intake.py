@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from journals import MemoryJournal
+from leased import remaining_micros
 from msgspec import structs
 from msgspec.structs import replace
 from test_tickets import KEY, make_ticket
@@ -287,7 +288,7 @@ async def test_a_charge_is_taken_from_the_lease_in_memory_once(setting: Setting)
     setting.book.keep(hold, ticket.ticket, 2_500, ticket.expires_at_ms)
     await setting.take(report(), report())
     setting.book.expire(ticket.expires_at_ms + HOUR_MS)
-    assert setting.book.remaining_micros(ticket.campaign, NOW_MS) == 7_500
+    assert remaining_micros(setting.book, ticket.campaign, NOW_MS) == 7_500
 
 
 async def test_where_another_process_may_serve_its_counters_are_to_judge(setting: Setting) -> None:
@@ -327,7 +328,7 @@ async def test_what_the_counters_cannot_judge_now_is_accepted_and_its_price_kept
     assert [one.outcome for one in answers] == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.UNBILLED_KIND]
     assert [one.billed for one in answers] == [None, None, None]
     assert all(one.event is not None for one in answers)
-    assert setting.book.remaining_micros(ticket.campaign, NOW_MS) == 10_000 - ticket.price_micros
+    assert remaining_micros(setting.book, ticket.campaign, NOW_MS) == 10_000 - ticket.price_micros
     setting.counters.away = None
     (late,) = await setting.take(report(chance=100), at_ms=NOW_MS + HOUR_MS + 1)
     assert late.outcome is Outcome.LATE

@@ -1,9 +1,10 @@
 """A small market to decide in: ads from a line each, a surface, click rates that are told, and funded budgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from leased import remaining_micros
 
 from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ads import Ad, Campaign, Creative, Tier
@@ -160,6 +161,7 @@ class Market:
         self.bounds = Bounds()
         self.now_ms = NOW_MS
         self.seed = 1
+        self.draw: Callable[[], int] = lambda: self.seed
         self.may_serve = True
         self.notes: Any = ()
 
@@ -170,11 +172,11 @@ class Market:
             lambda: self.may_serve,
             self.notes,
         )
-        return Slots(parts, lambda: self.now_ms, lambda: self.seed, self.bounds)
+        return Slots(parts, lambda: self.now_ms, self.draw, self.bounds)
 
     async def answer(self, **told: Any) -> Any:
         self.seed += 1
         return await self.slots.answer(make_ask(**told))
 
     def remaining_micros(self) -> dict[int, int]:
-        return {ad.campaign.id: self.book.remaining_micros(ad.campaign.id, self.now_ms) for ad in self.ads}
+        return {ad.campaign.id: remaining_micros(self.book, ad.campaign.id, self.now_ms) for ad in self.ads}

@@ -136,6 +136,14 @@ def test_a_shelf_that_ends_among_many_that_tie_holds_none_of_them() -> None:
     assert not shelf.ranked.whole
 
 
+@pytest.mark.parametrize("floor_micros", [0, 1])
+def test_where_more_tie_for_the_first_place_than_a_shelf_holds_all_are_looked_at(floor_micros: int) -> None:
+    view, ask = make_view([make_ad(number) for number in range(1, 200)]), make_ask(floor_micros=floor_micros)
+    quick, whole = (plan(ask, view, Past({}, None), 1_000, NOW_MS, 7, quick=quick) for quick in (True, False))
+    assert columns(quick) == columns(whole)
+    assert len(columns(quick)) == 199
+
+
 def test_a_shelf_that_forgets_what_a_viewer_has_seen_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Shelf.for_viewer
     monkeypatch.setattr(

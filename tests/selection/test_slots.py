@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from market import GRANT_MICROS, NOW_MS, Market, ToldRates, fund, make_ad, make_
 from adserve.domain.ads import Cap
 from adserve.domain.slots import Context, NoFill
 from adserve.domain.time import DAY_MS
-from adserve.limits.leases import GRACE_MS
+from adserve.limits.counters import CountersAway
+from adserve.limits.rules import GRACE_MS
 from adserve.selection.decision import Decision, RequestReused
 from adserve.selection.slots import MORE_THAN_POSITIONS, Bounds
 from adserve.settings import Surface
@@ -199,7 +201,6 @@ FAULTS: dict[str, tuple[Callable[[Market], None], NoFill]] = {
     "usage raises": (break_counters("usage", BOOM), NoFill.DEGRADED),
     "recall is late": (break_counters("recall", late), NoFill.DEADLINE),
     "reserve is late": (break_counters("reserve", late), NoFill.DEADLINE),
-    "usage hangs": (break_counters("usage", hang), NoFill.DEADLINE),
     "seal raises": (
         lambda market: setattr(market, "sealer", Broken(None, seal=raising(LookupError("no key")))),
         NoFill.DEGRADED,
@@ -231,6 +232,32 @@ async def test_a_fault_is_a_decision_without_ads_that_holds_nothing(fault: str) 
     assert now_s() - began_s < 0.021
     assert (decision.no_fill, decision.placements) == (reason, ())
     assert market.remaining_micros() == dict.fromkeys(range(1, 6), GRANT_MICROS)
+
+
+@pytest.mark.parametrize("fault", [hang, raising(CountersAway("away"))])
+async def test_an_explanation_without_the_figures_of_caps_takes_back_nothing(
+    fault: Callable[..., Any],
+) -> None:
+    market = Market(rising(2, caps=ONCE_A_DAY))
+    market.counters = Broken(market.counters, usage=fault)
+    decision = await market.answer(explain=True, deadline_ms=20)
+    assert placed(decision) == [2, 1]
+
+
+async def test_what_is_placed_without_counters_has_tickets_that_no_lost_call_has_reserved() -> None:
+    market = Market([make_ad(1), make_ad(2, bid_micros=9_000_000, caps=ONCE_A_DAY)])
+    whole, reserved = market.counters, []
+
+    async def reserve(*given: Any) -> Any:
+        grant = await whole.reserve(*given)
+        reserved.extend(given[1].tickets[: len(grant.reserved)])
+        raise CountersAway("the answer was lost")
+
+    market.counters = Broken(whole, reserve=reserve)
+    market.draw = count(1).__next__
+    decision = await market.answer()
+    assert (placed(decision), len(reserved)) == ([1], 2)
+    assert decision.placements[0].ticket.ticket not in reserved
 
 
 async def test_a_grant_that_never_arrives_counts_until_it_lapses() -> None:
@@ -311,8 +338,8 @@ def test_the_book_always_holds_what_is_out(moves: list[tuple[str, int]], budget:
     asyncio.run(live())
 
 
-async def test_few_candidates_hold_budget_where_that_is_enough() -> None:
-    market = Market(rising(40))
+def held_campaigns(market: Market) -> list[int]:
+    """Grows by each whose budget is asked for."""
     held: list[int] = []
     whole = market.book
 
@@ -321,6 +348,12 @@ async def test_few_candidates_hold_budget_where_that_is_enough() -> None:
         return whole.hold(campaign, micros, now_ms)
 
     market.book = Broken(whole, hold=hold)
+    return held
+
+
+async def test_few_candidates_hold_budget_where_that_is_enough() -> None:
+    market = Market(rising(40))
+    held = held_campaigns(market)
     assert placed(await market.answer(max_ads=2)) == [40, 39]
     assert held == [40, 39, 38, 37, 36]
 
@@ -349,16 +382,16 @@ async def test_few_candidates_or_many_place_the_same_for_the_same_price(
     assert seen[0][-1].no_fill is NoFill.FREQUENCY_CAPPED
 
 
+async def test_no_more_candidates_hold_budget_than_the_feed_has_positions_for() -> None:
+    market = Market(rising(40))
+    held = held_campaigns(market)
+    assert placed(await market.answer(max_ads=50, feed_length=10)) == [40, 39]
+    assert held == [40, 39, 38, 37, 36]
+
+
 async def test_at_most_so_many_candidates_hold_budget() -> None:
     market = Market(rising(40))
     market.bounds = Bounds(candidates_max=4)
-    held: list[int] = []
-    whole = market.book
-
-    def hold(campaign: int, micros: int, now_ms: int) -> Any:
-        held.append(campaign)
-        return whole.hold(campaign, micros, now_ms)
-
-    market.book = Broken(whole, hold=hold)
+    held = held_campaigns(market)
     await market.answer()
     assert held == [40, 39, 38, 37]

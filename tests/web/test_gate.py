@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from unittest.mock import Mock
 from uuid import UUID
 
@@ -65,7 +66,7 @@ async def house() -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def serving(events: Lane | None = None) -> AsyncIterator[House]:
+async def serving(slots: Lane | None = None, events: Lane | None = None) -> AsyncIterator[House]:
     house, app = House(), web.Application()
     app.router.add_route("*", "/{path:.*}", house.echo)
     runner = web.AppRunner(app, access_log=None)
@@ -73,7 +74,7 @@ async def serving(events: Lane | None = None) -> AsyncIterator[House]:
     handlers, refusals = runner.server, Refusals(lambda: NOW_MS, lambda: CHANCE)
     assert handlers is not None
     server = await asyncio.get_running_loop().create_server(
-        lambda: Connection(house.limiter, refusals, None, events, handlers()), "127.0.0.1", 0
+        lambda: Connection(house.limiter, refusals, slots, events, handlers()), "127.0.0.1", 0
     )
     house.port = server.sockets[0].getsockname()[1]
     try:
@@ -114,13 +115,18 @@ async def test_what_is_refused_is_answered_as_the_contract_says(house: House) ->
     assert ids[0].variant == "specified in RFC 4122"
 
 
-async def test_reports_of_events_take_the_short_way_also_in_an_overload() -> None:
+PLAIN = ("Authorization: Bearer k", "Content-Type: application/json")
+
+
+def recorder() -> Lane:
     async def record(_key: str, body: bytes, _waited_ms: int) -> bytes | None:
         return b"recorded " + body if body != b"bad" else None
 
-    lane = Lane(record, lambda: 0.0, lambda: NOW_MS, body_max_bytes=100, count=lambda: None)
-    plain = ("Authorization: Bearer k", "Content-Type: application/json")
-    async with serving(lane) as house:
+    return Lane(record, lambda: 0.0, lambda: NOW_MS, body_max_bytes=100, count=lambda: None)
+
+
+async def test_reports_of_events_take_the_short_way_also_in_an_overload() -> None:
+    async with serving(events=recorder()) as house:
         house.fill()
         reader, writer = await house.connect()
         for path, body, answer in (
@@ -129,10 +135,55 @@ async def test_reports_of_events_take_the_short_way_also_in_an_overload() -> Non
             ("/v1/events?x", b"e", b"/v1/events e"),
             ("/v1/events", b"f", b"recorded f"),
         ):
-            writer.write(post(path, body, *plain))
+            writer.write(post(path, body, *PLAIN))
             assert await read(reader) == answer
         writer.write(post())
         assert refused(await read(reader))
+
+
+@pytest.mark.parametrize(
+    ("cuts", "way"),
+    [((-60, 0), b"recorded "), ((-50, -20, 0), b"recorded "), ((-60,), b"/v1/events ")],
+    ids=["head and body", "three pieces", "another right behind"],
+)
+async def test_what_comes_in_pieces_takes_the_short_way_once_it_is_whole(
+    cuts: tuple[int, ...], way: bytes
+) -> None:
+    bodies = (b"e" * 60, b"f")
+    first, second = (post("/v1/events", body, *PLAIN) for body in bodies)
+    both = first + second
+    async with serving(events=recorder()) as house:
+        reader, writer = await house.connect()
+        for begin, end in pairwise((0, *(len(first) + cut for cut in cuts), len(both))):
+            writer.write(both[begin:end])
+            await asyncio.sleep(0.02)
+        assert [await read(reader) for _ in bodies] == [way + body for body in bodies]
+
+
+async def test_a_request_in_pieces_has_its_place_until_it_is_answered_or_its_caller_leaves() -> None:
+    begun, rest = post("/v1/slots", b"", *PLAIN).replace(b": 0", b": 4"), b"body"
+    async with serving(slots=recorder()) as house:
+        reader, writer = await house.connect()
+        writer.write(begun)
+        await until(lambda: house.limiter.in_flight == 1)
+        writer.write(rest)
+        assert await read(reader) == b"recorded body"
+        assert house.limiter.in_flight == 0
+        writer.write(begun)
+        await until(lambda: house.limiter.in_flight == 1)
+        writer.close()
+        await until(lambda: house.limiter.in_flight == 0)
+
+
+def test_a_request_too_long_for_the_lane_is_aiohttps_from_its_first_byte() -> None:
+    house, handler = House(), Mock(asyncio.Protocol)
+    connection = Connection(
+        house.limiter, Refusals(lambda: NOW_MS, lambda: CHANCE), None, recorder(), handler
+    )
+    connection.connection_made(Mock(asyncio.Transport))
+    begun = post("/v1/events", b"x" * 5_000, *PLAIN)[:-1]
+    connection.data_received(begun)
+    handler.data_received.assert_called_once_with(begun)
 
 
 async def test_a_connection_goes_on_after_a_refusal_and_is_refused_again_after_an_answer(

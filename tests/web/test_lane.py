@@ -46,6 +46,7 @@ async def decided_and_written() -> None:
 def test_a_plain_head_has_its_key() -> None:
     assert secret_of(head(*PLAIN)) == "adserve_k"
     assert secret_of(head(b"X-Trace: 1", b"authorization:bearer  adserve_k ", *PLAIN[2:])) == "adserve_k"
+    assert secret_of(head(*PLAIN[:2], b"Content-Type: application/json; charset=UTF-8")) == "adserve_k"
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ class DemoPages:
         }
 
     def _surface_rollout(self) -> SurfaceRollout:
-        return self._view().snapshot.rollouts.get(SURFACE, SurfaceRollout())
+        return self._view().snapshot.rollout_of(SURFACE)
 
     def _rollout_shown(self) -> dict[str, Any]:
         return {"percent": self._surface_rollout().percent_bp / 100, "paused": self._view().paused}
