@@ -43,8 +43,8 @@ def rank(
         rows, values, click_rates = rows.take(kept), values.take(kept), click_rates.take(kept)
     pool = _pool(_lifted(surface, rows, values), most)
     rows, values, click_rates = rows.take(pool), values.take(pool), click_rates.take(pool)
-    chance = _chances(surface.ad_ids.take(rows), seed)
-    order = np.lexsort((chance, -values, -_lifted(surface, rows, values)))[:most]
+    lots = chances(surface.ad_ids.take(rows), seed)
+    order = np.lexsort((lots, -values, -_lifted(surface, rows, values)))[:most]
     return Ranked(
         surface.ads.take(rows.take(order)).tolist(),
         values.take(order).tolist(),
@@ -92,7 +92,7 @@ def chance(ad_id: int, seed: int) -> int:
     return mixed ^ mixed >> _SHIFT
 
 
-def _chances(ad_ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def chances(ad_ids: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """`chance` of each."""
     mixed = (ad_ids ^ np.uint64(seed & _64_BITS)) * np.uint64(_GOLDEN)
     mixed = (mixed ^ (mixed >> np.uint64(_SHIFT))) * np.uint64(_MIX)

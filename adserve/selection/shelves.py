@@ -19,11 +19,12 @@ from msgspec import Struct
 from adserve.domain.facts import ViewerFacts
 from adserve.selection.compiled import CompiledSurface, Numbers, Rates
 from adserve.selection.index import Cell, CellMemory, Mask, Rows
-from adserve.selection.ranking import EVENT_RATE_MIN, Ranked, chance, predicted, values_of
+from adserve.selection.ranking import EVENT_RATE_MIN, Ranked, chance, chances, predicted, values_of
 
 SHELF_ADS = 32
-SHELF_ADS_MAX = 64
-"""A shelf that ends among ads which tie holds all of these, or none."""
+SHELF_ADS_MAX = 2 * SHELF_ADS
+"""A shelf that would end among ads which tie holds all of these. Where they are more, they lie behind it as rows."""
+ROWS_BEHIND_MAX = 1_024
 SHELVES_MAX = 20_480
 """Of a surface."""
 
@@ -33,6 +34,27 @@ _MORE = 4
 _ROUNDED = 1 + 1e-9
 """What is worth less by no more than the rounding of floats is not worth less."""
 _NOTHING_LEFT = -1.0
+
+
+class Behind(Struct, frozen=True, gc=False):
+    """More ads of one worth than a shelf holds, of which each decision draws some. No click rates are told where nobody
+    pays for clicks."""
+
+    rows: Rows
+    value: float
+    click_rates: Numbers
+
+    def drawn(self, surface: CompiledSurface, seed: int) -> Ranked:
+        """The first of them in the order of the lots."""
+        lots = chances(surface.ad_ids.take(self.rows), seed)
+        first = np.argpartition(lots, SHELF_ADS)[:SHELF_ADS]
+        order = first[np.argsort(lots[first])]
+        return Ranked(
+            surface.ads.take(self.rows.take(order)).tolist(),
+            [self.value] * SHELF_ADS,
+            self.click_rates.take(order).tolist() if len(self.click_rates) else [0.0] * SHELF_ADS,
+            whole=False,
+        )
 
 
 class Shelf(Struct, frozen=True, gc=False):
@@ -45,20 +67,25 @@ class Shelf(Struct, frozen=True, gc=False):
     paid: bytes
     ties: tuple[tuple[int, int], ...]
     least_micros: float
+    behind: Behind | None
 
     def for_viewer(
         self, surface: CompiledSurface, rates: Rates, seen: Mapping[str, int], floor_micros: int, seed: int
     ) -> Ranked | None:
         """The beginning of what `rank` answers, or None where only `rank` can tell."""
-        ranked = self.ranked
+        ranked, behind = self.ranked, self.behind
         ads = ranked.ads
-        if not (ads or ranked.whole):
-            return None  # more ads tie for the first place than a shelf holds
         worn = [place for place in self.paid if ads[place].campaign_key in seen] if seen else ()
         if seen and not rates.wears_out:
             return None
         if floor_micros <= self.least_micros and not worn:
-            return self._drawn(seed) if self.ties else ranked
+            drawn = self._drawn(seed) if self.ties else ranked
+            if behind is not None and floor_micros <= behind.value and not (seen and len(behind.click_rates)):
+                return _joined(drawn, behind.drawn(surface, seed))
+            if ads or ranked.whole:
+                return drawn
+        if not (ads or ranked.whole):
+            return None
         values, click_rates = self._worn(surface, rates, seen, worn)
         # What has fallen behind the last ad here may have fallen behind one that is not here.
         last = (False, -1.0) if ranked.whole else (ads[-1].guaranteed, ranked.values_micros[-1])
@@ -106,6 +133,15 @@ def _in_order(
         [values[place] for place in order],
         [click_rates[place] for place in order],
         ranked.whole,
+    )
+
+
+def _joined(first: Ranked, then: Ranked) -> Ranked:
+    return Ranked(
+        [*first.ads, *then.ads],
+        [*first.values_micros, *then.values_micros],
+        [*first.click_rates, *then.click_rates],
+        then.whole,
     )
 
 
@@ -164,25 +200,26 @@ def _shelf(
     index = surface.index
     cell, masks = index.cell(viewer, now_ms), index.masks(viewer)
     found = _NOTHING
-    starts: list[int] = []
+    tiers_at: list[int] = []
     for tier in tiers.of(cell, partial(_tiers, surface, rates)):
         if len(found.rows) >= SHELF_ADS:
             found = found._replace(whole=False)
             break
-        starts.append(len(found.rows))
+        tiers_at.append(len(found.rows))
         found = found.then(_best(surface, rates, tier, viewer, masks, SHELF_ADS - len(found.rows)))
+    return _laid(surface, viewer, found, [*tiers_at, len(found.rows)])
+
+
+def _laid(surface: CompiledSurface, viewer: ViewerFacts, found: _Found, tiers_at: Sequence[int]) -> Shelf:
+    """No run of ads that tie is broken by the end of a shelf. `tiers_at` is where tiers begin, and the end of what was found."""
     values = found.values[: SHELF_ADS_MAX + 1].tolist()
-    starts += [place for place in range(1, len(values)) if values[place] != values[place - 1]]
-    return _laid(surface, viewer, found, values, sorted({*starts, len(values)}))
-
-
-def _laid(
-    surface: CompiledSurface, viewer: ViewerFacts, found: _Found, values: list[float], starts: Sequence[int]
-) -> Shelf:
-    """No run of ads that tie is broken by the end of a shelf; `starts` are theirs, and the end of what was found."""
+    changes = [place for place in range(1, len(values)) if values[place] != values[place - 1]]
+    starts = sorted({*(min(place, len(values)) for place in tiers_at), *changes})
     kept = next((start for start in starts if start >= SHELF_ADS), starts[-1])
+    behind = None
     if kept > SHELF_ADS_MAX:
         kept = max(start for start in starts if start < SHELF_ADS)
+        behind = _behind(found, kept, next(place for place in tiers_at if place > kept))
     rows = found.rows[:kept].copy()
     ads = surface.ads.take(rows).tolist()
     whole = found.whole and kept == len(found.rows)
@@ -192,8 +229,19 @@ def _laid(
         Ranked(ads, array("d", values[:kept]), array("d", found.click_rates[:kept].tolist()), whole),
         bytes([place for place, ad in enumerate(ads) if ad.event_rate is None]),
         tuple([(start, end) for start, end in pairwise(starts) if end - start > 1 and end <= kept]),
-        min(values[:kept], default=0.0),
+        min(values[:kept], default=behind.value if behind else 0.0),
+        behind,
     )
+
+
+def _behind(found: _Found, begin: int, tier_end: int) -> Behind | None:
+    """The run of ads that tie which begins there, unless it is too long to be kept."""
+    value = found.values[begin]
+    end = begin + int(np.count_nonzero(found.values[begin:tier_end] == value))
+    if end - begin > ROWS_BEHIND_MAX:
+        return None
+    click_rates = found.click_rates[begin : end if found.click_rates[begin:end].any() else begin].copy()
+    return Behind(found.rows[begin:end].copy(), float(value), click_rates)
 
 
 def _best(

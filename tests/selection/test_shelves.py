@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from market import NOW_MS, make_ad, make_ask, make_view, per_click
+from market import NOW_MS, ToldRates, make_ad, make_ask, make_view, per_click
 
 from adserve.domain.ads import Ad, Tier
-from adserve.domain.facts import ViewerFacts
 from adserve.domain.slots import Context, NoFill
 from adserve.domain.surfaces import Surface
 from adserve.domain.targeting import AgeRange, Targeting
@@ -19,7 +18,7 @@ from adserve.prediction.features import BUCKETS
 from adserve.prediction.model import Model
 from adserve.selection import shelves
 from adserve.selection.decide import Plan, plan
-from adserve.selection.shelves import SHELF_ADS, Shelf
+from adserve.selection.shelves import ROWS_BEHIND_MAX, SHELF_ADS, SHELF_ADS_MAX, Behind, Shelf
 
 
 class WearingRates:
@@ -129,19 +128,46 @@ def test_a_search_that_ends_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch
         a_shelf_is_the_beginning(rates)
 
 
-def test_a_shelf_that_ends_among_many_that_tie_holds_none_of_them() -> None:
-    view = make_view([make_ad(1, bid_micros=9_000_000)] + [make_ad(number) for number in range(2, 200)])
-    shelf = view.shelves["status"].of(ViewerFacts(), NOW_MS)
-    assert [ad.ad.id for ad in shelf.ranked.ads] == [1]
-    assert not shelf.ranked.whole
+@pytest.fixture
+def small_shelves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that most end among many that tie, some of them too many to be kept."""
+    monkeypatch.setattr(shelves, "SHELF_ADS", 3)
+    monkeypatch.setattr(shelves, "SHELF_ADS_MAX", 6)
+    monkeypatch.setattr(shelves, "ROWS_BEHIND_MAX", 12)
+
+
+@pytest.mark.usefixtures("small_shelves")
+@pytest.mark.parametrize("rates", [WearingRates(0.7), ToldRates()])
+def test_a_shelf_that_ends_among_many_that_tie_draws_some_of_them(rates: Any) -> None:
+    a_shelf_is_the_beginning(rates)
+
+
+@pytest.mark.usefixtures("small_shelves")
+def test_drawing_always_the_same_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Behind.drawn
+    monkeypatch.setattr(Behind, "drawn", lambda self, surface, _seed: whole(self, surface, 1))
+    with pytest.raises(AssertionError):
+        a_shelf_is_the_beginning(ToldRates())
+
+
+@pytest.mark.parametrize(("tie", "shown"), [(SHELF_ADS_MAX, SHELF_ADS_MAX), (SHELF_ADS_MAX + 1, SHELF_ADS)])
+@pytest.mark.parametrize("floor_micros", [0, 1])
+def test_all_may_tie_for_the_first_place(tie: int, shown: int, floor_micros: int) -> None:
+    ads = [make_ad(number) for number in range(1, tie + 1)]
+    ask = make_ask(floor_micros=floor_micros)
+    planned = plan(ask, make_view(ads), Past({}, None), 1_000, NOW_MS, 7, quick=True)
+    assert (planned.no_fill, len(planned.ranked.ads)) == (None, shown)
 
 
 @pytest.mark.parametrize("floor_micros", [0, 1])
-def test_where_more_tie_for_the_first_place_than_a_shelf_holds_all_are_looked_at(floor_micros: int) -> None:
-    view, ask = make_view([make_ad(number) for number in range(1, 200)]), make_ask(floor_micros=floor_micros)
-    quick, whole = (plan(ask, view, Past({}, None), 1_000, NOW_MS, 7, quick=quick) for quick in (True, False))
+def test_where_too_many_tie_for_the_first_place_all_are_looked_at(floor_micros: int) -> None:
+    view = make_view([make_ad(number) for number in range(1, ROWS_BEHIND_MAX + 2)])
+    quick, whole = (
+        plan(make_ask(floor_micros=floor_micros), view, Past({}, None), 100, NOW_MS, 7, quick=quick)
+        for quick in (True, False)
+    )
     assert columns(quick) == columns(whole)
-    assert len(columns(quick)) == 199
+    assert len(columns(quick)) == 100
 
 
 def test_a_shelf_that_forgets_what_a_viewer_has_seen_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
