@@ -5,7 +5,9 @@ from hashlib import sha256
 
 from msgspec.structs import replace
 
+from adserve.domain.events import Event
 from adserve.domain.tickets import Ticket
+from adserve.domain.traffic import NOWHERE
 
 NOT_YET_MS = 1 << 62
 """The cut of an erasure that goes on: whatever is decided meanwhile is of before."""
@@ -41,3 +43,9 @@ class Erased:
 
 def nameless(ticket: Ticket) -> Ticket:
     return replace(ticket, viewer_cap=b"", viewer_log=b"")
+
+
+def from_nobody(event: Event) -> Event:
+    """Without the viewer's keys, nor where it came from."""
+    verdict = event.verdict._replace(origin=NOWHERE)
+    return replace(event, ticket=nameless(event.ticket), verdict=verdict)

@@ -13,7 +13,7 @@ import msgspec
 from adserve.access.keys import Key
 from adserve.domain.events import Event
 from adserve.domain.time import from_ms, to_ms
-from adserve.limits.erased import nameless, tombstone_of
+from adserve.limits.erased import from_nobody, tombstone_of
 from adserve.metering.erasing import Erasure
 from adserve.store.errors import AWAY, Away
 from adserve.store.statements import load
@@ -78,7 +78,7 @@ class Erasures:
         """What waits to be settled, or could not be, is kept without the viewer's keys."""
         while rows := await self._pool.fetch(SQL.pending, viewer, AT_ONCE):
             for *key, event in rows:
-                stripped = msgspec.msgpack.encode(_stripped(_decode_pending(event)))
+                stripped = msgspec.msgpack.encode(from_nobody(_decode_pending(event)))
                 await self._pool.execute(SQL.strip_pending, *key, stripped)
         await self._strip_quarantined(SQL.quarantined, base64.b64encode(viewer))
 
@@ -89,7 +89,7 @@ class Erasures:
     async def _strip_quarantined(self, statement: str, which: object) -> None:
         while rows := await self._pool.fetch(statement, which, AT_ONCE):
             for *key, event in rows:
-                stripped = msgspec.json.encode(_stripped(_decode_quarantined(event)))
+                stripped = msgspec.json.encode(from_nobody(_decode_quarantined(event)))
                 await self._pool.execute(SQL.strip_quarantined, *key, stripped)
 
     async def finish(self, ids: Sequence[UUID], now_ms: int) -> None:
@@ -102,10 +102,6 @@ class Erasures:
 
 async def _note_call(connection: Any, call: str, key: Key, erasure: UUID | None, now_ms: int) -> None:
     await connection.execute(SQL.note_call, call, erasure, key.id, key.name, from_ms(now_ms))
-
-
-def _stripped(event: Event) -> Event:
-    return msgspec.structs.replace(event, ticket=nameless(event.ticket))
 
 
 def _from_row(row: Any) -> Erasure:

@@ -20,7 +20,7 @@ from adserve.database.file_lock import alone, try_lock
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.tickets import Ticket
-from adserve.limits.erased import nameless
+from adserve.limits.erased import from_nobody
 from adserve.metering.errors import RecorderUnavailable, SpoolFull
 from adserve.store.errors import Away, StoreError
 from adserve.store.journal import Counted, Kept
@@ -133,15 +133,17 @@ class Spool:
         await self._run(remove)
 
     async def erase(self, viewer: bytes) -> None:
-        """Takes the viewer's keys out of the events that wait; SQLite overwrites what it replaces."""
+        """Takes the viewer's keys out of the events that wait. SQLite overwrites what it replaces, and the log that still has it, and
+        those that have settled, is cut off."""
 
         def erase() -> None:
             with _transaction(self._connection):
                 for number, raw in self._connection.execute(SQL.of_viewer, (viewer,)).fetchall():
                     event = _decoded(raw)
                     if event is not None:
-                        kept = _encoded(msgspec.structs.replace(event, ticket=nameless(event.ticket)))
-                        self._connection.execute(SQL.strip, (kept, number))
+                        self._connection.execute(SQL.strip, (_encoded(from_nobody(event)), number))
+            if _pragma(self._connection, "wal_checkpoint(TRUNCATE)"):
+                raise sqlite3.OperationalError("others were at it all the time: its log could not be cut off")
 
         await self._run(erase)
 

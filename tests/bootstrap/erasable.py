@@ -6,6 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,6 +26,7 @@ from adserve.domain.events import Event, EventKind, Outcome
 from adserve.domain.ids import EventId
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import from_ms
+from adserve.domain.traffic import Origin, Verdict
 from adserve.metering.erasing import IN_FLIGHT_MS
 from adserve.simulation.clock import SkippingClock
 from adserve.store.keys import Keys
@@ -103,9 +105,12 @@ class Place:
         assert status == 200, answer
         return [result["result"] for result in answer["results"]]
 
-    def opened(self, token: str, outcome: Outcome) -> Event:
+    def opened(self, token: str, outcome: Outcome, viewer: str) -> Event:
         ticket: Ticket = self.core.sealer.open(token, self.clock())
-        return Event(EventId(uuid4()), EventKind.IMPRESSION, ticket, outcome, self.clock(), None, None)
+        verdict = Verdict(origin=Origin(device=device_of(viewer)))
+        return Event(
+            EventId(uuid4()), EventKind.IMPRESSION, ticket, outcome, self.clock(), None, None, verdict
+        )
 
     async def seen_everywhere(self, *viewers: str) -> dict[str, str]:
         """Leaves something of each viewer in every place; answers a ticket of each that was not reported yet."""
@@ -117,17 +122,17 @@ class Place:
             assert await self.outcomes(first, kind="hide") == ["unbilled_kind"]
             assert await self.fared(viewer, f"session of {viewer}") == ["recorded"]
         await self.run()  # decisions are recorded, and a checkpoint is taken
-        for pending, failed, _ in waiting.values():
-            await self.core.events.journal.settle([self.opened(pending, Outcome.ACCEPTED)])
-            await self.core.events.journal.quarantine(self.opened(failed, Outcome.RECORDED), "a test")
+        for viewer, (pending, failed, _) in waiting.items():
+            await self.core.events.journal.settle([self.opened(pending, Outcome.ACCEPTED, viewer)])
+            await self.core.events.journal.quarantine(self.opened(failed, Outcome.RECORDED, viewer), "a test")
         return {viewer: late for viewer, (_, _, late) in waiting.items()}
 
     def forms(self, viewer: str) -> list[bytes]:
-        """The id and its pseudonyms as bytes and as text; that of a month is remembered, as its secret is destroyed. Counters
+        """The id, its device and its pseudonyms as bytes and as text; that of a month is remembered, as its secret is destroyed. Counters
         in memory have 15 bytes of one."""
         cap, log = self.core.pseudonyms.of(viewer, self.clock())
         forms = self._forms.setdefault(viewer, {viewer.encode()})
-        for raw in (cap[:15], log[:15]):
+        for raw in (cap[:15], log[:15], device_of(viewer)[:15]):
             forms |= {raw, base64.b64encode(raw), raw.hex().encode()}
         return list(forms)
 
@@ -159,6 +164,11 @@ class Place:
                 yield name.rpartition("_2")[0] if "_2" in name else name, rows.getvalue()
         finally:
             await connection.close()
+
+
+def device_of(viewer: str) -> bytes:
+    """The pseudonym of a device that nobody else has."""
+    return md5(viewer.encode(), usedforsecurity=False).digest()
 
 
 def _bytes_in(thing: Any, seen: set[int]) -> Iterator[bytes]:

@@ -6,9 +6,11 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from msgspec import structs
 from spooling import (
     NOW_MS,
     SPOOL_BYTES,
+    TICKET,
     Cut,
     Early,
     Unsynced,
@@ -20,6 +22,8 @@ from spooling import (
 )
 
 from adserve.domain.events import EventKind, Outcome, Settled
+from adserve.domain.traffic import Origin, Verdict
+from adserve.limits.erased import from_nobody
 from adserve.metering.errors import RecorderUnavailable, SpoolFull
 from adserve.store.spool import BUSY_S, Spool, SpoolUnusable
 
@@ -115,6 +119,22 @@ async def test_a_write_that_another_process_holds_up_is_given_up(spool: Spool, p
     other.execute("ROLLBACK")
     await spool.keep([event(1)])
     other.close()
+
+
+async def test_nothing_is_left_of_an_erased_viewer_in_the_file(spool: Spool, path: Path) -> None:
+    origin = Origin(("Crawler/1.0",), "192.0.2.0/24", b"a" * 16, b"d" * 16)
+    whole = structs.replace(event(1), verdict=Verdict(None, 1, origin))
+    keys = (TICKET.viewer_cap, TICKET.viewer_log, *(b"a" * 16, b"d" * 16, b"192.0.2.0"))
+
+    def found() -> set[bytes]:
+        files = b"".join(file.read_bytes() for file in path.parent.iterdir())
+        return {key for key in keys if key in files}
+
+    await spool.keep([whole])
+    assert found() == set(keys)
+    await spool.erase(TICKET.viewer_cap)
+    assert found() == set()
+    assert [row.event for row in await spool.oldest(10)] == [from_nobody(whole)]
 
 
 async def test_what_cannot_be_read_is_given_as_it_is(spool: Spool, path: Path) -> None:
