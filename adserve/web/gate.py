@@ -30,6 +30,8 @@ SLOTS = b"POST /v1/slots HTTP/1.1\r\n"
 EVENTS = b"POST /v1/events HTTP/1.1\r\n"
 HEAD_MAX_BYTES = 4_096
 """A longer head is for aiohttp to read: those that come often are remembered."""
+GATHERED_WITHIN_S = 1.0
+"""A request for the lane that is not whole by then goes to aiohttp, which asks for its key, and tells slow callers so."""
 HANDLED_EVERY_S = 20.0
 """So often at least aiohttp gets a request of a connection that goes on."""
 
@@ -91,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._handler = handler
         self._handled_s = -HANDLED_EVERY_S  # when aiohttp got something last
         self._begun = bytearray()  # of a request for the lane that is not whole yet
-        self._lane: Lane | None = None  # for which it is
+        self._patience: asyncio.TimerHandle | None = None  # with it
         self._inside = False  # the lane has a request of this connection
         self._behind = b""  # what came meanwhile
         self._transport: asyncio.Transport
@@ -112,14 +114,20 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
             return
         if self._begun:
-            self._gather(data)
-            return
-        if not self._left and not self._handled and self._begin(data):
-            return
-        if self._refusing:
-            self._swallow(data)
+            self._begun += data
+            if len(self._begun) < self._left:
+                return
+            data = self._gathered()
+        elif not self._left and not self._handled:
+            self.received_s = self._limiter.seconds()
+            self._left = length_of(data)
+            if self._gathers(data):
+                return
         else:
-            self._handle(data)
+            self._go_on(data)
+            return
+        if not self._begin(data):
+            self._go_on(data)
 
     def answer(self, request: bytes, response: bytes | None) -> None:
         """Writes the lane's response; without one, aiohttp gets the request."""
@@ -154,46 +162,59 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.gone = True
+        self._gathered()
         self._leave()
         self._handler.connection_lost(error)
 
+    def _gathers(self, data: bytes) -> bool:
+        """Whether the lane is to have the request that begins here once it is whole: most clients send head and body one after
+        the other."""
+        lane = self._lane_of(data)
+        if lane is None or not len(data) < self._left <= HEAD_MAX_BYTES + lane.body_max_bytes:
+            return False
+        self._begun += data
+        self._patience = asyncio.get_running_loop().call_later(GATHERED_WITHIN_S, self._give_up)
+        return True
+
+    def _gathered(self) -> bytes:
+        if self._patience is not None:
+            self._patience.cancel()
+        begun = bytes(self._begun)
+        self._begun.clear()
+        return begun
+
+    def _give_up(self) -> None:
+        self._handled = True
+        self._handle(self._gathered())
+
     def _begin(self, data: bytes) -> bool:
-        """Whether the request that begins here is the lane's."""
-        self.received_s = self._limiter.seconds()
-        self._left = length_of(data)
+        """Whether the lane has the request that begins here."""
+        lane = self._lane_of(data)
         if self._left >= len(data) and not self._full and data.startswith(SLOTS):
             self.admitted = self._limiter.admit()
             self._refusing = not self.admitted
-            if self.admitted and self._enters(self._slots, data):
-                return True
-        elif not self._full and data.startswith(EVENTS) and self._enters(self._events, data):
-            return True
         self._handled = not self._refusing
-        return False
-
-    def _enters(self, lane: Lane | None, data: bytes) -> bool:
-        """Not always, as aiohttp closes connections on which it hears nothing. What comes in pieces, as most clients send
-        head and body one after the other, enters once it is whole."""
-        if lane is None or self.received_s - self._handled_s > HANDLED_EVERY_S:
+        if lane is None or self._refusing or self._left != len(data):
             return False
-        if len(data) < self._left <= HEAD_MAX_BYTES + lane.body_max_bytes:
-            self._begun += data
-            self._lane = lane
-            return True
-        self._inside = len(data) == self._left and lane.enter(self, data)
+        self._inside = lane.enter(self, data)
         if self._inside:
             self._left = 0
+            self._handled = False
         return self._inside
 
-    def _gather(self, data: bytes) -> None:
-        self._begun += data
-        if len(self._begun) < self._left:
-            return
-        begun = bytes(self._begun)
-        self._begun.clear()
-        if not self._enters(self._lane, begun):
-            self._handled = True
-            self._handle(begun)
+    def _lane_of(self, data: bytes) -> Lane | None:
+        """Not always one: aiohttp closes connections on which it hears nothing."""
+        if self._full or self.received_s - self._handled_s > HANDLED_EVERY_S:
+            return None
+        if data.startswith(SLOTS):
+            return self._slots
+        return self._events if data.startswith(EVENTS) else None
+
+    def _go_on(self, data: bytes) -> None:
+        if self._refusing:
+            self._swallow(data)
+        else:
+            self._handle(data)
 
     def _handle(self, data: bytes) -> None:
         if self._left >= 0:

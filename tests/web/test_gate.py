@@ -160,19 +160,36 @@ async def test_what_comes_in_pieces_takes_the_short_way_once_it_is_whole(
         assert [await read(reader) for _ in bodies] == [way + body for body in bodies]
 
 
-async def test_a_request_in_pieces_has_its_place_until_it_is_answered_or_its_caller_leaves() -> None:
-    begun, rest = post("/v1/slots", b"", *PLAIN).replace(b": 0", b": 4"), b"body"
+async def test_who_does_not_send_the_rest_has_no_place_and_is_aiohttps_before_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("adserve.web.gate.GATHERED_WITHIN_S", 0.05)
+    whole = post("/v1/slots", b"body", *PLAIN)
     async with serving(slots=recorder()) as house:
-        reader, writer = await house.connect()
-        writer.write(begun)
-        await until(lambda: house.limiter.in_flight == 1)
-        writer.write(rest)
-        assert await read(reader) == b"recorded body"
-        assert house.limiter.in_flight == 0
-        writer.write(begun)
-        await until(lambda: house.limiter.in_flight == 1)
+        for rest_after_s, answer in ((0.0, b"recorded body"), (0.1, b"/v1/slots body")):
+            reader, writer = await house.connect()
+            writer.write(whole[:-2])
+            await asyncio.sleep(rest_after_s)
+            assert house.limiter.in_flight == 0
+            writer.write(whole[-2:])
+            assert await read(reader) == answer
+        _, writer = await house.connect()
+        writer.write(whole[:-2])
         writer.close()
-        await until(lambda: house.limiter.in_flight == 0)
+
+
+async def test_what_comes_in_pieces_is_refused_too() -> None:
+    whole = post("/v1/slots", b"body", *PLAIN)
+    async with serving(slots=recorder()) as house:
+        house.fill()
+        reader, writer = await house.connect()
+        writer.write(whole[:-2])
+        await asyncio.sleep(0.02)
+        writer.write(whole[-2:])
+        assert refused(await read(reader))
+        house.empty()
+        writer.write(whole)
+        assert await read(reader) == b"recorded body"
 
 
 def test_a_request_too_long_for_the_lane_is_aiohttps_from_its_first_byte() -> None:
