@@ -181,6 +181,7 @@ class Service:
     async def step(self) -> None:
         now_ms = self.clock()
         await self.refresh.step(now_ms)
+        await self.refresh.switch(now_ms)
         self.landings.learn(self.live.current().snapshot)
         await self.keeper.step(now_ms)
 
@@ -256,7 +257,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     operations = [operation for api in apis for operation in api.operations()]
     app = build_app(operations, auth, body_max_bytes=BODY_MAX_BYTES, version="1")
     keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
-    refresh = Refresh(catalogue, live.publish)
+    refresh = Refresh(catalogue, live.publish, live.obey)
     writing = asyncio.create_task(recorder.run())
     try:
         async with TestClient(TestServer(app), headers=OUR_CLIENT) as client:

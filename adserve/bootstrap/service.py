@@ -84,7 +84,6 @@ class Service:
             name: asyncio.Event()
             for name in (CATALOGUE_CHANNEL, SWITCH_CHANNEL, Auth.CHANNEL, privacy.CHANNEL, ramps.CHANNEL)
         }
-        self._wakes[SWITCH_CHANNEL] = self._wakes[CATALOGUE_CHANNEL]
         self._listener = Listener(core.database_url, self._wakes)
         self._first = first_tasks_of(core, self._wakes)
         self._tasks = (*self._first, *later_tasks_of(core))
@@ -258,6 +257,8 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         undo.push_async_callback(lock.release)
         await alone(lock, progress)
         core = await build_core(settings, database_url, pools, lock, clock, draw)
+        if isinstance(lock, ServingLock):
+            await core.catalogue.forget_replicas()
         session = open_session(settings.upstream_timeout_ms)
         undo.push_async_callback(session.close)
         slots = slots_api_of(core)

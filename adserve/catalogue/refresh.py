@@ -1,4 +1,4 @@
-"""Keeps the snapshot no older than a poll, and says so to whoever serves from it."""
+"""Keeps the snapshot and the switch no older than a poll, and says so to whoever serves by them."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
@@ -31,16 +31,18 @@ class Source(Protocol):
 
 
 Publish = Callable[[Snapshot, State, int], Awaitable[None]]
+Obey = Callable[[State], None]
 
 
 class Refresh:
-    """`publish(snapshot, state, confirmed_at_ms)` is awaited before the replica reports the switch as applied."""
+    """`publish(snapshot, state, confirmed_at_ms)` takes as long as a catalogue does; `obey(state)`, the switch alone, is called
+    before the replica reports it as applied."""
 
-    def __init__(self, source: Source, publish: Publish) -> None:
+    def __init__(self, source: Source, publish: Publish, obey: Obey) -> None:
         self._source = source
         self._publish = publish
+        self._obey = obey
         self._snapshot: Snapshot | None = None
-        self._confirmed_at_ms = 0
         self._qualities: Mapping[AdId, float] = {}
 
     def weigh(self, qualities: Mapping[AdId, float]) -> None:
@@ -53,12 +55,14 @@ class Refresh:
         state = await self._source.state()
         snapshot = self._snapshot
         if snapshot is None or snapshot.version != state.catalogue_version:
-            if snapshot is not None:  # the switch waits for no catalogue
-                await self._publish(snapshot, state, self._confirmed_at_ms)
             snapshot = await self._source.load(snapshot or EMPTY, now_ms)
         if snapshot.qualities is not self._qualities:
             snapshot = replace(snapshot, qualities=self._qualities)
         self._snapshot = snapshot
-        self._confirmed_at_ms = now_ms
         await self._publish(snapshot, state, now_ms)
+
+    async def switch(self, _now_ms: int) -> None:
+        """One poll of the switch, which waits for no catalogue."""
+        state = await self._source.state()
+        self._obey(state)
         await self._source.beat(state.switch_version)

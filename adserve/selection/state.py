@@ -36,8 +36,8 @@ class LiveView:
         self._surfaces = surfaces
         self._rates = rates
         self._view: View | None = None
-        self._switch_version = 0
-        self._paused_over: int | None = None
+        self._switch: Switch | None = None
+        self._paused_here = False
 
     def current(self) -> View:
         if self._view is None:
@@ -46,16 +46,27 @@ class LiveView:
 
     def pause(self) -> None:
         """Stops ads on this replica alone, PostgreSQL or not, until an operator moves the switch again."""
-        self._paused_over = self._switch_version
+        self._paused_here = True
         if self._view is not None:
             self._view = self._view._replace(paused=True)
 
+    def obey(self, switch: Switch) -> None:
+        """Takes the switch as it was read, unless a later one is known."""
+        known = self._switch
+        if known is not None and switch.switch_version < known.switch_version:
+            return
+        if known is not None and switch.switch_version > known.switch_version:
+            self._paused_here = False
+        self._switch = switch
+        if self._view is not None:
+            self._view = self._view._replace(paused=self._is_paused())
+
     async def publish(self, snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
         """Compiles a new snapshot off the event loop; a known one is only confirmed."""
-        self._switch_version = switch.switch_version
+        self.obey(switch)
         view = self._view
         if view is not None and view.snapshot is snapshot:
-            self._view = view._replace(paused=self._is_paused(switch), fresh_at_ms=confirmed_at_ms)
+            self._view = view._replace(fresh_at_ms=confirmed_at_ms)
             return
         if (
             view is not None
@@ -66,11 +77,11 @@ class LiveView:
         else:
             surfaces = await asyncio.to_thread(self._compile, snapshot, {} if view is None else view.surfaces)
             shelves = {name: Shelves(surface, self._rates) for name, surface in surfaces.items()}
-        paused = self._is_paused(switch)  # our own switch may have been pressed meanwhile
+        paused = self._is_paused()  # a switch may have been turned meanwhile
         self._view = View(snapshot, surfaces, shelves, self._rates, paused, confirmed_at_ms)
 
-    def _is_paused(self, switch: Switch) -> bool:
-        return switch.paused or self._paused_over == switch.switch_version
+    def _is_paused(self) -> bool:
+        return self._paused_here or (self._switch is not None and self._switch.paused)
 
     def _compile(
         self, snapshot: Snapshot, earlier: Mapping[str, CompiledSurface]

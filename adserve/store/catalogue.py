@@ -106,6 +106,10 @@ class Catalogue:
         """Says that this replica lives and obeys the switch as of that version."""
         await self._pool.execute(SQL.beat, self._replica, switch_version)
 
+    async def forget_replicas(self) -> None:
+        """For a process that knows that no other can serve any more."""
+        await self._pool.execute(SQL.forget_replicas)
+
     async def leave(self) -> None:
         await self._pool.execute(SQL.leave, self._replica)
 

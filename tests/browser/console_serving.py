@@ -81,6 +81,7 @@ class Console:
         """One turn of every replica that follows the catalogue and the switch."""
         for refresh in self.replicas:
             await refresh.step(self.clock())
+            await refresh.switch(self.clock())
 
     async def _observe(self, _connection: Any, ramp: Ramp, now_ms: int) -> Look:
         step = ramp.plan.steps[ramp.step]
@@ -145,7 +146,9 @@ async def serve_console(pools: Pools) -> AsyncIterator[Console]:
     ConsolePages(operations, auth, Sessions(desk), SURFACES, system_clock).add_to(app)
     for number in range(1, REPLICAS + 1):
         live = LiveView(SURFACES, Prior({}))
-        console.replicas.append(Refresh(Catalogue(pools.catalogue, UUID(int=number)), live.publish))
+        console.replicas.append(
+            Refresh(Catalogue(pools.catalogue, UUID(int=number)), live.publish, live.obey)
+        )
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,3 +1,4 @@
+import asyncio
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ class Source:
 
     known: Known = field(default_factory=Known)
     broken: bool = False
+    readable: asyncio.Event = field(default_factory=asyncio.Event)
     happened: list[tuple[object, ...]] = field(default_factory=list)
 
     async def state(self) -> Known:
@@ -27,6 +29,7 @@ class Source:
 
     async def load(self, known: Snapshot, now_ms: int) -> Snapshot:
         self.happened.append(("load", known.version, now_ms))
+        await self.readable.wait()
         if self.broken:
             raise ConnectionError("the catalogue cannot be read")
         return Snapshot(self.known.catalogue_version, (), {})
@@ -37,6 +40,9 @@ class Source:
     async def publish(self, snapshot: Snapshot, state: State, confirmed_at_ms: int) -> None:
         self.happened.append(("publish", snapshot.version, state.switch_version, confirmed_at_ms))
 
+    def obey(self, state: State) -> None:
+        self.happened.append(("obey", state.switch_version, state.paused))
+
     def since(self) -> list[tuple[object, ...]]:
         happened, self.happened = self.happened, []
         return happened
@@ -44,32 +50,42 @@ class Source:
 
 @pytest.fixture
 def source() -> Source:
-    return Source()
+    source = Source()
+    source.readable.set()
+    return source
 
 
 @pytest.fixture
 def refresh(source: Source) -> Refresh:
-    return Refresh(source, source.publish)
+    return Refresh(source, source.publish, source.obey)
 
 
-async def test_the_first_poll_loads_publishes_and_then_reports(source: Source, refresh: Refresh) -> None:
+async def test_the_first_poll_loads_and_publishes(source: Source, refresh: Refresh) -> None:
     await refresh.step(100)
-    assert source.since() == [("load", 0, 100), ("publish", 1, 1, 100), ("beat", 1)]
+    assert source.since() == [("load", 0, 100), ("publish", 1, 1, 100)]
 
 
 async def test_a_poll_without_news_confirms_the_snapshot(source: Source, refresh: Refresh) -> None:
     await refresh.step(100)
     source.since()
     await refresh.step(200)
-    assert source.since() == [("publish", 1, 1, 200), ("beat", 1)]
+    assert source.since() == [("publish", 1, 1, 200)]
 
 
-async def test_the_switch_does_not_wait_for_a_new_catalogue(source: Source, refresh: Refresh) -> None:
+async def test_the_switch_is_obeyed_and_then_reported_while_a_catalogue_is_read(
+    source: Source, refresh: Refresh
+) -> None:
     await refresh.step(100)
     source.since()
-    source.known = Known(catalogue_version=2, switch_version=5)
-    await refresh.step(200)
-    assert source.since() == [("publish", 1, 5, 100), ("load", 1, 200), ("publish", 2, 5, 200), ("beat", 5)]
+    source.known, source.readable = Known(catalogue_version=2, switch_version=4), asyncio.Event()
+    reading = asyncio.create_task(refresh.step(200))
+    await asyncio.sleep(0)
+    source.known = Known(catalogue_version=2, switch_version=5, paused=True)
+    await refresh.switch(300)
+    assert source.since() == [("load", 1, 200), ("obey", 5, True), ("beat", 5)]
+    source.readable.set()
+    await reading
+    assert source.since() == [("publish", 2, 4, 200)]
 
 
 async def test_an_old_snapshot_is_not_confirmed_while_the_new_one_cannot_be_read(
@@ -81,20 +97,19 @@ async def test_an_old_snapshot_is_not_confirmed_while_the_new_one_cannot_be_read
         source.since()
         with pytest.raises(ConnectionError):
             await refresh.step(now_ms)
-        assert source.since() == [("publish", 1, 2, 100), ("load", 1, now_ms)]
+        assert source.since() == [("load", 1, now_ms)]
     source.broken = False
     await refresh.step(400)
-    assert source.since()[-2:] == [("publish", 2, 2, 400), ("beat", 2)]
+    assert source.since()[-1] == ("publish", 2, 2, 400)
 
 
-async def test_other_qualities_make_another_snapshot_of_the_same_ads() -> None:
+async def test_other_qualities_make_another_snapshot_of_the_same_ads(source: Source) -> None:
     published: list[Snapshot] = []
 
     async def publish(snapshot: Snapshot, _state: State, _confirmed_at_ms: int) -> None:
         published.append(snapshot)
 
-    source = Source()
-    refresh = Refresh(source, publish)
+    refresh = Refresh(source, publish, source.obey)
     await refresh.step(100)
     for now_ms in (200, 300):
         refresh.weigh({AdId(3): 0.5})

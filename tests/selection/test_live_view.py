@@ -94,10 +94,19 @@ async def test_a_local_pause_during_a_compilation_is_not_lost(
     assert live.current().paused
 
 
-async def test_a_pause_before_the_first_snapshot_breaks_nothing(live: LiveView) -> None:
+async def test_a_pause_before_the_first_snapshot_holds_until_the_switch_moves(live: LiveView) -> None:
     live.pause()
+    await live.publish(snapshot(1, 1), Switch(4), NOW_MS)
+    assert live.current().paused
+    live.obey(Switch(5))
+    assert not live.current().paused
+
+
+async def test_a_switch_that_was_read_before_a_later_one_is_not_obeyed(live: LiveView) -> None:
     await live.publish(snapshot(1, 1), Switch(1), NOW_MS)
-    assert live.current().snapshot.version == 1
+    live.obey(Switch(2, True))
+    await live.publish(snapshot(2, 1), Switch(1), NOW_MS)
+    assert live.current().paused
 
 
 async def test_qualities_lower_what_ads_are_worth(live: LiveView) -> None:

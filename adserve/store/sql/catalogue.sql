@@ -47,6 +47,9 @@ SELECT landing_url FROM creative_revisions WHERE creative_id = $1 AND revision =
 INSERT INTO replicas (id, heartbeat_at, switch_version) VALUES ($1, now(), $2)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), switch_version = EXCLUDED.switch_version;
 
+-- name: forget_replicas
+DELETE FROM replicas;
+
 -- name: leave
 DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
 

@@ -1,5 +1,5 @@
 -- A row of `rollouts` is one surface's percents in basis points, of `ramp_places` a place that a plan holds; `rollout_switch` is
--- one row; a row of `replicas` is a process that serves.
+-- one row; a row of `replicas` is a process that serves: one that was not heard of may do so until its snapshot is too old, after 300 s.
 
 -- name: read
 SELECT surface, percent_bp, holdout_bp, countries FROM rollouts ORDER BY surface
@@ -32,8 +32,8 @@ UPDATE rollout_switch SET paused = $1 RETURNING version
 
 -- name: standing_by
 SELECT count(*) FILTER (WHERE switch_version >= (SELECT version FROM rollout_switch)), count(*) FROM replicas
-WHERE heartbeat_at > now() - interval '3 seconds'
+WHERE heartbeat_at > now() - interval '305 seconds'
 
 -- name: applied
 SELECT count(*) FILTER (WHERE switch_version >= $1), count(*) FROM replicas
-WHERE heartbeat_at > now() - interval '3 seconds'
+WHERE heartbeat_at > now() - interval '305 seconds'
