@@ -36,6 +36,9 @@ SORTED_WITHIN_S = 600.0
 Connection = Any
 """asyncpg's own, or the pool's stand-in for it."""
 
+_CONTENDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+"""To the driver the last is of the kind that tells of a lost epoch."""
+
 _decode_event = msgspec.msgpack.Decoder(Event).decode
 
 
@@ -359,7 +362,7 @@ def _counted(row: asyncpg.Record) -> Counted:
 def _translated_errors() -> Iterator[None]:
     try:
         yield
-    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+    except _CONTENDED as error:
         raise JournalContended(str(error)) from error
     except asyncpg.ObjectNotInPrerequisiteStateError as error:
         raise JournalOutdated(str(error)) from error
