@@ -45,13 +45,7 @@ class Epochs:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """None while another process has it."""
+        """None while another process has it. It ends as the connection goes back."""
         async with self._pool.acquire(timeout=TIMEOUT_S) as connection:
-            if not await connection.fetchval(SQL.try_turn):
-                yield None
-                return
-            try:
-                yield Turn(connection)
-            finally:
-                if not connection.is_closed():
-                    await connection.execute(SQL.end_turn)
+            ours = await connection.fetchval(SQL.try_turn)
+            yield Turn(connection) if ours else None
