@@ -1,4 +1,4 @@
-"""The epochs of shared counters: one process at a time begins one."""
+"""The epochs of counters. Of shared ones, one process at a time begins one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +34,11 @@ class Epochs:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+
+    async def open(self, now_ms: int) -> int:
+        """For counters that no other process shares. Waits for what the epoch before counted to be stored."""
+        epoch: int = await self._pool.fetchval(SQL.open_epoch, from_ms(now_ms))
+        return epoch
 
     async def newest(self) -> int:
         """Raises Away."""
