@@ -36,7 +36,6 @@ from adserve.limits.keeper import LEASES_S, LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation, spooled
-from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
 from adserve.metering.named import Named
 from adserve.metering.pending import Pending
@@ -61,7 +60,6 @@ from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.counters import RedisCounters
 from adserve.store.decisions import Decisions
-from adserve.store.errors import Away
 from adserve.store.funnel import FunnelStore
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
@@ -186,10 +184,7 @@ class Core:
         COUNTERS_READY.set(self.counters.filled)
         if not self.lock.may_serve(system_clock()):
             return  # they are for whoever serves to judge
-        try:
-            await self.pending.step(now_ms)
-        except JournalAway as error:
-            raise Away(str(error)) from error
+        await self.pending.step(now_ms)
         EVENTS_PENDING.set(self.pending.waiting)
 
     async def settle_spooled(self, now_ms: int) -> None:
