@@ -109,9 +109,9 @@ class Journal:
         with _translated_errors():
             async with self._lent() as connection:
                 if not waiting:
-                    return await _settle(connection, rated)
+                    return await _settle_rated(connection, rated)
                 async with _transaction(connection):
-                    settled = iter(await _settle(connection, rated) if rated else [])
+                    settled = iter(await _settle_rated(connection, rated) if rated else [])
                     kept = iter(await _keep_pending(connection, waiting))
         return [next(kept if event.outcome is ACCEPTED else settled) for event in events]
 
@@ -138,7 +138,8 @@ class Journal:
                     (_decode_event(row["event"]) for row in rows), key=lambda event: event.received_at_ms
                 )
                 judged = await judge(events) if events else []
-                return list(zip(judged, await _settle(connection, judged) if judged else [], strict=True))
+                settled = await _settle_rated(connection, judged) if judged else []
+                return list(zip(judged, settled, strict=True))
 
     async def quarantine_pending(self, event: Event, reason: str) -> None:
         """Puts a pending event aside, unless another process has moved it."""
@@ -226,7 +227,7 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
     await transaction.commit()
 
 
-async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:
+async def _settle_rated(connection: Connection, events: Sequence[Event]) -> list[Settled]:
     changed = await connection.fetch(SQL.settle, rows_of(events), _oldest_epoch(events))
     settled = [Settled(event.event, event.outcome, _charge(event)) for event in events]
     for ordinal, first, outcome in changed:
