@@ -100,8 +100,9 @@ CLICKS_BACK_MS = 30 * DAY_MS
 """How far back the click rate that stands in for a model looks."""
 IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
-EXPORTS_FOR_MS = 30 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
+EXPORTS_FOR_MS = 30 * DAY_MS
+"""How long an export is known after it was asked for."""
 FUNNEL_MERGED_S = 60.0
 DRAW_BYTES = 16
 DRAWS_AT_ONCE = 256
