@@ -128,7 +128,11 @@ class Journal:
     async def settle_pending(
         self, judge: Callable[[Sequence[Event]], Awaitable[list[Event]]], most: int
     ) -> list[tuple[Event, Settled]] | None:
-        """Moves the oldest pending events, as `judge` answers them, to the events. None while another process does."""
+        """Moves the oldest pending events, as `judge` answers them, to the events. None while another process does.
+
+        Raises JournalOutdated where the epoch of the counters that judged is over, JournalRejected, DayMissing or
+        JournalContended, and then nothing was moved; or JournalAway, and then that is not known.
+        """
         with _translated_errors():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
                 if not await connection.fetchval(SQL.pending_turn):
