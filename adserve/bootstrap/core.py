@@ -173,9 +173,8 @@ class Core:
             await partitions.ensure(connection, first, last)
 
     async def sweep(self, now_ms: int) -> None:
-        if isinstance(
-            self.counters, MemoryCounters
-        ):  # shared ones expire by themselves, and are no checkpoint's
+        # Shared ones expire by themselves, and are no checkpoint's.
+        if isinstance(self.counters, MemoryCounters):
             self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:

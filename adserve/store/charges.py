@@ -27,9 +27,8 @@ async def charged(connection: Connection, event: UUID) -> Charged:
     at_ms = moment_of(event)
     stored = None
     if at_ms < DATES_END_MS:
-        stored = await connection.fetchrow(
-            SQL.event, from_ms(at_ms), event
-        )  # an event's id is of its receipt
+        # An event's id is of its receipt.
+        stored = await connection.fetchrow(SQL.event, from_ms(at_ms), event)
     if stored is None:
         raise Missing("there is no such event, or its day is retired")
     lease = await connection.fetchrow(SQL.lease, stored["lease_id"])
