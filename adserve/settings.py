@@ -25,6 +25,10 @@ EVENTS_KEPT_DAYS_MIN = 210
 """Longer than a hide or a count is held (200 days), and than the longest ticket and the spool last together."""
 
 
+ORIGINS_KEPT_DAYS_MIN = 14
+"""Longer than PostgreSQL is away: a spooled event that has an origin needs the partition of its day, or it never leaves the spool."""
+
+
 OUTCOMES_KEPT_DAYS_MAX = 200
 """As long as anything that hangs on a viewer's pseudonym for caps."""
 
@@ -61,7 +65,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     partitions_ahead_days: Positive = 7
     decision_sample_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
     decisions_kept_days: Positive = 30
-    origins_kept_days: Positive = 60
+    origins_kept_days: Annotated[int, Meta(ge=ORIGINS_KEPT_DAYS_MIN)] = 60
     ramp_look_s: Annotated[int, Meta(ge=1, le=3_600)] = 60
     outcomes_kept_days: Annotated[int, Meta(ge=1, le=OUTCOMES_KEPT_DAYS_MAX)] = 90
     networks_path: Path | None = None

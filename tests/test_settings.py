@@ -18,6 +18,7 @@ def test_the_environment_overrules_the_file_and_the_file_the_default(tmp_path: P
     [
         ({"ADSERVE_PORT": "many"}, "port"),
         ({"ADSERVE_LOG_LEVEL": "loud"}, "log_level"),
+        ({"ADSERVE_ORIGINS_KEPT_DAYS": "13"}, "origins_kept_days"),
         ({"ADSERVE_CONFIG": "/there/is/none.toml"}, "/there/is/none.toml"),
     ],
 )

@@ -36,7 +36,6 @@ from adserve.limits.keeper import LEASES_S, LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.rebuild import Filling
 from adserve.metering import rotation, spooled
-from adserve.metering.errors import JournalAway
 from adserve.metering.intake import Intake
 from adserve.metering.named import Named
 from adserve.metering.pending import Pending
@@ -61,7 +60,6 @@ from adserve.store.catalogue import Catalogue
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.counters import RedisCounters
 from adserve.store.decisions import Decisions
-from adserve.store.errors import Away
 from adserve.store.funnel import FunnelStore
 from adserve.store.journal import Journal
 from adserve.store.keys import Keys
@@ -102,8 +100,9 @@ CLICKS_BACK_MS = 30 * DAY_MS
 """How far back the click rate that stands in for a model looks."""
 IDEMPOTENT_S = 3_600.0
 IDEMPOTENT_FOR_MS = 7 * DAY_MS
-EXPORTS_FOR_MS = 30 * DAY_MS
 """How long a creating call may be repeated with its Idempotency-Key."""
+EXPORTS_FOR_MS = 30 * DAY_MS
+"""How long an export is known after it was asked for."""
 FUNNEL_MERGED_S = 60.0
 DRAW_BYTES = 16
 DRAWS_AT_ONCE = 256
@@ -174,9 +173,8 @@ class Core:
             await partitions.ensure(connection, first, last)
 
     async def sweep(self, now_ms: int) -> None:
-        if isinstance(
-            self.counters, MemoryCounters
-        ):  # shared ones expire by themselves, and are no checkpoint's
+        # Shared ones expire by themselves, and are no checkpoint's.
+        if isinstance(self.counters, MemoryCounters):
             self.counters.sweep(now_ms)
 
     async def checkpoint(self, now_ms: int) -> None:
@@ -186,10 +184,7 @@ class Core:
         COUNTERS_READY.set(self.counters.filled)
         if not self.lock.may_serve(system_clock()):
             return  # they are for whoever serves to judge
-        try:
-            await self.pending.step(now_ms)
-        except JournalAway as error:
-            raise Away(str(error)) from error
+        await self.pending.step(now_ms)
         EVENTS_PENDING.set(self.pending.waiting)
 
     async def settle_spooled(self, now_ms: int) -> None:

@@ -32,7 +32,7 @@ async def filling_of(
     """The counters that go with the lock that is held, and what fills them."""
     if isinstance(lock, ServingLock):
         await lock.end_others()  # opening an epoch would wait for what they are storing
-        epoch = await checkpoints.open_epoch(now_ms)
+        epoch = await Epochs(pools.recorder).open(now_ms)
         counters = MemoryCounters(epoch, filled=False, memos=Memos(keep_offer, offer_again), erased=erased)
         return Filling(counters, checkpoints, events)
 

@@ -191,9 +191,8 @@ class Service:
         ):
             try:
                 await hand_over
-            except (
-                Exception
-            ) as error:  # PostgreSQL may be away: a start after a crash makes up for each of these
+            except Exception as error:
+                # PostgreSQL may be away: a start after a crash makes up for each of these.
                 log.warning("not handed over", extra={"part": name, "reason": repr(error)})
         await self._runners.stop()
         self.core.filling.close()

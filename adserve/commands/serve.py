@@ -30,9 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that share the port and the counters of ADSERVE_REDIS_URL (default: 1)",
     )
-    parser.add_argument(
-        "--worker", help=argparse.SUPPRESS
-    )  # this is one of them, started by the first process
+    # This is one of them, started by the first process.
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--link", type=int, help=argparse.SUPPRESS)  # the socket over which they speak
 
 

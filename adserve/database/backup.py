@@ -32,8 +32,7 @@ SQL = statements.load(Path(__file__).parent / "sql" / "backup.sql")
 FORMAT = 1
 MANIFEST = "manifest.json"
 PARTIAL = "restore.partial"
-CLUSTER = "postgres/cluster"
-PASSWORD = "postgres/password"  # noqa: S105 - where it lies
+POSTGRES = "postgres"
 MEDIA = "media"
 SPOOL = "spool"
 BLOCK_BYTES = 2**20
@@ -92,7 +91,7 @@ async def take(
         manifest = Manifest(FORMAT, now, version("adserve"), tables, folders, files)
         _write_durably(target / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
     except BaseException as error:
-        for name in ("postgres", SPOOL, MEDIA, MANIFEST):
+        for name in (POSTGRES, SPOOL, MEDIA, MANIFEST):
             _remove(target / name)
         if isinstance(error, OSError | sqlite3.Error):
             raise DatabaseRefused(f"the backup could not be written: {error}") from error
@@ -298,7 +297,8 @@ def _write_durably(path: Path, data: bytes) -> None:
 
 
 def _put_in_place(partial: Path, data_home: Path) -> None:
-    for part in partial.iterdir():
+    """The ledger last: cut short before, none is there that could be served without its spool."""
+    for part in sorted(partial.iterdir(), key=lambda part: part.name == POSTGRES):
         part.rename(data_home / part.name)
     partial.rmdir()
 

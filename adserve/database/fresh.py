@@ -1,4 +1,4 @@
-"""Databases that are made for one purpose and dropped after it: a test's, a replay's."""
+"""Databases: those that are made for one purpose and dropped after it, as a test's or a replay's, and the one that stays."""
 
 from pathlib import Path
 from urllib.parse import quote, urlsplit

@@ -47,6 +47,6 @@ async def index_closed(connection: asyncpg.Connection, parent: str, column: str,
         return False
     drop_broken, build = unindexed
     await connection.execute(SQL.take_time)  # until the connection is given back, as the turn
-    await connection.execute(drop_broken)
+    await connection.execute(drop_broken, timeout=INDEX_TIMEOUT_S)
     await connection.execute(build, timeout=INDEX_TIMEOUT_S)
     return True

@@ -42,7 +42,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """`owner` makes and drops partitions, nothing else."""
+    """`owner` works on whole partitions: makes, indexes, closes and drops them."""
 
     recorder: asyncpg.Pool
     catalogue: asyncpg.Pool

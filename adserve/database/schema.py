@@ -55,8 +55,11 @@ def _newest_revision() -> str:
 
 async def update(url: str, progress: Callable[[str], None]) -> None:
     """Runs `adserve migrate`, unless there is nothing for it to do, as a process of its own, so that a service never loads the
-    migration tool: that takes a second. Raises DatabaseRefused with what it said."""
-    if await _standing(url) == (_newest_revision(), name_of_functions()):
+    migration tool: that takes a second. A database that is ahead of this code stays as it is. Raises DatabaseRefused with what
+    it said."""
+    revision, functions = await _standing(url)
+    newest = _newest_revision()
+    if revision is not None and (revision > newest or (revision, functions) == (newest, name_of_functions())):
         return
     child = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -48,7 +48,7 @@ class Ledger(Protocol):
         self, replica: UUID, drawn: Sequence[int], retired: Sequence[int]
     ) -> dict[int, int]: ...
 
-    async def newest_deposit(self) -> int: ...
+    async def newest_funds(self) -> int: ...
 
     async def extend(self, until_ms: Mapping[int, int]) -> None: ...
 
@@ -90,7 +90,7 @@ class LeaseKeeper:
         self._lines: dict[int, Line] = {}
         self._watched: dict[int, Line] = {}
         self._unsupplied: list[int] = []
-        self._deposit = 0
+        self._funds = 0
         self._round_at_ms = 0
         self._ticket_ms = HOUR_MS + GRACE_MS
         self._doubtful = True
@@ -235,7 +235,7 @@ class LeaseKeeper:
     async def _supply(self, lines: Iterable[Line], now_ms: int) -> None:
         asked: list[Asked] = []
         if any(line.again_at_ms for line in lines):
-            self._deposit = await self._ledger.newest_deposit()
+            self._funds = await self._ledger.newest_funds()
         used_up: list[Account] = []
         outlasting: dict[int, int] = {}
         for line in lines:
@@ -334,7 +334,7 @@ class LeaseKeeper:
         )
 
     def _waits(self, line: Line, now_ms: int) -> bool:
-        return now_ms < line.again_at_ms and line.deposit == self._deposit
+        return now_ms < line.again_at_ms and line.funds == self._funds
 
     def _granted(self, line: Line, grant: Granted, now_ms: int) -> None:
         line.asked_at_ms, line.asked_drawn_micros = now_ms, line.purse.drawn_micros
@@ -347,7 +347,7 @@ class LeaseKeeper:
             line.purse.lacks_pace = True
             self._watched[grant.campaign] = line
         else:
-            line.again_at_ms, line.deposit = now_ms + line.patience_ms, self._deposit
+            line.again_at_ms, line.funds = now_ms + line.patience_ms, self._funds
             line.patience_ms = min(2 * line.patience_ms, ASK_AGAIN_MAX_MS)
 
     def _add(self, line: Line, lease: int, micros: int, now_ms: int) -> None:

@@ -29,10 +29,10 @@ class Line:
         "asked_drawn_micros",
         "campaign",
         "day",
-        "deposit",
         "ends_at_ms",
         "event_micros",
         "expected_micros",
+        "funds",
         "least_micros",
         "ours_micros",
         "paced",
@@ -55,7 +55,7 @@ class Line:
         self.asked_drawn_micros = 0
         self.again_at_ms = 0
         self.patience_ms = ASK_AGAIN_MS
-        self.deposit = -1
+        self.funds = -1
         self.expected_micros = self.ours_micros = 0
         self.touched_at_ms = now_ms
 

@@ -3,7 +3,7 @@
 Nothing of money is touched: events and postings name no viewer. Every step may be repeated, so one that was cut short is begun anew.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from contextlib import AbstractAsyncContextManager
 from datetime import date
 from typing import NamedTuple, Protocol
@@ -135,7 +135,7 @@ class Erasing:
         self._read_ms, self._read_all_ms = now_ms, now_ms if whole else self._read_all_ms
         self._forget_missed({each.tombstone for each in read if each.viewer is None and each.id not in seen})
 
-    def _forget_missed(self, tombstones: Iterable[bytes]) -> None:
+    def _forget_missed(self, tombstones: Set[bytes]) -> None:
         """Those that ended while this process could not hear of them."""
         if tombstones:
             for viewer in self._hides.viewers():

@@ -88,9 +88,8 @@ class Recorder:
         self._batch_rows_max = batch_rows_max
         self._events_queued_max = events_queued_max
         self._queue: deque[_Waiting] = deque()
-        self._behind: dict[
-            int, list[_Waiting]
-        ] = {}  # by the lease of a batch on its way, for each of its leases
+        # By the lease of a batch on its way, for each of its leases.
+        self._behind: dict[int, list[_Waiting]] = {}
         self._queued = 0
         self._busy = 0
         self._closed = False

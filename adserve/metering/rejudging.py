@@ -98,13 +98,12 @@ class Rejudging:
         if event.moments.received_at_ms < since_ms:
             return
         charged = event.outcome is Outcome.RECORDED
-        invalid = charged and reason is not None
         tally = self.tally
-        self.tally = tally._replace(
-            judged=tally.judged + 1, charged=tally.charged + charged, invalid=tally.invalid + invalid
-        )
+        tally = tally._replace(judged=tally.judged + 1, charged=tally.charged + charged)
         if charged and reason is not None:
+            tally = tally._replace(invalid=tally.invalid + 1)
             self._findings.append(Finding(event.issued_day, event.ticket, event.kind, reason))
+        self.tally = tally
 
     def _placed(self, origin: Origin) -> Origin:
         """Only a list that has all of the network that was kept is sure to have the address."""

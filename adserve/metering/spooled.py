@@ -80,8 +80,8 @@ class Notes(Protocol):
 
 
 class Spooled:
-    """`step` settles one batch of at most `most`; as rows leave the spool only after the ledger has them, and the ledger takes
-    none twice, repeating it is harmless. `wake` is set while more may wait."""
+    """`step` settles one batch of at most `most`; as rows leave the spool only after the ledger has them and the counters were told, and
+    the ledger takes none twice, repeating it is harmless. `wake` is set while more may wait."""
 
     def __init__(
         self, spool: Spool, journal: Journal, notes: Notes, recorder: Recorder, counters: Counters, most: int
@@ -147,11 +147,11 @@ class Spooled:
         if asyncio.get_running_loop().time() - began_s < LEDGER_S:
             self._recorder.mend()
         self._most_now = min(self._most, 2 * self._most_now)
-        await self._spool.remove([row.number for row in rows])
         for event, one in zip(events, settled, strict=True):
             if _overtaken(event, one):
                 with suppress(CountersAway):  # then they do not know the ticket by our moment
                     await self._counters.doubt(event.ticket)
+        await self._spool.remove([row.number for row in rows])
 
 
 def _overtaken(event: Event, settled: Settled) -> bool:

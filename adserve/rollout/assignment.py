@@ -29,9 +29,5 @@ def admits(rollout: SurfaceRollout, bucket: int, country: str | None) -> bool:
     return bucket < rollout.percent_bp_for(country)
 
 
-def in_rollout(rollout: SurfaceRollout, group: str, viewer: str, country: str | None) -> bool:
-    return admits(rollout, bucket_of(group, viewer), country)
-
-
 def in_holdout(rollout: SurfaceRollout, group: str, viewer: str) -> bool:
     return rollout.holdout_bp > 0 and holdout_bucket_of(group, viewer) < rollout.holdout_bp

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from adserve.domain.ids import moment_of
 from adserve.domain.time import from_ms
-from adserve.store.decisions import DAY_MS_MAX
+from adserve.store.decisions import DATES_END_MS
 from adserve.store.desk import Connection
 from adserve.store.errors import Missing
 from adserve.store.setup import Row
@@ -26,10 +26,9 @@ async def charged(connection: Connection, event: UUID) -> Charged:
     """Raises Missing for an event that is not there or not the caller's, or whose day is retired."""
     at_ms = moment_of(event)
     stored = None
-    if at_ms < DAY_MS_MAX:
-        stored = await connection.fetchrow(
-            SQL.event, from_ms(at_ms), event
-        )  # an event's id is of its receipt
+    if at_ms < DATES_END_MS:
+        # An event's id is of its receipt.
+        stored = await connection.fetchrow(SQL.event, from_ms(at_ms), event)
     if stored is None:
         raise Missing("there is no such event, or its day is retired")
     lease = await connection.fetchrow(SQL.lease, stored["lease_id"])

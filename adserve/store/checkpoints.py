@@ -1,4 +1,4 @@
-"""Checkpoints of the counters, and the epochs that begin where none could carry the counters over whole."""
+"""Checkpoints of the counters."""
 
 from collections.abc import AsyncIterator, Iterable
 
@@ -41,7 +41,3 @@ class Checkpoints:
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
             async for row in connection.cursor(SQL.parts, prefetch=PARTS_AT_ONCE):
                 yield row["payload"]
-
-    async def open_epoch(self, now_ms: int) -> int:
-        epoch: int = await self._pool.fetchval(SQL.open_epoch, from_ms(now_ms))
-        return epoch

@@ -15,7 +15,7 @@ from adserve.store.statements import load
 
 SQL = load("decisions")
 
-DAY_MS_MAX = 253_402_300_800_000
+DATES_END_MS = 253_402_300_800_000
 """The end of the last year that a date can have."""
 
 
@@ -43,7 +43,7 @@ async def replayed(connection: Connection, decision: UUID) -> Replayed:
     """A recorded decision made again. Raises Missing where it was not recorded or is not kept any longer."""
     at_ms = moment_of(decision)
     stored = None
-    if at_ms < DAY_MS_MAX:
+    if at_ms < DATES_END_MS:
         stored = await connection.fetchval(SQL.decision, day_of(at_ms), decision)
     if stored is None:
         raise Missing("this decision is not recorded")

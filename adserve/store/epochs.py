@@ -1,4 +1,4 @@
-"""The epochs of shared counters: one process at a time begins one."""
+"""The epochs of counters. Of shared ones, one process at a time begins one."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,6 +35,11 @@ class Epochs:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
+    async def open(self, now_ms: int) -> int:
+        """For counters that no other process shares. Waits for what the epoch before counted to be stored."""
+        epoch: int = await self._pool.fetchval(SQL.open_epoch, from_ms(now_ms))
+        return epoch
+
     async def newest(self) -> int:
         """Raises Away."""
         try:
@@ -45,13 +50,7 @@ class Epochs:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """None while another process has it."""
+        """None while another process has it. It ends as the connection goes back."""
         async with self._pool.acquire(timeout=TIMEOUT_S) as connection:
-            if not await connection.fetchval(SQL.try_turn):
-                yield None
-                return
-            try:
-                yield Turn(connection)
-            finally:
-                if not connection.is_closed():
-                    await connection.execute(SQL.end_turn)
+            ours = await connection.fetchval(SQL.try_turn)
+            yield Turn(connection) if ours else None

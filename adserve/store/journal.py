@@ -36,6 +36,9 @@ SORTED_WITHIN_S = 600.0
 Connection = Any
 """asyncpg's own, or the pool's stand-in for it."""
 
+_CONTENDED = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.LockNotAvailableError)
+"""To the driver the last is of the kind that tells of a lost epoch."""
+
 _decode_event = msgspec.msgpack.Decoder(Event).decode
 
 
@@ -106,9 +109,9 @@ class Journal:
         with _translated_errors():
             async with self._lent() as connection:
                 if not waiting:
-                    return await _settle(connection, rated)
+                    return await _settle_rated(connection, rated)
                 async with _transaction(connection):
-                    settled = iter(await _settle(connection, rated) if rated else [])
+                    settled = iter(await _settle_rated(connection, rated) if rated else [])
                     kept = iter(await _keep_pending(connection, waiting))
         return [next(kept if event.outcome is ACCEPTED else settled) for event in events]
 
@@ -125,7 +128,11 @@ class Journal:
     async def settle_pending(
         self, judge: Callable[[Sequence[Event]], Awaitable[list[Event]]], most: int
     ) -> list[tuple[Event, Settled]] | None:
-        """Moves the oldest pending events, as `judge` answers them, to the events. None while another process does."""
+        """Moves the oldest pending events, as `judge` answers them, to the events. None while another process does.
+
+        Raises JournalOutdated where the epoch of the counters that judged is over, JournalRejected, DayMissing or
+        JournalContended, and then nothing was moved; or JournalAway, and then that is not known.
+        """
         with _translated_errors():
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction():
                 if not await connection.fetchval(SQL.pending_turn):
@@ -135,7 +142,8 @@ class Journal:
                     (_decode_event(row["event"]) for row in rows), key=lambda event: event.received_at_ms
                 )
                 judged = await judge(events) if events else []
-                return list(zip(judged, await _settle(connection, judged) if judged else [], strict=True))
+                settled = await _settle_rated(connection, judged) if judged else []
+                return list(zip(judged, settled, strict=True))
 
     async def quarantine_pending(self, event: Event, reason: str) -> None:
         """Puts a pending event aside, unless another process has moved it."""
@@ -223,7 +231,7 @@ async def _transaction(connection: Connection) -> AsyncIterator[None]:
     await transaction.commit()
 
 
-async def _settle(connection: Connection, events: Sequence[Event]) -> list[Settled]:
+async def _settle_rated(connection: Connection, events: Sequence[Event]) -> list[Settled]:
     changed = await connection.fetch(SQL.settle, rows_of(events), _oldest_epoch(events))
     settled = [Settled(event.event, event.outcome, _charge(event)) for event in events]
     for ordinal, first, outcome in changed:
@@ -359,7 +367,7 @@ def _counted(row: asyncpg.Record) -> Counted:
 def _translated_errors() -> Iterator[None]:
     try:
         yield
-    except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+    except _CONTENDED as error:
         raise JournalContended(str(error)) from error
     except asyncpg.ObjectNotInPrerequisiteStateError as error:
         raise JournalOutdated(str(error)) from error

@@ -65,7 +65,7 @@ class Ledger:
         """The same of some leases: those drawn on that still may be, and those retired that still capture."""
         return dict(await self._fetch(SQL.captured, replica, [*drawn, *retired], drawn))
 
-    async def newest_deposit(self) -> int:
+    async def newest_funds(self) -> int:
         """A number that changes whenever an advertiser gets more to spend."""
         rows = await self._fetch(SQL.funds)
         return int(rows[0][0])

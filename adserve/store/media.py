@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import asyncpg
 
+from adserve.database.synced import sync_folder
 from adserve.store.statements import load
 
 SQL = load("media")
@@ -68,12 +69,4 @@ def _write_durably(path: Path, data: bytes) -> None:
         Path(name).unlink(missing_ok=True)
         raise
     for folder in (path.parent, path.parent.parent):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(folder)

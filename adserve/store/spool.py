@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from adserve.database.file_lock import alone, try_lock
+from adserve.database.synced import sync_folder
 from adserve.domain.events import CONFIRMING, Event, EventKind, Outcome, Settled
 from adserve.domain.ids import EventId
 from adserve.domain.tickets import Ticket
@@ -85,7 +86,7 @@ class Spool:
             with alone(path.with_suffix(".open")):
                 cls.prepare(connection, max_bytes)
             for folder in (path.parent, path.parent.parent):
-                _sync_folder(folder)
+                sync_folder(folder)
             return cls(path, connection)
         except (sqlite3.Error, OSError) as error:
             raise SpoolUnusable(f"the spool {path}: {error}; move it away to start without it") from error
@@ -237,15 +238,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _pragma(connection: sqlite3.Connection, pragma: str) -> Any:
     answer = connection.execute(f"PRAGMA {pragma}").fetchone()
     return None if answer is None else answer[0]
-
-
-def _sync_folder(folder: Path) -> None:
-    """A file is not there after a power cut as long as its name is not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _values(event: Event) -> tuple[object, ...]:

@@ -186,8 +186,7 @@ def _fault(request: web.Request, error: Exception) -> web.Response:
     instance = f"urn:uuid:{uuid4()}"
     FAULTS.inc()
     resource = request.match_info.route.resource
-    where = (
-        resource.canonical if resource else "no resource"
-    )  # never the path itself, which may hold a ticket
+    # Never the path itself, which may hold a ticket.
+    where = resource.canonical if resource else "no resource"
     log.error("%s %s failed", request.method, where, exc_info=error, extra={"instance": instance})
     return problem_response(Problem(FAULT), instance)

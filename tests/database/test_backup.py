@@ -225,6 +225,18 @@ async def test_control_a_damaged_or_incomplete_backup_is_refused_and_leaves_noth
     assert not elsewhere.exists() or not any(elsewhere.iterdir())
 
 
+def test_a_restore_that_is_cut_short_leaves_no_ledger_without_its_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [tmp_path / backup.PARTIAL / name for name in ("postgres", "media", "spool")]
+    for part in (*parts, tmp_path / "spool" / "in the way"):
+        part.mkdir(parents=True)
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(parts))  # which may list them in any order
+    with pytest.raises(OSError, match="spool"):
+        backup._put_in_place(tmp_path / backup.PARTIAL, tmp_path)
+    assert not (tmp_path / "postgres").exists()
+
+
 async def test_nothing_is_overwritten(taken: Path, data_home: Path) -> None:
     with pytest.raises(DatabaseRefused, match="is not empty"):
         await backup.take(data_home, "postgresql://127.0.0.1:1/x", taken, NOW, silent, silent)

@@ -187,6 +187,17 @@ async def test_a_newer_database_is_refused(database_url: str) -> None:
         migrate.migrate(database_url, lambda _: None)
 
 
+async def test_a_start_of_earlier_code_leaves_a_newer_database_as_it_is(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE adserve.alembic_version SET version_num = '9999'")
+    await connection.execute("COMMENT ON SCHEMA adserve IS 'functions of that code'")
+    await connection.close()
+    said: list[str] = []
+    await schema.update(database_url, said.append)
+    await schema.check(database_url)
+    assert (said, await revisions(database_url)) == ([], ["9999"])
+
+
 async def test_the_service_does_not_load_the_migration_tool() -> None:
     program = "import sys, adserve.database.schema, adserve.database.pools; print('alembic' in sys.modules)"
     run = await asyncio.to_thread(

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 import pytest
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until_a_lock_is_waited_for
 
 from adserve.database import partitions
 from adserve.database.pools import Pools, Sizes, open_pools
@@ -139,6 +139,20 @@ async def test_an_index_that_was_cut_short_is_built_again(broken: Pools) -> None
     async with broken.owner.acquire() as connection:
         assert await partitions.index_closed(connection, "seen", "id", FRIDAY)
         assert not await partitions.index_closed(connection, "seen", "id", FRIDAY)
+
+
+async def test_nobody_waits_behind_a_long_reader_for_an_index_that_is_built_again(
+    broken: Pools, database_url: str
+) -> None:
+    read = "SET lock_timeout = '1s'; SELECT FROM seen"
+    async with broken.owner.acquire() as reader, broken.owner.acquire() as connection:
+        async with reader.transaction():
+            await reader.fetch("SELECT FROM seen")
+            indexing = asyncio.create_task(partitions.index_closed(connection, "seen", "id", FRIDAY))
+            await until_a_lock_is_waited_for(database_url)
+            told = await asyncio.gather(broken.owner.execute(read), return_exceptions=True)
+        assert await indexing
+    assert told == ["SELECT 0"]
 
 
 async def test_a_drop_waits_for_nobody_for_long(pools: Pools) -> None:

@@ -130,7 +130,7 @@ class FakeLedger:
         rows += [(lease, self.leases[lease]) for lease in retired if not self.leases[lease].closed]
         return {lease: row.captured for lease, row in rows}
 
-    async def newest_deposit(self) -> int:
+    async def newest_funds(self) -> int:
         return 1
 
     async def extend(self, until_ms: Mapping[int, int]) -> None:

@@ -191,6 +191,24 @@ async def test_what_the_ledger_has_already_is_not_billed_again(world: World, set
     assert setting.counters.doubted == [earlier.ticket]
 
 
+async def test_the_counters_are_told_also_by_the_process_after_one_that_was_killed(
+    world: World, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = world.event(await one_more(world))
+    await world.journal.settle([event])
+    await setting.spool.keep([replace(event, received_at_ms=event.received_at_ms - 10_000)])
+
+    async def killed(_: Ticket) -> None:
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as just_then:
+        just_then.setattr(setting.counters, "doubt", killed)
+        with pytest.raises(asyncio.CancelledError):
+            await setting.settle_all()
+    await setting.settle_all()
+    assert setting.counters.doubted == [event.ticket]
+
+
 async def test_two_processes_settle_one_spool_once(world: World, setting: Setting, tmp_path: Path) -> None:
     tickets = await tickets_of(world, 120)
     await setting.spool.keep([world.event(ticket) for ticket in tickets])

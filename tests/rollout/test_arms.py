@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from adserve.domain.ramps import Arm
 from adserve.domain.rollouts import Stage, SurfaceRollout
 from adserve.rollout.arms import arm_of, exposed_share, stage_at, standing_of
-from adserve.rollout.assignment import BUCKETS, in_holdout, in_rollout
+from adserve.rollout.assignment import BUCKETS, admits, bucket_of, in_holdout
 
 CROWD = [f"viewer-{number}" for number in range(20_000)]
 HOLDOUT_BP = 500
@@ -54,7 +54,7 @@ def test_control_a_control_that_is_drawn_anew_at_each_step_is_noticed() -> None:
 @settings(derandomize=True, max_examples=300)
 def test_the_exposed_are_those_who_see_ads(viewer: str, group: str, percent_bp: int, holdout_bp: int) -> None:
     rollout = SurfaceRollout(percent_bp, holdout_bp)
-    sees = in_rollout(rollout, group, viewer, None) and not in_holdout(rollout, group, viewer)
+    sees = admits(rollout, bucket_of(group, viewer), None) and not in_holdout(rollout, group, viewer)
     assert (arm_of(viewer, group, 7, percent_bp, holdout_bp) is Arm.EXPOSED) is sees
 
 

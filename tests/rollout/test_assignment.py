@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adserve.domain.rollouts import SurfaceRollout
-from adserve.rollout.assignment import BUCKETS, bucket_of, in_holdout, in_rollout
+from adserve.rollout.assignment import BUCKETS, admits, bucket_of, in_holdout
 
 VECTORS = Path(os.environ.get("ADSERVE_SHARED_DATA", "../shared/data")) / "vectors"
 FILES = (
@@ -69,7 +69,7 @@ needs_vectors = pytest.mark.skipif(not CASES, reason=f"no public rollout vectors
 @needs_vectors
 @pytest.mark.parametrize(("percent", "group", "viewer", "expected"), CASES)
 def test_public_cases(percent: int, group: str, viewer: str, expected: bool) -> None:
-    assert in_rollout(SurfaceRollout(percent * 100), group, viewer, None) is expected
+    assert admits(SurfaceRollout(percent * 100), bucket_of(group, viewer), None) is expected
 
 
 @needs_vectors
@@ -86,15 +86,15 @@ def test_public_cases_would_notice_another_hash() -> None:
 def test_whole_percents_follow_the_public_rule(group: str, viewer: str, percent: int) -> None:
     normalised = mmh3.hash(f"{group}:{viewer}", signed=False) % 100 + 1
     public = percent > 0 and normalised <= percent
-    assert in_rollout(SurfaceRollout(percent * 100), group, viewer, None) is public
+    assert admits(SurfaceRollout(percent * 100), bucket_of(group, viewer), None) is public
 
 
-def drops_someone(admits: Callable[[int, str], bool], crowd: list[str]) -> bool:
+def drops_someone(sees: Callable[[int, str], bool], crowd: list[str]) -> bool:
     """Whether raising the percent step by step ever takes ads away from a viewer who had them."""
     steps = (0, 1, 2, 10, 50, 99, 100, 101, 500, 2_500, 5_000, 9_999, 10_000)
     inside: set[str] = set()
     for step in steps:
-        now = {viewer for viewer in crowd if admits(step, viewer)}
+        now = {viewer for viewer in crowd if sees(step, viewer)}
         if not inside <= now:
             return True
         inside = now
@@ -103,7 +103,7 @@ def drops_someone(admits: Callable[[int, str], bool], crowd: list[str]) -> bool:
 
 def test_a_ramp_only_adds_viewers() -> None:
     assert not drops_someone(
-        lambda step, viewer: in_rollout(SurfaceRollout(step), "status", viewer, None), CROWD[:5_000]
+        lambda step, viewer: admits(SurfaceRollout(step), bucket_of("status", viewer), None), CROWD[:5_000]
     )
 
 
@@ -133,7 +133,7 @@ def share_held(in_rollout_group: list[str], held: Callable[[str], bool]) -> floa
 
 def test_the_holdout_is_drawn_apart_from_the_rollout() -> None:
     rollout = SurfaceRollout(percent_bp=1_000, holdout_bp=1_000)
-    inside = [viewer for viewer in CROWD if in_rollout(rollout, "status", viewer, None)]
+    inside = [viewer for viewer in CROWD if admits(rollout, bucket_of("status", viewer), None)]
     assert share_held(inside, lambda viewer: in_holdout(rollout, "status", viewer)) == pytest.approx(
         0.1, abs=0.015
     )
@@ -162,6 +162,6 @@ def test_groups_are_drawn_apart() -> None:
 def test_a_country_overrules_the_surface(percent_bp: int, country_bp: int, viewer: str) -> None:
     rollout = SurfaceRollout(percent_bp, countries={"ID": country_bp})
     bucket = bucket_of("status", viewer)
-    assert in_rollout(rollout, "status", viewer, "ID") is (bucket < country_bp)
-    assert in_rollout(rollout, "status", viewer, "DE") is (bucket < percent_bp)
-    assert in_rollout(rollout, "status", viewer, None) is (bucket < percent_bp)
+    assert admits(rollout, bucket, "ID") is (bucket < country_bp)
+    assert admits(rollout, bucket, "DE") is (bucket < percent_bp)
+    assert admits(rollout, bucket, None) is (bucket < percent_bp)

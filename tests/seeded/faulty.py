@@ -254,7 +254,7 @@ class FaultyLedger:
             },
         )
 
-    async def newest_deposit(self) -> int:
+    async def newest_funds(self) -> int:
         return 1
 
     async def extend(self, until_ms: Mapping[int, int]) -> None:

@@ -7,6 +7,7 @@ from world import NOW_MS
 from adserve.database.pools import Pools
 from adserve.domain.time import DAY_MS, HOUR_MS, from_ms
 from adserve.store.checkpoints import Checkpoints
+from adserve.store.epochs import Epochs
 from adserve.store.spools import Spools
 
 WAITS = """INSERT INTO pending_events (issued_day, ticket_id, kind, event_id, lease_id, received_at, event)
@@ -91,5 +92,5 @@ async def test_half_a_checkpoint_is_none(pools: Pools) -> None:
 
 
 async def test_every_epoch_is_later_than_the_one_before(pools: Pools) -> None:
-    checkpoints = Checkpoints(pools.recorder)
-    assert await checkpoints.open_epoch(NOW_MS) < await checkpoints.open_epoch(NOW_MS)
+    epochs = Epochs(pools.recorder)
+    assert await epochs.open(NOW_MS) < await epochs.open(NOW_MS)

@@ -92,9 +92,9 @@ async def test_a_credit_line_never_falls_below_what_is_owed_or_held(world: World
     assert await set_credit_line(set_line, owner, 149, "USD", NOW_MS) == 150
     assert await set_credit_line(set_line, owner, 150, "USD", NOW_MS) is None
     assert await taken(world, campaign, 1) == 0
-    before = await world.ledger.newest_deposit()
+    before = await world.ledger.newest_funds()
     assert await set_credit_line(set_line, owner, 170, "USD", NOW_MS) is None
-    assert await world.ledger.newest_deposit() > before  # or the keeper would not ask again
+    assert await world.ledger.newest_funds() > before  # or the keeper would not ask again
     assert await taken(world, campaign, 50) == 20
     vandal = await superuser(database_url)
     with pytest.raises(asyncpg.CheckViolationError):

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 from waiting import until_a_lock_is_waited_for
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
-from adserve.database.pools import SETTINGS, open_pools
+from adserve.database.pools import SETTINGS, open_pool, open_pools
 from adserve.domain.events import Event, EventKind, Outcome, Settled
 from adserve.domain.money import Money
-from adserve.metering.errors import JournalAway, JournalRejected
+from adserve.metering.errors import JournalAway, JournalContended, JournalRejected
 from adserve.store.journal import Journal
 from adserve.store.wire import CONFIRMED, EVENT_BYTES, HIDDEN, REFUSED, event_of
 
@@ -99,6 +99,19 @@ async def test_a_database_that_went_away_is_told_as_such(world: World) -> None:
     await world.pools.recorder.close()
     with pytest.raises(JournalAway):
         await world.journal.settle([event])
+
+
+async def test_a_lock_that_is_not_had_in_time_is_tried_again_in_the_same_epoch(
+    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the server's own settings bound how long a lock is waited for."""
+    event = world.event(world.ticket(await world.lease(10_000)))
+    monkeypatch.setitem(SETTINGS, "lock_timeout", "50ms")
+    hasty = await open_pool(database_url, "adserve_recorder", size=1)
+    async with hasty, world.pools.owner.acquire() as holder, holder.transaction():
+        await holder.execute("LOCK TABLE leases")
+        with pytest.raises(JournalContended):
+            await Journal(hasty).settle([event])
 
 
 async def test_events_of_a_ticket_and_since_a_moment(world: World) -> None:

@@ -10,7 +10,7 @@ SET LOCAL lock_timeout = '500ms';
 SELECT drop_partitions($1, $2);
 
 -- name: unindexed
-SELECT format('DROP INDEX IF EXISTS adserve.%1$I', name), format('CREATE INDEX CONCURRENTLY %1$I ON adserve.%2$I (%3$I)', name, relname, $2)
+SELECT format('DROP INDEX CONCURRENTLY IF EXISTS adserve.%1$I', name), format('CREATE INDEX CONCURRENTLY %1$I ON adserve.%2$I (%3$I)', name, relname, $2)
 FROM (
   SELECT c.oid, c.relname, c.relname || '_by_' || $2 AS name
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid

@@ -18,6 +18,3 @@ SELECT payload FROM counter_checkpoints
 WHERE payload <> '' AND taken_at = (
   SELECT taken_at FROM counter_checkpoints GROUP BY taken_at HAVING count(*) = max(parts) ORDER BY 1 DESC LIMIT 1)
 ORDER BY part
-
--- name: open_epoch
-SELECT open_epoch($1)

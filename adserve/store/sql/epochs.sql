@@ -8,6 +8,3 @@ SELECT open_epoch($1)
 
 -- name: try_turn
 SELECT pg_try_advisory_lock(hashtextextended('adserve.counters', 0))
-
--- name: end_turn
-SELECT pg_advisory_unlock(hashtextextended('adserve.counters', 0))
