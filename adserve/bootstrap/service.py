@@ -26,6 +26,7 @@ from adserve.bootstrap.core import (
     draw_128_bits,
     first_tasks_of,
     later_tasks_of,
+    steady_clock,
     system_clock,
 )
 from adserve.bootstrap.edge import Witness, console_of, events_api_of, operations_of, slots_api_of
@@ -94,7 +95,7 @@ class Service:
                 Task("serving lock", self._keep_lock, BEAT_S),
                 Task("counters", self._fill, FILL_S, core.filling.wake),
             ),
-            system_clock,
+            steady_clock,
         )
         drafts = Drafts(core.pools.operator, TICKET_TTL_MAX_MS + GRACE_MS)
         invoices = Task("invoices", drafts.step, INVOICES_S)
@@ -254,7 +255,7 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
             if settings.redis_url is not None
             else ServingLock(database_url, settings.data_home, holder)
         )
-        await lock.acquire(system_clock())
+        await lock.acquire(steady_clock())
         undo.push_async_callback(lock.release)
         await alone(lock, progress)
         core = await build_core(settings, database_url, pools, lock, clock, draw)
