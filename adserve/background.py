@@ -63,6 +63,8 @@ class Background:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_MAX_S, task.every_s)
                 continue
+            if self._stopping:  # so did what dealt with its failure itself
+                return
             if self.failures.pop(task.name, None) is not None:
                 log.info("background task recovered", extra={"task": task.name})
             backoff_s = BACKOFF_FIRST_S

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Callable, Container
+from contextlib import suppress
 
 import pytest
 from waiting import PATIENCE_S
@@ -158,17 +159,22 @@ async def test_stopping_interrupts_a_step_and_leaves_no_task_behind() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_stopping_ends_a_step_that_fails_as_it_is_cancelled() -> None:
+@pytest.mark.parametrize("caught", [(), (ConnectionError,)])
+async def test_stopping_ends_a_step_that_fails_as_it_is_cancelled(
+    caught: tuple[type[Exception], ...],
+) -> None:
+    """Also where it deals with the failure itself."""
     started = asyncio.Event()
 
     async def fail_to_close(_now_ms: int) -> None:
         started.set()
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise ConnectionError
+        with suppress(*caught):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ConnectionError
 
-    background = Background([Task("closing", fail_to_close, 1)], lambda: 0)
+    background = Background([Task("closing", fail_to_close, every_s=3_600)], lambda: 0)
     background.start()
     await started.wait()
     async with asyncio.timeout(PATIENCE_S):

@@ -114,6 +114,11 @@ def system_clock() -> int:
     return time.time_ns() // SECOND_MS**2
 
 
+def steady_clock() -> int:
+    """For how long, never for when: nobody sets it, and it goes on while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // SECOND_MS**2
+
+
 def _draws() -> Iterator[int]:
     while True:
         for (drawn,) in struct.iter_unpack(f"{DRAW_BYTES}s", os.urandom(DRAWS_AT_ONCE * DRAW_BYTES)):
@@ -182,7 +187,7 @@ class Core:
 
     async def settle_pending(self, now_ms: int) -> None:
         COUNTERS_READY.set(self.counters.filled)
-        if not self.lock.may_serve(system_clock()):
+        if not self.lock.may_serve(steady_clock()):
             return  # they are for whoever serves to judge
         await self.pending.step(now_ms)
         EVENTS_PENDING.set(self.pending.waiting)
@@ -332,7 +337,7 @@ async def _rates(settings: Settings, catalogue: Catalogue, now_ms: int) -> tuple
 
 
 def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:
-    return lambda: lock.may_serve(system_clock())
+    return lambda: lock.may_serve(steady_clock())
 
 
 def _publishing(landings: Landings, live: LiveView, slots: Watched) -> Publish:
@@ -370,7 +375,7 @@ def _recorder(settings: Settings, journal: Journal, spool: Spool) -> Recorder:
 
 
 async def alone(lock: ServingLock | SharedServing, progress: Progress) -> None:
-    while not lock.may_serve(system_clock()):
+    while not lock.may_serve(steady_clock()):
         progress("an earlier process may still serve; waiting until it cannot")
         await asyncio.sleep(BEAT_S)
-        await lock.keep(system_clock())
+        await lock.keep(steady_clock())

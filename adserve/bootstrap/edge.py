@@ -29,7 +29,7 @@ from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.traffic import TrafficApi
 from adserve.api.upstream import Upstream
-from adserve.bootstrap.core import Core, draw_128_bits, system_clock
+from adserve.bootstrap.core import Core, draw_128_bits, steady_clock
 from adserve.bootstrap.peers import Peers
 from adserve.bootstrap.traffic import trusted_proxies
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
@@ -184,7 +184,7 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
 
     return {
         "database": database,
-        "serving lock": lambda: Part(core.lock.may_serve(system_clock()), core.lock.state),
+        "serving lock": lambda: Part(core.lock.may_serve(steady_clock()), core.lock.state),
         "recorder": lambda: Part(
             core.recorder.queued < core.settings.events_queued_max, f"{core.recorder.queued} events queued"
         ),

@@ -6,6 +6,7 @@ closes, the other side is gone.
 """
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from adserve.web import metrics
 from adserve.web.metrics import Family
+
+log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
 ANSWER_S = 1.0
@@ -103,15 +106,18 @@ class Switchboard:
         self._gone: list[Family] = []
 
     async def serve(self, worker: str, link: socket.socket) -> None:
-        """Answers a worker until it is gone."""
+        """Answers a worker until it is gone, or says what is no report: then it hears that we are gone, and ends."""
         reader, writer = await asyncio.open_connection(sock=link, limit=LINE_BYTES_MAX)
         try:
-            while line := await reader.readline():
+            # What was being said as it died is no line.
+            while (line := await reader.readline()).endswith(b"\n"):
                 self.ever = True
                 self._alive[worker] = _report.decode(line).families
                 writer.write(msgspec.json.encode(self._others(worker)) + b"\n")
         except ConnectionError:
             pass  # it was killed
+        except (ValueError, msgspec.DecodeError) as error:  # too long, or no report
+            log.warning("a worker is not understood", extra={"worker": worker, "reason": repr(error)})
         finally:
             writer.close()
             self._gone = metrics.added([self._gone, _counted(self._alive.pop(worker, []))])

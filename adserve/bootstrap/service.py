@@ -26,6 +26,7 @@ from adserve.bootstrap.core import (
     draw_128_bits,
     first_tasks_of,
     later_tasks_of,
+    steady_clock,
     system_clock,
 )
 from adserve.bootstrap.edge import Witness, console_of, events_api_of, operations_of, slots_api_of
@@ -93,7 +94,7 @@ class Service:
                 Task("serving lock", self._keep_lock, BEAT_S),
                 Task("counters", self._fill, FILL_S, core.filling.wake),
             ),
-            system_clock,
+            steady_clock,
         )
         drafts = Drafts(core.pools.operator, TICKET_TTL_MAX_MS + GRACE_MS)
         invoices = Task("invoices", drafts.step, INVOICES_S)
@@ -177,7 +178,6 @@ class Service:
     async def _hand_over(self) -> None:
         await self.core.recorder.drain()
         await self._periodic.stop()
-        self._listener.close()
         now_ms = self.core.clock()
         for name, hand_over in (
             *(() if self._peers is None else (("figures", self._peers.step(now_ms)),)),
@@ -194,11 +194,17 @@ class Service:
             except Exception as error:
                 # PostgreSQL may be away: a start after a crash makes up for each of these.
                 log.warning("not handed over", extra={"part": name, "reason": repr(error)})
-        await self._runners.stop()
-        self.core.filling.close()
-        self.core.events.spool.close()
+        await self.give_up()
         await self.core.lock.release()
         await self.core.pools.close()
+
+    async def give_up(self) -> None:
+        """Ends what runs, before the lock goes: its keeper would take it again. Nothing is handed over."""
+        await self._periodic.stop()
+        await self._runners.stop()
+        self._listener.close()
+        self.core.filling.close()
+        self.core.events.spool.close()
 
     async def _record(self, _now_ms: int) -> None:
         await self.core.recorder.run()
@@ -252,7 +258,7 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
             if settings.redis_url is not None
             else ServingLock(database_url, settings.data_home, holder)
         )
-        await lock.acquire(system_clock())
+        await lock.acquire(steady_clock())
         undo.push_async_callback(lock.release)
         await alone(lock, progress)
         core = await build_core(settings, database_url, pools, lock, clock, draw)
@@ -262,6 +268,7 @@ async def start(  # noqa: PLR0913 - each is a seam of its own
         undo.push_async_callback(session.close)
         slots = slots_api_of(core)
         service = Service(core, slots, session, peers)
+        undo.push_async_callback(service.give_up)
         operations = operations_of(core, slots, session, witness, lambda: service.failures, peers)
         app = build_app(
             operations, core.auth, body_max_bytes=settings.body_max_bytes, version=version("adserve")

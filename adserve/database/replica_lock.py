@@ -61,7 +61,7 @@ class Serving(StrEnum):
 class ServingLock:
     """`acquire`, call `keep` every BEAT_S, ask `may_serve` before each decision, and at the end `release`.
 
-    `now_ms` is of one clock, in all of them.
+    `now_ms` is of one clock, in all of them, that nobody sets back.
     """
 
     def __init__(self, url: str, data_home: Path, holder: UUID, *, grace_s: float = GRACE_S) -> None:

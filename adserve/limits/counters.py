@@ -164,7 +164,10 @@ class MemoryCounters:
         return fits
 
     async def doubt(self, ticket: Ticket) -> None:
-        """With which moment the event that confirmed the ticket is stored, and whether it is, is not known."""
+        """With which moment the event that confirmed the ticket is stored, and whether it is, is not known. Never raises: counters
+        that are not filled have confirmed nothing."""
+        if not self.filled:
+            return
         packed, offset, entry = self._find(ticket)
         if entry is not None:
             self._doubt(ticket.viewer_cap, packed, offset, ticket.ticket, ticket.expires_at_ms)

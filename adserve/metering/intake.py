@@ -1,7 +1,6 @@
 """What becomes of the events that clients report: opened, judged, confirmed, recorded."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -85,7 +84,7 @@ class Counters(Protocol):
         ...
 
     async def doubt(self, ticket: Ticket) -> None:
-        """Whether the event that confirmed the ticket was stored is not known: it may come again, later."""
+        """Whether the event that confirmed the ticket was stored is not known: it may come again, later. Never raises."""
         ...
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None: ...
@@ -140,8 +139,7 @@ class Intake:
         except RecorderUnavailable:
             for doubtful in events:
                 if doubtful.kind in CONFIRMING and doubtful.outcome not in UNCOUNTED:
-                    with suppress(CountersAway):  # then it was not confirmed either
-                        await self._counters.doubt(doubtful.ticket)
+                    await self._counters.doubt(doubtful.ticket)
             raise
         answers = []
         for taken in judged:

@@ -6,13 +6,19 @@ from typing import Protocol
 
 from adserve.domain.events import Event, Settled
 from adserve.limits.counters import CountersAway
-from adserve.metering.errors import DayMissing, JournalAway, JournalOutdated, JournalRejected
+from adserve.metering.errors import (
+    DayMissing,
+    JournalAway,
+    JournalContended,
+    JournalOutdated,
+    JournalRejected,
+)
 from adserve.metering.intake import Counters, rated
 
 AT_ONCE = 200
 TURN_S = 0.05
 TURNS_MAX = 100
-"""How often another process is waited for that is at it."""
+"""How often another process is waited for that is at it, or at what is needed for it."""
 
 Judge = Callable[[Sequence[Event]], Awaitable[list[Event]]]
 
@@ -57,16 +63,20 @@ class Pending:
         while True:
             try:
                 moved = await self._journal.settle_pending(judge, most)
+            except JournalContended:
+                moved = None
             except JournalOutdated as error:
                 raise CountersAway(str(error)) from error
             except DayMissing as error:
                 raise JournalAway(f"partitions are not made ahead: {error}") from error
             except JournalRejected as error:
-                if most == 1:
-                    (refused,) = judging
-                    await counters.doubt(refused.ticket)  # it may be sent again in good form
-                    await self._journal.quarantine_pending(refused, str(error))
-                most = 1
+                if most > 1:
+                    most = 1
+                    continue
+                (refused,) = judging
+                await counters.doubt(refused.ticket)  # it may be sent again in good form
+                await self._journal.quarantine_pending(refused, str(error))
+                most = AT_ONCE
                 continue
             if moved is None:
                 turns += 1

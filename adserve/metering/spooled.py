@@ -3,14 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Protocol
 from uuid import UUID
 
 from adserve.domain.events import CONFIRMING, Event, Outcome, Settled
 from adserve.domain.ids import moment_of
 from adserve.domain.time import SECOND_MS
-from adserve.limits.counters import CountersAway
 from adserve.metering.errors import RecorderUnavailable
 from adserve.metering.intake import Counters
 from adserve.metering.recorder import ANSWER_S, LEDGER_S, Recorder
@@ -149,8 +148,7 @@ class Spooled:
         self._most_now = min(self._most, 2 * self._most_now)
         for event, one in zip(events, settled, strict=True):
             if _overtaken(event, one):
-                with suppress(CountersAway):  # then they do not know the ticket by our moment
-                    await self._counters.doubt(event.ticket)
+                await self._counters.doubt(event.ticket)
         await self._spool.remove([row.number for row in rows])
 
 

@@ -67,7 +67,8 @@ class AssignmentLog:
         written = tuple(self._waiting)
         if written:
             await self._store.assign(written)
-            del self._waiting[: len(written)]
+            done = set(written)  # an erasure meanwhile may have taken some of them away
+            self._waiting = [each for each in self._waiting if each not in done]
 
     async def erase(self, viewer: bytes) -> None:
         self._waiting[:] = [each for each in self._waiting if each.viewer != viewer]

@@ -80,7 +80,8 @@ class Erasures:
             for *key, event in rows:
                 stripped = msgspec.msgpack.encode(from_nobody(_decode_pending(event)))
                 await self._pool.execute(SQL.strip_pending, *key, stripped)
-        await self._strip_quarantined(SQL.quarantined, base64.b64encode(viewer))
+        for written in (base64.b64encode(viewer), viewer):  # the latter in what came out of a spool unread
+            await self._strip_quarantined(SQL.quarantined, written)
 
     async def strip_old(self, before_ms: int) -> None:
         """What could not be settled before that moment."""
@@ -89,8 +90,7 @@ class Erasures:
     async def _strip_quarantined(self, statement: str, which: object) -> None:
         while rows := await self._pool.fetch(statement, which, AT_ONCE):
             for *key, event in rows:
-                stripped = msgspec.json.encode(from_nobody(_decode_quarantined(event)))
-                await self._pool.execute(SQL.strip_quarantined, *key, stripped)
+                await self._pool.execute(SQL.strip_quarantined, *key, _stripped(event))
 
     async def finish(self, ids: Sequence[UUID], now_ms: int) -> None:
         await self._pool.execute(SQL.finish, ids, from_ms(now_ms))
@@ -102,6 +102,14 @@ class Erasures:
 
 async def _note_call(connection: Any, call: str, key: Key, erasure: UUID | None, now_ms: int) -> None:
     await connection.execute(SQL.note_call, call, erasure, key.id, key.name, from_ms(now_ms))
+
+
+def _stripped(event: bytes) -> bytes:
+    """Of what cannot be read nothing is left: it may name the viewer anywhere."""
+    try:
+        return msgspec.json.encode(from_nobody(_decode_quarantined(event)))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return b""
 
 
 def _from_row(row: Any) -> Erasure:

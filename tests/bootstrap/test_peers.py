@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from adserve.bootstrap import peers
 from adserve.bootstrap.peers import Peers, Switchboard
 from adserve.web import metrics
 
@@ -90,6 +91,21 @@ async def test_what_a_dead_worker_counted_stays_and_its_gauges_go() -> None:
         assert seen[OK] == 5
         assert "limit[('worker', '1')]" not in seen
         assert (one.peers.others.alive, one.peers.others.wanted) == (1, 2)
+
+
+@pytest.mark.parametrize("said", [b'{"families":[', b"?\n", b"?" * 1_000])
+async def test_a_worker_that_dies_in_the_middle_of_a_line_or_says_no_report_harms_nobody(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor, and with it all workers, would end with the one that failed to be heard."""
+    monkeypatch.setattr(peers, "LINE_BYTES_MAX", 100)
+    switchboard, (ours, theirs) = Switchboard(1), socket.socketpair()
+    with theirs:
+        theirs.sendall(said)
+        theirs.shutdown(socket.SHUT_WR)
+        await switchboard.serve("0", ours)
+        theirs.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(theirs, 1) == b""
 
 
 async def test_control_without_the_others_a_worker_knows_its_own_counts_only() -> None:

@@ -99,9 +99,9 @@ class Viewer:
                 if self._chance.random() < 0.5 and await self.report(ticket, EventKind.IMPRESSION):
                     self._to_report.remove(ticket)
 
-    async def report(self, ticket: Ticket, kind: EventKind) -> bool:
+    async def report(self, ticket: Ticket, kind: EventKind, at_ms: int | None = None) -> bool:
         try:
-            await self._intake.take([Report(SEALER.seal(ticket), kind)], self._now_ms)
+            await self._intake.take([Report(SEALER.seal(ticket), kind)], at_ms or self._now_ms)
         except RecorderUnavailable:
             return False
         return True
@@ -144,6 +144,15 @@ async def test_caps_hold_for_events_that_had_to_be_sent_again() -> None:
 
 async def test_control_counters_that_never_doubt_break_the_cap() -> None:
     assert await most_in_a_window(Oblivious) > 1
+
+
+async def test_while_the_counters_are_filled_an_impression_may_be_overtaken_by_a_later_report_of_it() -> None:
+    """They are told to doubt what they have not confirmed."""
+    ticket = make_ticket()
+    async with recording(Viewer(MemoryCounters(1, filled=False), MemoryJournal())) as viewer:
+        for at_ms in (NOW_MS + 2, NOW_MS + 1):
+            assert await viewer.report(ticket, EventKind.IMPRESSION, at_ms)
+    assert [event.outcome for event in viewer.journal.stored.values()] == [Outcome.ACCEPTED]
 
 
 @pytest.mark.parametrize("kind", [EventKind.HIDE, EventKind.REPORT])

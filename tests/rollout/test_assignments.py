@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -14,16 +14,19 @@ FIRST, NEXT = Standing(Stage(7, 0, 5), Arm.EXPOSED), Standing(Stage(7, 1, 9), Ar
 
 
 class Written:
-    """A store that may be away."""
+    """A store that may be away. `meanwhile` happens while it writes."""
 
     def __init__(self) -> None:
         self.away = False
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
         self.assignments: list[Assignment] = []
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
         if self.away:
             raise OSError
         self.assignments += assignments
+        if self.meanwhile is not None:
+            await self.meanwhile()
 
 
 class Erasing:
@@ -47,6 +50,22 @@ async def test_a_viewer_is_written_once_a_step() -> None:
         log.note(standing, b"a", NOW_MS)
         await log.step(NOW_MS)
     assert written.assignments == [Assignment(FIRST, b"a", NOW_MS), Assignment(NEXT, b"a", NOW_MS)]
+
+
+async def test_who_comes_while_another_is_erased_during_a_write_is_written() -> None:
+    log, written, erasing, _ = make()
+
+    async def erase_one_and_see_another() -> None:
+        erasing.viewer = b"a"
+        await log.erase(b"a")
+        log.note(FIRST, b"c", NOW_MS)
+
+    written.meanwhile = erase_one_and_see_another
+    for viewer in (b"a", b"b"):
+        log.note(FIRST, viewer, NOW_MS)
+    await log.step(NOW_MS)
+    await log.step(NOW_MS)
+    assert [each.viewer for each in written.assignments] == [b"a", b"b", b"c"]
 
 
 async def test_what_could_not_be_written_waits_and_what_is_too_much_is_shed(

@@ -1,5 +1,7 @@
 """What PostgreSQL itself sees to: no keys of an erased viewer come in behind its erasure, whoever settles."""
 
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from world import NOW_MS, World
@@ -13,6 +15,8 @@ from adserve.limits.erased import nameless
 from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS
 from adserve.store.erasures import Erasures
 from adserve.store.secrets import Secrets
+from adserve.store.spool import Row
+from adserve.store.spools import Spools
 
 VIEWER, OTHER = b"c" * 16, b"o" * 16
 KEY = Key(KeyId(1), "somebody's", frozenset(), None)
@@ -55,6 +59,31 @@ async def test_what_names_nobody_is_stored_for_nobody(world: World) -> None:
     (settled,) = await world.journal.settle([world.event(ticket)])
     assert settled.outcome is Outcome.RECORDED
     assert await named(world, ticket) == (0, 0)
+
+
+async def stripped_by(world: World, strip: Callable[[Erasures], Awaitable[None]]) -> list[bool]:
+    """Whether it leaves the keys out of an event that could not be stored, one that could not be read, and another viewer's."""
+    whose = {VIEWER: world.ticket(1), OTHER: world.ticket(1, viewer_cap=OTHER)}
+    await world.journal.quarantine(world.event(whose[VIEWER]), "bad")
+    for nth, (viewer, ticket) in enumerate(whose.items(), 2):
+        event = world.event(ticket, "click")
+        row = Row(1, ticket.ticket, "click", event.event, NOW_MS, None, b"\xff" + viewer)
+        await Spools(world.pools.recorder).put_aside(row, "unread", NOW_MS + nth * SECOND_MS)
+    await strip(Erasures(world.pools.recorder))
+    rows = await world.pools.analyst.fetch("SELECT event, nameless FROM quarantined_events ORDER BY at")
+    keys = VIEWER, OTHER, b64encode(VIEWER)
+    assert [nameless for _, nameless in rows] == [not any(key in event for key in keys) for event, _ in rows]
+    return [nameless for _, nameless in rows]
+
+
+async def test_what_could_not_be_settled_is_kept_without_its_viewer_also_where_it_cannot_be_read(
+    world: World,
+) -> None:
+    assert await stripped_by(world, lambda erasures: erasures.strip_waiting(VIEWER)) == [True, True, False]
+
+
+async def test_what_is_old_is_kept_without_its_viewer_also_where_it_cannot_be_read(world: World) -> None:
+    assert await stripped_by(world, lambda erasures: erasures.strip_old(NOW_MS + HOUR_MS)) == [True] * 3
 
 
 async def test_an_erasure_goes_on_once_and_begins_anew_only_after_its_end(world: World) -> None:

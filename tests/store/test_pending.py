@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, PRICE_MICROS, World
 
 from adserve.domain.events import Event, EventKind, Outcome, Settled
@@ -13,8 +14,9 @@ from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import HOUR_MS
 from adserve.limits.counters import CountersAway
+from adserve.metering import pending
 from adserve.metering.errors import JournalContended
-from adserve.metering.pending import Pending
+from adserve.metering.pending import Judge, Pending
 from adserve.store.journal import SQL, Journal, Kept
 
 BILLED = Money(PRICE_MICROS, "USD")
@@ -199,3 +201,39 @@ async def test_what_cannot_be_stored_is_put_aside_and_holds_nobody_up(
     assert await world.fetchval("SELECT count(*) FROM quarantined_events") == 1
     assert pending.waiting == 0
     assert setting.counters.doubted == [bad]
+
+
+class Watched(Journal):
+    """Knows how many events each turn was to take, and loses the first turn to a deadlock where it is told to."""
+
+    def __init__(self, pool: asyncpg.Pool, *, loses: bool = False) -> None:
+        super().__init__(pool)
+        self.turns: list[int] = []
+        self._loses = loses
+
+    async def settle_pending(self, judge: Judge, most: int) -> list[tuple[Event, Settled]] | None:
+        self.turns.append(most)
+        if self._loses and len(self.turns) == 1:
+            raise JournalContended("deadlock detected")
+        return await super().settle_pending(judge, most)
+
+
+async def test_a_turn_that_loses_to_another_transaction_is_taken_again(
+    world: World, setting: Setting
+) -> None:
+    """Shared counters would be filled from the whole log again before the next."""
+    await world.journal.settle([accepted(world, world.ticket(await world.lease(10_000)))])
+    journal = Watched(world.pools.recorder, loses=True)
+    assert await Pending(journal, setting.counters).settle(setting.counters, NOW_MS) == 1
+
+
+async def test_behind_what_is_put_aside_as_many_are_settled_at_once_as_before(
+    world: World, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "AT_ONCE", 3)
+    lease = await world.lease(100_000)
+    bad = replace(accepted(world, world.ticket(lease, surface="a\0b")), received_at_ms=NOW_MS)
+    await world.journal.settle([bad, *(accepted(world, world.ticket(lease)) for _ in range(6))])
+    journal = Watched(world.pools.recorder)
+    assert await Pending(journal, setting.counters).settle(setting.counters, NOW_MS) == 6
+    assert journal.turns == [3, 1, 3, 3, 3]

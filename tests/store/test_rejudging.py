@@ -1,12 +1,15 @@
 """Rules that change later: what was charged and is invalid now is credited, once; an event stays what it was."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import asyncpg
 import pytest
 from crediting import TWICE
 from msgspec.structs import replace
+from waiting import until_a_lock_is_waited_for
 from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.domain.events import EventKind, Outcome
@@ -100,6 +103,9 @@ async def setting(world: World, database_url: str) -> AsyncIterator[Setting]:
     await owner.close()
 
 
+LOCK = (
+    "SELECT FROM accounts WHERE kind IN ('available', 'receivable') AND advertiser_id = $1 FOR NO KEY UPDATE"
+)
 CREDIT = ("impression", "invalid_traffic", PRICE_MICROS)
 
 
@@ -227,3 +233,37 @@ async def test_only_charged_events_are_found(setting: Setting) -> None:
     )
     assert found == (0, 0, 0)
     assert await setting.world.fetchval("SELECT outcome FROM events") == Outcome.UNBILLED_KIND
+
+
+async def credits_beside_leases(setting: Setting, database_url: str) -> bool:
+    """Whether whoever leases of one advertiser still gets the accounts of the next while both are being credited."""
+    world, other = setting.world, await setting.world.add_advertiser(1_000_000)
+    campaign = await world.add_campaign(other)
+    theirs = world.ticket(
+        await world.lease(10_000, campaign), ticket=UUID(int=1), advertiser=other, campaign=campaign
+    )
+    ours = world.ticket(setting.lease, ticket=UUID(int=2))
+    await setting.store_all(Happened(IMPRESSION, theirs, HOSTED), Happened(IMPRESSION, ours, HOSTED))
+    got_both = True
+    async with setting.owner.transaction():
+        await setting.owner.execute(LOCK, world.advertiser)
+        crediting = asyncio.create_task(setting.rejudge(Rules(), AMAZON))
+        await until_a_lock_is_waited_for(database_url)
+        try:
+            async with setting.owner.transaction():
+                await setting.owner.execute(f"{LOCK} NOWAIT", other)
+        except asyncpg.LockNotAvailableError:
+            got_both = False
+    assert (await crediting).found.credited == 2
+    return got_both
+
+
+async def test_crediting_locks_accounts_in_the_order_of_leases(setting: Setting, database_url: str) -> None:
+    assert await credits_beside_leases(setting, database_url)
+
+
+async def test_control_crediting_in_another_order_would_deadlock(setting: Setting, database_url: str) -> None:
+    source: str = await setting.owner.fetchval("SELECT pg_get_functiondef('find_invalid'::regproc)")
+    assert "ORDER BY id FOR" in source
+    await setting.owner.execute(source.replace("ORDER BY id FOR", "ORDER BY id DESC FOR"))
+    assert not await credits_beside_leases(setting, database_url)

@@ -1,5 +1,6 @@
 -- Notes which charged events a version of the rules finds invalid, and credits each of them that was not credited for invalid
 -- traffic before, by whatever version. Safe to repeat. Answers how many findings are new, and what was credited.
+-- Events are locked in key order, then accounts by id, as `take_leases` and `close_leases` lock them, before any is credited.
 CREATE OR REPLACE FUNCTION find_invalid(
   p_rules_version integer, p_issued_day date[], p_ticket_id uuid[], p_kind text[], p_reason text[], p_at timestamptz
 ) RETURNS TABLE (found bigint, credited bigint, micros bigint)
@@ -21,6 +22,14 @@ BEGIN
   ORDER BY 1, 2, 3 ON CONFLICT DO NOTHING;
   GET DIAGNOSTICS v_found = ROW_COUNT;
 
+  PERFORM FROM events e JOIN unnest(p_issued_day, p_ticket_id, p_kind) AS g (issued_day, ticket_id, kind)
+    USING (issued_day, ticket_id, kind)
+  WHERE e.outcome = 'recorded' ORDER BY issued_day, ticket_id, kind FOR NO KEY UPDATE OF e;
+  PERFORM FROM accounts a WHERE a.kind IN ('available', 'receivable') AND EXISTS (
+    SELECT FROM events e JOIN unnest(p_issued_day, p_ticket_id, p_kind) AS g (issued_day, ticket_id, kind)
+      USING (issued_day, ticket_id, kind)
+    WHERE e.outcome = 'recorded' AND e.advertiser_id = a.advertiser_id AND e.currency = a.currency)
+  ORDER BY id FOR NO KEY UPDATE;
   FOR v_event IN
     SELECT issued_day, ticket_id, kind FROM unnest(p_issued_day, p_ticket_id, p_kind) AS g (issued_day, ticket_id, kind)
     JOIN events e USING (issued_day, ticket_id, kind)

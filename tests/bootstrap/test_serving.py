@@ -1,0 +1,63 @@
+"""The serving lock of a whole service (I4)."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from adserve import settings
+from adserve.bootstrap.core import Core
+from adserve.bootstrap.service import Service, start
+from adserve.database.replica_lock import GRACE_S, ServingLock
+
+SET_BACK_S = 400
+S_NS = 1_000_000_000
+
+
+async def serves(service: Service) -> tuple[bool, bool]:
+    """As /readyz says, and as events are judged by."""
+    async with aiohttp.ClientSession() as session, session.get(f"{service.url}/readyz") as answer:
+        told: bool = (await answer.json())["parts"]["serving lock"]["ok"]
+    return told, service.core.intake._may_serve()
+
+
+async def test_a_clock_that_is_set_back_gives_a_process_without_the_lock_no_more_time(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_ns, steady_ns = time.time_ns, time.clock_gettime_ns
+    service = await start(settings.load(data_home=str(tmp_path), port=0), database_url, background=False)
+    try:
+        await service._runners.stop()  # nobody says any more that we live
+        monkeypatch.setattr(time, "time_ns", lambda: set_ns() - SET_BACK_S * S_NS)
+        serving = [await serves(service)]
+        monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: steady_ns(clock) + round(GRACE_S) * S_NS)
+        serving.append(await serves(service))
+    finally:
+        await service.stop()
+    assert serving == [(True, True), (False, False)]
+
+
+async def test_a_start_that_fails_leaves_nothing_behind_that_would_take_the_lock_again(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections may take minutes to close. All that time it would keep the next start waiting."""
+
+    async def fail(core: Core, _now_ms: int) -> None:
+        await core.filling.done.wait()
+        raise ConnectionError("away")
+
+    left: list[set[asyncio.Task[Any]]] = []
+    before, release = asyncio.all_tasks(), ServingLock.release
+
+    async def note_and_release(lock: ServingLock) -> None:
+        left.append(asyncio.all_tasks() - before)
+        await release(lock)
+
+    monkeypatch.setattr(Core, "ensure_partitions", fail)
+    monkeypatch.setattr(ServingLock, "release", note_and_release)
+    with pytest.raises(ConnectionError, match="away"):
+        await start(settings.load(data_home=str(tmp_path), port=0), database_url)
+    assert left == [set()]
