@@ -37,7 +37,7 @@ from adserve.api.slots import SlotsApi
 from adserve.api.traffic import TrafficApi
 from adserve.bootstrap.traffic import TrafficKeeper
 from adserve.catalogue.refresh import Refresh
-from adserve.catalogue.snapshot import EMPTY, Snapshot
+from adserve.catalogue.snapshot import EMPTY
 from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign
@@ -60,7 +60,7 @@ from adserve.prediction.prior import Prior
 from adserve.selection.funnel import Funnel
 from adserve.selection.recording import Recording
 from adserve.selection.slots import Bounds, Parts, Slots
-from adserve.selection.state import LiveView
+from adserve.selection.state import LiveView, View
 from adserve.simulation.caller import OUR_CLIENT
 from adserve.store.catalogue import Catalogue
 from adserve.store.decisions import Decisions
@@ -242,8 +242,8 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
 
     outcomes = Outcomes(pools.recorder, REPLICA)
 
-    def snapshot() -> Snapshot:
-        return EMPTY if live._view is None else live._view.snapshot
+    def view() -> View:
+        return live._view or View(EMPTY, {}, {}, Prior({}), False, 0)
 
     apis = [
         Health(checks),
@@ -251,7 +251,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
         slots_api(slots, sealer, pseudonyms, clock),
         TrafficApi(*desks(pools), lambda: "", clock),
         EventsApi(intake, EventLog(journal, spool), sealer, clock),
-        OutcomesApi(outcomes, pseudonyms, snapshot, {"status": "status"}, erased.covers, clock),
+        OutcomesApi(outcomes, pseudonyms, view, {"status": "status"}, erased.covers, clock),
         Beacons(intake, sealer, landings, Sources(decode_networks(LOOPBACK)), clock),
     ]
     operations = [operation for api in apis for operation in api.operations()]

@@ -12,11 +12,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from adserve.access.keys import Scope
 from adserve.api.shapes import Moment, check_moment
 from adserve.api.slots import Opaque, Short
-from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.targeting import Country
 from adserve.domain.time import DAY_MS, SECOND_MS, Clock, to_ms
 from adserve.metering.pseudonyms import Pseudonyms
 from adserve.rollout.arms import standing_of
+from adserve.selection.state import View
 from adserve.store.outcomes import IDS_KEPT_MS, Outcomes, Told
 from adserve.web.bodies import decode_json, field_error
 from adserve.web.operations import Call, NoQuery, Operation
@@ -114,25 +114,25 @@ class OutcomesApi:
         self,
         store: Outcomes,
         pseudonyms: Pseudonyms,
-        snapshot: Callable[[], Snapshot],
+        view: Callable[[], View],
         groups: Mapping[str, str],
         forgotten: Callable[[bytes, int], bool],
         clock: Clock,
     ) -> None:
         self._store = store
         self._pseudonyms = pseudonyms
-        self._snapshot = snapshot
+        self._view = view
         self._groups = groups
         self._default_surface = next(iter(groups))
         self._forgotten = forgotten
         self._clock = clock
 
     async def report(self, call: Call[list[Read], NoQuery]) -> web.StreamResponse:
-        now_ms, snapshot = self._clock(), self._snapshot()
+        now_ms, view = self._clock(), self._view()
         told: dict[bytes, Told] = {}
         results: list[OutcomeResult | bytes] = []
         for read in call.body:
-            known = self._judge(read, snapshot, now_ms)
+            known = self._judge(read, view, now_ms)
             if isinstance(known, Told):
                 results.append(OutcomeResult(Kind.DUPLICATE) if known.key in told else known.key)
                 told.setdefault(known.key, known)
@@ -141,20 +141,22 @@ class OutcomesApi:
         new = await self._store.add(list(told.values()), now_ms) if told else set()
         return json_response(OutcomeResults([_result(known, new) for known in results]))
 
-    def _judge(self, read: Read, snapshot: Snapshot, now_ms: int) -> Told | OutcomeResult:
+    def _judge(self, read: Read, view: View, now_ms: int) -> Told | OutcomeResult:
         if isinstance(read, FieldError):
             return OutcomeResult(Kind.REFUSED, [read])
         try:
-            return self._told(read, snapshot, now_ms)
+            return self._told(read, view, now_ms)
         except Problem as problem:
             return OutcomeResult(Kind.REFUSED, list(problem.errors))
 
-    def _told(self, report: OutcomeReport, snapshot: Snapshot, now_ms: int) -> Told | OutcomeResult:
+    def _told(self, report: OutcomeReport, view: View, now_ms: int) -> Told | OutcomeResult:
         surface = report.surface or self._default_surface
         if surface not in self._groups:
             raise invalid("$.surface", f"is not one of {', '.join(self._groups)}")
         occurred_ms = now_ms if report.occurred_at is None else _occurred_ms(report.occurred_at, now_ms)
-        rollout = snapshot.rollout_of(surface)
+        if not view.shows_ads(now_ms):
+            return OutcomeResult(Kind.NOT_COMPARED)
+        snapshot, rollout = view.snapshot, view.snapshot.rollout_of(surface)
         standing = standing_of(
             report.viewer, self._groups[surface], snapshot.stages, rollout, surface, report.country
         )

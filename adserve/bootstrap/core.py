@@ -285,7 +285,7 @@ async def build_core(
     notes = (funnel.note, recording.note)
     parts = Parts(live.current, counters, hides, book, sealer, may_serve := _serving(lock), notes)
     keeper = LeaseKeeper(book, Ledger(pools.recorder), _campaigns(live), replica)
-    judged = Judged(pools, replica, erased, keeper.off_pace, lambda: live.current().snapshot)
+    judged = Judged(pools, replica, erased, keeper.off_pace, live.current)
     slots = judged.watched(parts, clock, draw, Bounds(settings.candidates_max, settings.click_hold_factor))
     intake = Intake(
         sealer, named, book, recorder, draw, hides=hides, may_serve=may_serve, traffic=traffic.traffic

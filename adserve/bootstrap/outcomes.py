@@ -8,7 +8,6 @@ from prometheus_client import Counter
 
 from adserve.api.outcomes import OutcomesApi
 from adserve.background import Task
-from adserve.catalogue.snapshot import Snapshot
 from adserve.database.pools import Pools
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS, Clock
@@ -17,6 +16,7 @@ from adserve.metering.pseudonyms import Pseudonyms
 from adserve.rollout.assignments import AssignmentLog
 from adserve.rollout.figures import Figures
 from adserve.selection.slots import Bounds, Parts
+from adserve.selection.state import View
 from adserve.selection.watched import Watched
 from adserve.store.outcomes import Outcomes
 
@@ -31,7 +31,7 @@ FORGET_S = 60.0
 
 
 class Judged:
-    """`off_pace` is what `Figures` asks; `snapshot` gives the newest one."""
+    """`off_pace` is what `Figures` asks; `view` gives the newest one."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Judged:
         replica: UUID,
         erased: Erased,
         off_pace: Callable[[int], tuple[int, float]],
-        snapshot: Callable[[], Snapshot],
+        view: Callable[[], View],
     ) -> None:
         self.store = Outcomes(pools.recorder, replica)
         self.assignments = AssignmentLog(self.store, erased.covers, ASSIGNMENTS_SHED.inc)
         self.figures = Figures(self.store, off_pace)
         self._erased = erased
-        self._snapshot = snapshot
+        self._view = view
 
     def watched(self, parts: Parts, clock: Clock, draw: Callable[[], int], bounds: Bounds) -> Watched:
         return Watched(
@@ -71,11 +71,13 @@ class Judged:
 
     def api(self, pseudonyms: Pseudonyms, surfaces: Mapping[str, Surface], clock: Clock) -> OutcomesApi:
         groups = {name: surface.group for name, surface in surfaces.items()}
-        return OutcomesApi(self.store, pseudonyms, self._snapshot, groups, self._erased.covers, clock)
+        return OutcomesApi(self.store, pseudonyms, self._view, groups, self._erased.covers, clock)
 
     async def count(self, now_ms: int) -> None:
         """What came of ads that the exposed were shown, and the moments with it."""
-        for surface, stage in {(surface, stage) for (surface, _), stage in self._snapshot().stages.items()}:
+        for surface, stage in {
+            (surface, stage) for (surface, _), stage in self._view().snapshot.stages.items()
+        }:
             await self.store.count_events(surface, stage, now_ms)
         await self.store.compact()
 

@@ -113,7 +113,10 @@ def _compared(guardrail: Guardrail, evidence: Evidence, error: float, against: s
     exposed, control = (arms[0].viewers, arms[1].viewers) if arms else (0, 0)
     viewers = f"{exposed:,} viewers against {control:,} {against}"
     if arms is None or min(exposed, control) < guardrail.min_viewers:
-        return _no_data(guardrail, viewers)
+        verdict = _no_data(guardrail, viewers)
+        # A step beyond half of all may have too small a control for ever: it must not wait for that.
+        scarce = evidence.exposed_share > 0.5 and evidence.control < guardrail.min_viewers
+        return replace(verdict, finding=Finding.OPEN) if scarce else verdict
     band = band_of_change(*arms, max(guardrail.bound, SCALE_MIN), error)
     return _banded(guardrail, band, viewers)
 

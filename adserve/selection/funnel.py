@@ -190,7 +190,11 @@ class Funnel:
         if tallies:  # what no one looked at is gone, and what is crowded begins anew
             told = {key: tally.audience for (key, _), tally in tallies.items()}
             self._audiences = {key: audience for key, audience in told.items() if not audience.crowded}
-        flushes = await self._count(tallies, now_ms)
+        try:
+            flushes = await self._count(tallies, now_ms)
+        except BaseException:
+            self._lost = True
+            raise
         if len(self._flushes) + len(flushes) > PENDING_MAX:
             self._flushes.clear()
             lost = True

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.domain.slots import Ask, NoFill
 from adserve.rollout.assignment import admits, bucket_of, holdout_bucket_of
 from adserve.selection.state import View
@@ -15,7 +14,7 @@ def not_paused(_ask: Ask, view: View, _now_ms: int) -> NoFill | None:
 
 
 def snapshot_is_fresh(_ask: Ask, view: View, now_ms: int) -> NoFill | None:
-    return NoFill.DEGRADED if now_ms - view.fresh_at_ms > SNAPSHOT_MAX_AGE_MS else None
+    return None if view.is_fresh(now_ms) else NoFill.DEGRADED
 
 
 def wants_ads(ask: Ask, _view: View, _now_ms: int) -> NoFill | None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from adserve.catalogue.snapshot import Snapshot
+from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS, Snapshot
 from adserve.domain.surfaces import Surface
 from adserve.selection.compiled import CompiledSurface, Rates
 from adserve.selection.shelves import Shelves
@@ -19,6 +19,13 @@ class View(NamedTuple):
     rates: Rates
     paused: bool
     fresh_at_ms: int
+
+    def shows_ads(self, now_ms: int) -> bool:
+        """Whether anybody may see any."""
+        return not self.paused and self.is_fresh(now_ms)
+
+    def is_fresh(self, now_ms: int) -> bool:
+        return now_ms - self.fresh_at_ms <= SNAPSHOT_MAX_AGE_MS
 
 
 class Switch(Protocol):

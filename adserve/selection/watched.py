@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS, Snapshot
+from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.ramps import Arm
 from adserve.domain.slots import Ask
 from adserve.domain.tickets import Ticket
@@ -87,7 +87,7 @@ class Watched:
     def _standing(self, ask: Ask, now_ms: int) -> Standing | None:
         """Nobody is compared while nobody may see ads."""
         view = self._view()
-        if view.paused or now_ms - view.fresh_at_ms > SNAPSHOT_MAX_AGE_MS:
+        if not view.shows_ads(now_ms):
             return None
         return standing_of(
             ask.viewer.raw,

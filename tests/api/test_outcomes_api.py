@@ -13,6 +13,7 @@ COUNTS = "SELECT arm, count(*), sum(statuses_viewed), sum(statuses_told) FROM ar
 
 
 async def report(service: Service, *outcomes: Any) -> list[dict[str, Any]]:
+    await service.refresh.step(service.clock())
     reply = await service.call("POST", "/v1/outcomes", {"outcomes": outcomes}, key="feed")
     assert reply.status == 200, reply
     results: list[dict[str, Any]] = reply.body["results"]
@@ -54,6 +55,15 @@ async def test_outcomes_of_both_arms_are_counted_once_each_in_its_place(service:
     assert await said(service, *batch) == ["duplicate", "duplicate", "not_compared", "duplicate", "duplicate"]
     assert await counted(service) == [("control", 1, 0, 0), ("exposed", 1, 24, 2)]
     assert await service.pools.recorder.fetchval("SELECT max(session_seconds) FROM arm_viewers") == 300
+
+
+async def test_while_nobody_may_see_ads_nobody_is_compared(service: Service) -> None:
+    ramp = await begin(service)
+    (viewer, *_) = viewers_of(Arm.EXPOSED, ramp, PERCENT_BP)
+    for nth, (path, results) in enumerate((("pause", ["not_compared"]), ("resume", ["recorded"]))):
+        await service.call("POST", f"/v1/rollout/{path}", key="operator")
+        assert await said(service, {"id": f"s-{nth}", "viewer": viewer}) == results
+    assert await counted(service) == [("exposed", 1, 0, 0)]
 
 
 async def test_the_same_batches_at_once_count_once(service: Service) -> None:

@@ -107,6 +107,20 @@ def test_nothing_is_said_before_enough_of_each_arm_were_seen() -> None:
     assert [each.finding for each in judge(plan, 0, nothing)] == [Finding.NO_DATA] * 2
 
 
+def test_a_step_that_has_no_such_control_does_not_wait_for_one() -> None:
+    exposed, control = np.full(450, 10.0), np.full(50, 10.0)
+    arms = {Metric.SESSION_SECONDS: (moments(exposed), moments(control))}
+    plan = Plan("status", STEPS, (SESSIONS,))
+    for share, left, finding in (
+        (0.9, 50, Finding.OPEN),
+        (0.9, 500, Finding.NO_DATA),
+        (0.5, 50, Finding.NO_DATA),
+    ):
+        (found,) = judge(plan, 1, Evidence(450, left, share, arms, {}, {}))
+        assert found.finding is finding
+    assert "100 needed" in found.words
+
+
 def test_the_more_a_plan_looks_at_the_wider_are_its_bands() -> None:
     alone, beside_others = verdict(SESSIONS, Seen()), verdict(SESSIONS, Seen(), others=20)
     assert beside_others.low < alone.low

@@ -1,5 +1,6 @@
 """What the funnel counts is what a count of each decision by itself comes to."""
 
+import asyncio
 from collections import Counter, defaultdict
 from random import Random
 from typing import Any
@@ -128,6 +129,18 @@ async def test_while_the_database_is_away_nothing_is_lost() -> None:
         "eligible": 3, "targeted": 3, "ranked": 3, "in_budget": 3, "under_cap": 1, "placed": 1,
     }  # fmt: skip  # laid out as rows
     assert kept.spans == {NOW_MS: (market.now_ms, False)}
+
+
+async def test_counting_that_is_cut_short_breaks_the_span() -> None:
+    kept = Kept()
+    market, counting = await market_of_one(kept)
+    await market.answer()
+    step = asyncio.create_task(counting.step(NOW_MS + 1_000))
+    await asyncio.sleep(0)
+    step.cancel()
+    await asyncio.wait([step])
+    await counting.step(NOW_MS + 2_000, ended=True)
+    assert kept.spans == {NOW_MS + 2_000: (NOW_MS + 2_000, True)}
 
 
 async def test_more_than_may_wait_is_lost_and_breaks_the_span(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from market import GRANT_MICROS, NOW_MS, Market, ToldRates, fund, make_ad, make_ask, per_click
 
+from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.domain.ads import Cap
 from adserve.domain.slots import Context, NoFill
 from adserve.domain.time import DAY_MS
@@ -122,11 +123,14 @@ async def test_a_request_that_comes_again_is_answered_alike() -> None:
     assert sum(GRANT_MICROS - left for left in market.remaining_micros().values()) == 9_000, "held once"
 
 
-async def test_the_switch_beats_the_promise_to_a_retry() -> None:
+async def test_the_switch_and_an_old_snapshot_beat_the_promise_to_a_retry() -> None:
     market = Market(rising(5))
     assert (await market.answer(request="r-1")).placements
-    market.view = market.view._replace(paused=True)
+    fresh = market.view
+    market.view = fresh._replace(paused=True)
     assert (await market.answer(request="r-1")).no_fill is NoFill.ROLLOUT_PAUSED
+    market.view = fresh._replace(fresh_at_ms=NOW_MS - SNAPSHOT_MAX_AGE_MS - 1)
+    assert (await market.answer(request="r-1")).no_fill is NoFill.DEGRADED
 
 
 async def test_a_request_with_another_body_is_refused() -> None:
@@ -351,10 +355,11 @@ def held_campaigns(market: Market) -> list[int]:
     return held
 
 
-async def test_few_candidates_hold_budget_where_that_is_enough() -> None:
+@pytest.mark.parametrize("told", [{"max_ads": 2}, {"max_ads": 50, "feed_length": 10}])
+async def test_few_more_candidates_hold_budget_than_there_are_positions(told: dict[str, int]) -> None:
     market = Market(rising(40))
     held = held_campaigns(market)
-    assert placed(await market.answer(max_ads=2)) == [40, 39]
+    assert placed(await market.answer(**told)) == [40, 39]
     assert held == [40, 39, 38, 37, 36]
 
 
@@ -380,13 +385,6 @@ async def test_few_candidates_or_many_place_the_same_for_the_same_price(
     assert seen[0] == seen[1]
     assert len(placed(seen[0][0])) == 3
     assert seen[0][-1].no_fill is NoFill.FREQUENCY_CAPPED
-
-
-async def test_no_more_candidates_hold_budget_than_the_feed_has_positions_for() -> None:
-    market = Market(rising(40))
-    held = held_campaigns(market)
-    assert placed(await market.answer(max_ads=50, feed_length=10)) == [40, 39]
-    assert held == [40, 39, 38, 37, 36]
 
 
 async def test_at_most_so_many_candidates_hold_budget() -> None:
