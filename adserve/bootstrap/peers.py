@@ -26,7 +26,10 @@ LINE_BYTES_MAX = 4_000_000
 
 
 class Report(Struct, frozen=True):
+    """`paused`: by SIGUSR1."""
+
     families: list[Family]
+    paused: bool = False
 
 
 class Others(Struct, frozen=True):
@@ -53,6 +56,7 @@ class Peers:
     ) -> None:
         self.worker = worker
         self.others = Others(1, 1, [])
+        self.paused: Callable[[], bool] = lambda: False
         self._link = link
         self._away = away
         self._registry = registry
@@ -85,7 +89,7 @@ class Peers:
         if self._streams is None:
             self._streams = await asyncio.open_connection(sock=self._link, limit=LINE_BYTES_MAX)
         reader, writer = self._streams
-        writer.write(msgspec.json.encode(Report(self._own())) + b"\n")
+        writer.write(msgspec.json.encode(Report(self._own(), self.paused())) + b"\n")
         line = await reader.readline()
         if not line.endswith(b"\n"):
             raise ConnectionError("the supervisor is gone")
@@ -102,7 +106,10 @@ class Switchboard:
         self._wanted = wanted
         self.ever = False
         """Whether any worker has ever served."""
-        self._alive: dict[str, list[Family]] = {}
+        self.paused = False
+        """Whether SIGUSR1 holds, as far as the workers have said: one that starts is to be told."""
+        self._obeyed = False
+        self._alive: dict[str, Report] = {}
         self._gone: list[Family] = []
 
     async def serve(self, worker: str, link: socket.socket) -> None:
@@ -112,7 +119,8 @@ class Switchboard:
             # What was being said as it died is no line.
             while (line := await reader.readline()).endswith(b"\n"):
                 self.ever = True
-                self._alive[worker] = _report.decode(line).families
+                self._alive[worker] = _report.decode(line)
+                self._hear()
                 writer.write(msgspec.json.encode(self._others(worker)) + b"\n")
         except ConnectionError:
             pass  # it was killed
@@ -120,10 +128,20 @@ class Switchboard:
             log.warning("a worker is not understood", extra={"worker": worker, "reason": repr(error)})
         finally:
             writer.close()
-            self._gone = metrics.added([self._gone, _counted(self._alive.pop(worker, []))])
+            last = self._alive.pop(worker, Report([]))
+            self._gone = metrics.added([self._gone, _counted(last.families)])
+
+    def pause(self) -> None:
+        """SIGUSR1 is on its way to the workers: what they say holds once one of them has obeyed."""
+        self.paused, self._obeyed = True, False
+
+    def _hear(self) -> None:
+        paused = any(report.paused for report in self._alive.values())
+        self._obeyed = self._obeyed or paused
+        self.paused = paused or (self.paused and not self._obeyed)
 
     def _others(self, worker: str) -> Others:
-        reports = [families for other, families in self._alive.items() if other != worker]
+        reports = [report.families for other, report in self._alive.items() if other != worker]
         return Others(len(self._alive), self._wanted, metrics.added([self._gone, *reports]))
 
 

@@ -111,6 +111,8 @@ class Service:
             core.clock,
         )
         self._peers = peers
+        if peers is not None:
+            peers.paused = lambda: core.live.paused_here
         self._due_ms: dict[str, int] = {}
         self._http: web.AppRunner | None = None
         self._server: asyncio.Server | None = None

@@ -56,6 +56,11 @@ class Supervisor:
         self.signal(signal.SIGTERM)
         asyncio.get_running_loop().call_later(STOP_S, self.signal, signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Stops the ads of every worker, also of those that are started again, until the switch is moved."""
+        self._switchboard.pause()
+        self.signal(signal.SIGUSR1)
+
     def signal(self, number: signal.Signals) -> None:
         for process in self._processes.values():
             if process.returncode is None:
@@ -90,6 +95,7 @@ class Supervisor:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "adserve", "serve", "--worker", worker, "--link", str(theirs.fileno()),
+                *(["--paused"] if self._switchboard.paused else []),
                 env=self._environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # an interrupt is for us, who then end it in order

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # This is one of them, started by the first process.
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--link", type=int, help=argparse.SUPPRESS)  # the socket over which they speak
+    parser.add_argument("--paused", action="store_true", help=argparse.SUPPRESS)  # the others had SIGUSR1
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         )
     configure_logs(settings.log_level)
     if arguments.worker is not None:
-        return uvloop.run(_work(settings, arguments.worker, socket.socket(fileno=arguments.link)))
+        link = socket.socket(fileno=arguments.link)
+        return uvloop.run(_work(settings, arguments.worker, link, paused=arguments.paused))
     if arguments.workers > 1:
         return uvloop.run(_supervise(settings, arguments.workers))
     return uvloop.run(_serve(settings))
@@ -56,28 +58,32 @@ def configure_logs(level: str) -> None:
 
 
 async def _serve(settings: Settings) -> int:
-    stop = stop_signal()
+    stop, pause = stop_signal(), set_by(signal.SIGUSR1)
     async with database_server(settings, log.info) as url:
         if settings.database_url is None:
             await schema.update(url, log.info)
-        return await _serve_until(stop, settings, url)
+        return await _serve_until(stop, pause, settings, url)
 
 
-async def _work(settings: Settings, worker: str, link: socket.socket) -> int:
+async def _work(settings: Settings, worker: str, link: socket.socket, *, paused: bool) -> int:
     """One of several: PostgreSQL and its schema are the supervisor's."""
     assert settings.database_url is not None  # noqa: S101 - the supervisor says which
-    stop = stop_signal()
-    return await _serve_until(stop, settings, settings.database_url, Peers(worker, link, stop.set))
+    stop, pause = stop_signal(), set_by(signal.SIGUSR1)
+    if paused:
+        pause.set()
+    return await _serve_until(stop, pause, settings, settings.database_url, Peers(worker, link, stop.set))
 
 
 async def _supervise(settings: Settings, workers: int) -> int:
-    stop = stop_signal()
+    stop, pause = stop_signal(), set_by(signal.SIGUSR1)
     async with database_server(settings, log.info) as url:
         if settings.database_url is None:
             await schema.update(url, log.info)
         supervisor = Supervisor(settings, url, workers)
+        if pause.is_set():
+            supervisor.pause()
         running = asyncio.create_task(supervisor.run())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.signal, signal.SIGUSR1)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.pause)
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -85,10 +91,14 @@ async def _supervise(settings: Settings, workers: int) -> int:
         return await running
 
 
-async def _serve_until(stop: asyncio.Event, settings: Settings, url: str, peers: Peers | None = None) -> int:
+async def _serve_until(
+    stop: asyncio.Event, pause: asyncio.Event, settings: Settings, url: str, peers: Peers | None = None
+) -> int:
     service = await start(settings, url, peers=peers)
     collect_rarely()
     try:
+        if pause.is_set():  # it came while we started
+            service.core.live.pause()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, service.core.live.pause)
         log.info("serving", extra={"url": service.url})
         return await until(stop, service)
@@ -98,10 +108,14 @@ async def _serve_until(stop: asyncio.Event, settings: Settings, url: str, peers:
 
 def stop_signal() -> asyncio.Event:
     """Set by Ctrl-C or SIGTERM."""
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
+    return set_by(signal.SIGINT, signal.SIGTERM)
+
+
+def set_by(*signals: signal.Signals) -> asyncio.Event:
+    event = asyncio.Event()
+    for number in signals:
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    return event
 
 
 async def until(stop: asyncio.Event, service: Service) -> int:

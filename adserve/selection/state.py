@@ -44,7 +44,8 @@ class LiveView:
         self._rates = rates
         self._view: View | None = None
         self._switch: Switch | None = None
-        self._paused_here = False
+        self.paused_here = False
+        """Whether `pause` was called, and the switch has not moved since."""
 
     def current(self) -> View:
         if self._view is None:
@@ -53,7 +54,7 @@ class LiveView:
 
     def pause(self) -> None:
         """Stops ads on this replica alone, PostgreSQL or not, until an operator moves the switch again."""
-        self._paused_here = True
+        self.paused_here = True
         if self._view is not None:
             self._view = self._view._replace(paused=True)
 
@@ -63,7 +64,7 @@ class LiveView:
         if known is not None and switch.switch_version < known.switch_version:
             return
         if known is not None and switch.switch_version > known.switch_version:
-            self._paused_here = False
+            self.paused_here = False
         self._switch = switch
         if self._view is not None:
             self._view = self._view._replace(paused=self._is_paused())
@@ -88,7 +89,7 @@ class LiveView:
         self._view = View(snapshot, surfaces, shelves, self._rates, paused, confirmed_at_ms)
 
     def _is_paused(self) -> bool:
-        return self._paused_here or (self._switch is not None and self._switch.paused)
+        return self.paused_here or (self._switch is not None and self._switch.paused)
 
     def _compile(
         self, snapshot: Snapshot, earlier: Mapping[str, CompiledSurface]

@@ -56,6 +56,19 @@ async def two() -> AsyncIterator[tuple[Worker, Worker]]:
             await worker.die()
 
 
+async def test_a_worker_that_starts_is_to_be_paused_until_those_who_were_say_that_they_no_longer_are() -> (
+    None
+):
+    switchboard = Switchboard(1)
+    worker = Worker("0", switchboard)
+    switchboard.pause()
+    for says, paused in ((False, True), (True, True), (False, False)):  # the first was said before it obeyed
+        worker.peers.paused = says.__bool__
+        await worker.peers.step(0)
+        assert switchboard.paused is paused
+    await worker.die()
+
+
 OK = "calls_total[('status', '200')]"
 
 

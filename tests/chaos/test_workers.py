@@ -54,9 +54,10 @@ async def counted(live: Live) -> float:
     return float(found[1]) if found else 0.0
 
 
-def workers_of(live: Live) -> list[int]:
+def workers_of(live: Live, argument: bytes = b"--worker") -> list[int]:
+    """Those that were started with the argument."""
     children = Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"--worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [int(pid) for pid in children if argument + b"\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.mark.slow
@@ -75,7 +76,9 @@ async def test_two_workers_answer_for_each_other_and_a_killed_one_is_replaced(
             return {await counted(live) for _ in range(10)} == {20.0}
 
         await until(all_count_alike)  # each has told the others by then
+        live.signal(signal.SIGUSR1)
         os.kill(workers_of(live)[0], signal.SIGKILL)
+        await until(lambda: len(workers_of(live, b"--paused")) == 1)
         await until_workers(live, 2)
         await until(all_count_alike)
         assert live.terminate() == 0
