@@ -74,6 +74,18 @@ async def test_nobody_else_reads_it_and_what_is_not_there_is_404(service: Servic
     assert (await service.call("GET", "/v1/decisions/1", key="analyst")).status == 404
 
 
+async def test_what_cannot_be_made_again_is_404(service: Service, database_url: str) -> None:
+    await service.plant()
+    await service.go_live()
+    path = f"/v1/decisions/{(await explained(service))['decision']}"
+    owner = await superuser(database_url)
+    await owner.execute("DELETE FROM ad_versions")
+    await owner.close()
+    reply = await service.call("GET", path, key="analyst")
+    assert reply.status == 404
+    assert "the facts of an ad are gone" in reply.body["detail"]
+
+
 async def test_no_raw_viewer_is_at_rest(service: Service, database_url: str) -> None:
     await service.plant()
     await service.go_live()
