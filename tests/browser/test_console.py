@@ -64,6 +64,14 @@ async def plan(page: Page) -> None:
     await keep_steps(page, 1, 2, 3)
     await page.locator("[name=countries]").fill("ID, SG")
     await page.locator("[name=reason]").fill("<b>First</b> ads")
+    hours = page.locator("[name=hours]")
+    for unread in ("09:00-17:00", "22-2", "-5"):
+        await hours.fill(unread)
+        await page.get_by_role("button", name="Start this plan").click()
+        await expect(page.locator("[data-field=hours] .fault")).to_have_text(
+            f"{unread} is no hour or range such as 9-17"
+        )
+    await hours.fill("")
     await percent.fill("0.123")
     await page.get_by_role("button", name="Start this plan").click()
     await expect(percent).to_have_attribute("aria-invalid", "true")
