@@ -15,11 +15,12 @@ from adserve.api.shapes import Moment
 from adserve.domain.time import DAY_MS, Clock, from_ms, to_ms
 from adserve.store import exports
 from adserve.store.desk import Connection, Desk
+from adserve.store.errors import Unanswerable
 from adserve.store.idempotency import Answer
 from adserve.store.impressions import Place, page
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, NoQuery, Operation
-from adserve.web.problems import SLOW, UNAVAILABLE, Problem, invalid
+from adserve.web.problems import INVALID, SLOW, UNAVAILABLE, Problem, invalid
 from adserve.web.replies import JSON, answer_response, created, json_response
 from adserve.web.tables import CSV, preferred
 
@@ -117,7 +118,10 @@ class Exports:
         after: Place | None = None
         while True:
             async with self._analysts.transaction(call.caller.advertiser) as connection:
-                rows = await page(connection, asked.filters(), after, ROWS_AT_ONCE)
+                try:
+                    rows = await page(connection, asked.filters(), after, ROWS_AT_ONCE)
+                except Unanswerable as error:
+                    raise Problem(INVALID, f"A part of it {error}.") from error
             if rows:
                 yield LINES[kind](rows)
             if len(rows) < ROWS_AT_ONCE:
