@@ -10,9 +10,10 @@ from adserve.access.keys import Scope
 from adserve.api.shapes import Moment
 from adserve.domain.slots import NoFill
 from adserve.domain.time import from_ms
-from adserve.selection.recording import Replayed, explain_again
+from adserve.selection.recording import RecordRefused, Replayed, explain_again
 from adserve.store.decisions import replayed
 from adserve.store.desk import Desk
+from adserve.store.errors import Missing
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import FORBIDDEN, Problem
 from adserve.web.replies import json_response
@@ -83,7 +84,10 @@ class Decisions:
             raise Problem(FORBIDDEN, "A decision tells of other advertisers' ads.")
         decision = UUID(call.request.match_info["decision"])
         async with self._desk.transaction(None) as connection:
-            return json_response(shown(await replayed(connection, decision)))
+            try:
+                return json_response(shown(await replayed(connection, decision)))
+            except RecordRefused as error:
+                raise Missing(str(error)) from error
 
     def operations(self) -> list[Operation]:
         return [

@@ -1,7 +1,7 @@
 """/v1/exports: the log of a time as a whole, without pages."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from functools import partial
 from typing import Literal
 
@@ -15,11 +15,12 @@ from adserve.api.shapes import Moment
 from adserve.domain.time import DAY_MS, Clock, from_ms, to_ms
 from adserve.store import exports
 from adserve.store.desk import Connection, Desk
+from adserve.store.errors import Unanswerable
 from adserve.store.idempotency import Answer
 from adserve.store.impressions import Place, page
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, NoQuery, Operation
-from adserve.web.problems import UNAVAILABLE, Problem, invalid
+from adserve.web.problems import INVALID, SLOW, UNAVAILABLE, Problem, invalid
 from adserve.web.replies import JSON, answer_response, created, json_response
 from adserve.web.tables import CSV, preferred
 
@@ -28,6 +29,8 @@ ROWS_AT_ONCE = 2_000
 STREAMS_MAX = 2
 """So many exports a process sends at once; whoever comes then is to come again."""
 RETRY_AFTER_S = 10
+STALLED_S = 60.0
+"""Who takes nothing for so long is cut off, or keeps others from their exports."""
 
 _KINDS = {"csv": CSV, "ndjson": NDJSON}
 
@@ -100,14 +103,14 @@ class Exports:
         first = await anext(pages, b"")  # what fails before anything was sent is answered with a problem
         await response.prepare(call.request)
         try:
-            await response.write(HEADS[kind] + first)
+            await _taken(response.write(HEADS[kind] + first))
             async for lines in pages:
-                await response.write(lines)
+                await _taken(response.write(lines))
+            await _taken(response.write_eof())
         except (Exception, asyncio.CancelledError):
             if call.request.transport is not None:
                 call.request.transport.abort()
             raise
-        await response.write_eof()
         return response
 
     async def _pages(self, call: Call[None, NoQuery], asked: ExportAsked, kind: str) -> AsyncIterator[bytes]:
@@ -115,7 +118,10 @@ class Exports:
         after: Place | None = None
         while True:
             async with self._analysts.transaction(call.caller.advertiser) as connection:
-                rows = await page(connection, asked.filters(), after, ROWS_AT_ONCE)
+                try:
+                    rows = await page(connection, asked.filters(), after, ROWS_AT_ONCE)
+                except Unanswerable as error:
+                    raise Problem(INVALID, f"A part of it {error}.") from error
             if rows:
                 yield LINES[kind](rows)
             if len(rows) < ROWS_AT_ONCE:
@@ -153,6 +159,14 @@ class Exports:
                 refusals=(503,),
             ),
         ]
+
+
+async def _taken(written: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(STALLED_S):
+            await written
+    except TimeoutError as error:
+        raise Problem(SLOW, f"Nothing was read for {STALLED_S:g} s.") from error
 
 
 _asked = msgspec.json.Decoder(ExportAsked)

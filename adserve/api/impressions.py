@@ -15,10 +15,12 @@ from adserve.domain.events import EventKind, Outcome
 from adserve.domain.targeting import Country
 from adserve.domain.traffic import Reason
 from adserve.store.desk import Desk
+from adserve.store.errors import Unanswerable
 from adserve.store.impressions import Filters, Place, page
 from adserve.store.setup import Row
 from adserve.web.operations import Call, Operation
 from adserve.web.paging import Cursor, cut, decode_cursor, next_link
+from adserve.web.problems import invalid
 from adserve.web.replies import JSON, Page, json_response
 from adserve.web.tables import CSV, csv_lines, preferred
 
@@ -129,7 +131,10 @@ class Impressions:
         query.check()
         after = None if query.after is None else Place(*decode_cursor(query.after, _position))
         async with self._desk.transaction(call.caller.advertiser) as connection:
-            return await page(connection, query.filters(), after, query.limit + 1)
+            try:
+                return await page(connection, query.filters(), after, query.limit + 1)
+            except Unanswerable as error:
+                raise invalid("?from", str(error)) from error
 
     def operations(self) -> list[Operation]:
         return [

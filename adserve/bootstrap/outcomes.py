@@ -74,12 +74,18 @@ class Judged:
         return OutcomesApi(self.store, pseudonyms, self._view, groups, self._erased.covers, clock)
 
     async def count(self, now_ms: int) -> None:
-        """What came of ads that the exposed were shown, and the moments with it."""
-        for surface, stage in {
-            (surface, stage) for (surface, _), stage in self._view().snapshot.stages.items()
-        }:
-            await self.store.count_events(surface, stage, now_ms)
+        """What came of ads that the exposed were shown, and the moments with it. A step that cannot be counted does not keep
+        the others from being: its failure is raised in the end."""
+        failed: list[Exception] = []
+        stages = self._view().snapshot.stages
+        for surface, stage in {(surface, stage) for (surface, _), stage in stages.items()}:
+            try:
+                await self.store.count_events(surface, stage, now_ms)
+            except Exception as error:
+                failed.append(error)
         await self.store.compact()
+        if failed:
+            raise failed[0]
 
     async def hand_over(self, now_ms: int) -> None:
         await self.assignments.step(now_ms)

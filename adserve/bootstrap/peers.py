@@ -61,6 +61,8 @@ class Peers:
         self._away = away
         self._registry = registry
         self._one = asyncio.Lock()
+        self._owed = 0
+        """Answers still to come: one that was not waited for comes before the next one."""
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def step(self, _now_ms: int) -> None:
@@ -90,9 +92,12 @@ class Peers:
             self._streams = await asyncio.open_connection(sock=self._link, limit=LINE_BYTES_MAX)
         reader, writer = self._streams
         writer.write(msgspec.json.encode(Report(self._own(), self.paused())) + b"\n")
-        line = await reader.readline()
-        if not line.endswith(b"\n"):
-            raise ConnectionError("the supervisor is gone")
+        self._owed += 1
+        while self._owed:
+            line = await reader.readline()
+            if not line.endswith(b"\n"):
+                raise ConnectionError("the supervisor is gone")
+            self._owed -= 1
         return line
 
     def _own(self) -> list[Family]:

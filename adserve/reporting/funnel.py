@@ -1,6 +1,8 @@
 """For how much of an hour the funnel was counted, and when it was not."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -39,37 +41,42 @@ class Coverage(NamedTuple):
 def gaps_of(spans: Sequence[Span], now_ms: int) -> list[Gap]:
     """`spans` are in the order in which they began."""
     found = []
-    for place, span in enumerate(spans):
-        own = next((other for other in spans[place + 1 :] if other.replica == span.replica), None)
-        if own is not None:
-            found.append(Gap(span.replica, span.to_ms, own.from_ms))
+    begun_ms = [span.from_ms for span in spans]
+    next_ms: dict[UUID, int] = {}
+    for span in reversed(spans):
+        own_ms = next_ms.get(span.replica)
+        next_ms[span.replica] = span.from_ms
+        if own_ms is not None:
+            found.append(Gap(span.replica, span.to_ms, own_ms))
         elif not span.ended and now_ms - span.to_ms > SILENCE_MAX_MS:
-            again_ms = min((other.from_ms for other in spans if other.from_ms >= span.to_ms), default=None)
+            place = bisect_left(begun_ms, span.to_ms)
+            again_ms = begun_ms[place] if place < len(begun_ms) else None
             found.append(Gap(span.replica, span.to_ms, again_ms))
-    return found
+    return found[::-1]
 
 
 def coverage(spans: Sequence[Span], hours_ms: Iterable[int], now_ms: int) -> list[Coverage]:
-    """Of each of the hours."""
-    gaps = gaps_of(spans, now_ms)
-    return [_of_hour(spans, gaps, hour_ms, now_ms) for hour_ms in hours_ms]
+    """Of each of the hours; `spans` are in the order in which they began."""
+    gaps, counted = gaps_of(spans, now_ms), _union(spans)
+    return [_of_hour(counted, gaps, hour_ms, now_ms) for hour_ms in hours_ms]
 
 
-def _of_hour(spans: Iterable[Span], gaps: Iterable[Gap], hour_ms: int, now_ms: int) -> Coverage:
+def _of_hour(counted: Sequence[tuple[int, int]], gaps: Iterable[Gap], hour_ms: int, now_ms: int) -> Coverage:
     end_ms = hour_ms + HOUR_MS
-    covered = sum(to_ms - from_ms for from_ms, to_ms in _union(spans, hour_ms, end_ms))
+    first, last = (
+        bisect_right(counted, hour_ms, key=itemgetter(1)),
+        bisect_left(counted, end_ms, key=itemgetter(0)),
+    )
+    covered = sum(min(to_ms, end_ms) - max(from_ms, hour_ms) for from_ms, to_ms in counted[first:last])
     reaching = [
         gap for gap in gaps if gap.from_ms < end_ms and (now_ms if gap.to_ms is None else gap.to_ms) > hour_ms
     ]
     return Coverage(hour_ms, covered, tuple(reaching))
 
 
-def _union(spans: Iterable[Span], start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+def _union(spans: Iterable[Span]) -> list[tuple[int, int]]:
     joined: list[tuple[int, int]] = []
-    for span in sorted(spans, key=lambda span: span.from_ms):
-        from_ms, to_ms = max(span.from_ms, start_ms), min(span.to_ms, end_ms)
-        if from_ms >= to_ms:
-            continue
+    for _, from_ms, to_ms, _ in spans:
         if joined and from_ms <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(joined[-1][1], to_ms)
         else:

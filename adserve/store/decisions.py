@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from adserve.domain.ids import moment_of
-from adserve.domain.time import day_of
+from adserve.domain.time import day_of, from_ms
 from adserve.selection.recording import Record, Replayed, Version, decode, encode, replay
 from adserve.store.desk import Connection
 from adserve.store.errors import Missing
@@ -33,7 +33,9 @@ class Decisions:
                 digests, facts = [each.digest for each in versions], [each.facts for each in versions]
                 await connection.execute(SQL.save_versions, digests, facts, day)
             viewers = [record.ask.viewer.cap for record in records]
-            await connection.execute(SQL.save_decisions, days, ids, list(map(encode, records)), viewers)
+            moments = [from_ms(record.now_ms) for record in records]
+            encoded = list(map(encode, records))
+            await connection.execute(SQL.save_decisions, days, ids, encoded, viewers, moments)
 
     async def forget_versions(self, before: date) -> None:
         await self._pool.execute(SQL.forget_versions, before)

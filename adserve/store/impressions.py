@@ -4,11 +4,17 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import asyncpg
+
 from adserve.store.desk import Connection
+from adserve.store.errors import Unanswerable
 from adserve.store.setup import Row
 from adserve.store.statements import load
 
 SQL = load("impressions")
+
+PATIENCE_MS = 20_000
+"""Less than any statement may take: what few of many events are cannot be told in any time, however often one asks."""
 
 
 class Filters(NamedTuple):
@@ -37,6 +43,13 @@ class Place(NamedTuple):
 
 
 async def page(connection: Connection, filters: Filters, after: Place | None, limit: int) -> list[Row]:
+    """Raises Unanswerable when it cannot be found in time."""
     received_at, event = after or (None, None)
-    rows: list[Row] = await connection.fetch(SQL.page, limit, received_at, event, *filters)
+    await connection.execute(SQL.patience.format(ms=PATIENCE_MS))
+    try:
+        rows: list[Row] = await connection.fetch(SQL.page, limit, received_at, event, *filters)
+    except asyncpg.QueryCanceledError as error:
+        raise Unanswerable(
+            f"takes longer than {PATIENCE_MS // 1_000} s to look through: ask for less"
+        ) from error
     return rows

@@ -3,14 +3,18 @@
 import asyncio
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from service import Service
 from world import superuser
 
 from adserve.__main__ import main
+from adserve.access.keys import Key
+from adserve.domain.ids import KeyId
 from adserve.domain.time import DAY_MS, day_of
 from adserve.store.decisions import Decisions
+from adserve.store.erasures import Erasures
 
 RAW = "somebody-with-a-name"
 ASK = {
@@ -72,6 +76,34 @@ async def test_nobody_else_reads_it_and_what_is_not_there_is_404(service: Servic
     for unknown in ("019b7800-0000-7000-8000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"):
         assert (await service.call("GET", f"/v1/decisions/{unknown}", key="analyst")).status == 404
     assert (await service.call("GET", "/v1/decisions/1", key="analyst")).status == 404
+
+
+async def test_what_cannot_be_made_again_is_404(service: Service, database_url: str) -> None:
+    await service.plant()
+    await service.go_live()
+    path = f"/v1/decisions/{(await explained(service))['decision']}"
+    owner = await superuser(database_url)
+    await owner.execute("DELETE FROM ad_versions")
+    await owner.close()
+    reply = await service.call("GET", path, key="analyst")
+    assert reply.status == 404
+    assert "the facts of an ad are gone" in reply.body["detail"]
+
+
+async def test_what_waited_while_its_viewer_was_erased_is_not_recorded(service: Service) -> None:
+    """As in a process that could not hear of the erasure."""
+    await service.plant()
+    await service.go_live()
+    made = (await service.call("POST", "/v1/slots", ASK | {"explain": True})).body
+    (waiting,) = service.recording._queue
+    erasures, caller = Erasures(service.pools.recorder), Key(KeyId(1), "somebody's", frozenset(), None)
+    await erasures.ask(waiting.ask.viewer.cap, uuid4(), caller, service.clock())
+    await service.recording.step(service.clock())
+    again = await explained(service, viewer="somebody else")
+    for answer, status in ((made, 404), (again, 200)):
+        assert (
+            await service.call("GET", f"/v1/decisions/{answer['decision']}", key="analyst")
+        ).status == status
 
 
 async def test_no_raw_viewer_is_at_rest(service: Service, database_url: str) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from aiohttp import ClientPayloadError
+from aiohttp import ClientPayloadError, web
 from service import Service
 from test_impressions import log_of
 
@@ -110,6 +110,26 @@ async def test_so_many_are_sent_at_once(
     go_on.set()
     answers = await asyncio.gather(*sent)
     assert [reply.status for reply in answers].count(200) == exports.STREAMS_MAX
+
+
+@pytest.mark.parametrize("stalls", ["write", "write_eof"])
+async def test_a_reader_who_takes_nothing_makes_room_for_the_next(
+    stalls: str, service: Service, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    await log_of(service, clock, viewers=1)
+    export = await asked(service)
+    monkeypatch.setattr(exports, "STREAMS_MAX", 1)
+    with monkeypatch.context() as stalled:
+        stalled.setattr(exports, "STALLED_S", 0.05)
+        stalled.setattr(
+            exports.web, "StreamResponse", type("Stalled", (web.StreamResponse,), {stalls: never})
+        )
+        with pytest.raises((ClientPayloadError, ConnectionError)):
+            await service.call("GET", export["url"], key="analyst")
+    assert (await service.call("GET", export["url"], key="analyst")).status == 200
 
 
 async def test_bad_questions_are_named(service: Service) -> None:

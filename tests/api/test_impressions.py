@@ -3,10 +3,12 @@ import io
 import json
 from typing import Any
 
+import pytest
 from service import Service
 
 from adserve.database.pools import Pools
 from adserve.domain.time import from_ms
+from adserve.store import impressions
 from adserve.store.impressions import SQL
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
@@ -95,6 +97,21 @@ async def test_clicks_without_an_impression_are_found_whichever_came_first(
         (row,) = reply.body["items"]
         (never,) = (await service.call("GET", f"/v1/events/{tickets[0]}", key="feed")).body["events"]
         assert (row["kind"], row["event"]) == ("click", never["event"])
+
+
+async def test_what_takes_too_long_to_find_is_said(
+    service: Service, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log_of(service, clock, viewers=1)
+    between = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
+    export = await service.made("/v1/exports", between, key="analyst")
+    monkeypatch.setattr(impressions, "PATIENCE_MS", 50)
+    monkeypatch.setattr(
+        impressions.SQL, "page", "SELECT pg_sleep(9), " + impressions.SQL.page[len("SELECT ") :]
+    )
+    slow = await service.call("GET", "/v1/impressions", key="analyst")
+    assert (slow.status, slow.fields) == (400, ["?from"])
+    assert (await service.call("GET", export["url"], key="analyst")).status == 400
 
 
 async def test_ndjson_and_csv_have_the_rows_and_cursor_of_json(service: Service, clock: Any) -> None:

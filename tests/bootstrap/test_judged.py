@@ -2,13 +2,23 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 from erasable import Place, serving
+from msgspec.structs import replace
 from ramping import begin_ramp, enter_step, viewers_of
 
+from adserve.bootstrap.outcomes import Judged
+from adserve.catalogue.snapshot import EMPTY
 from adserve.domain.ramps import Arm, Evidence, Metric, Plan, Ramp, Status, Step
+from adserve.domain.rollouts import Stage
 from adserve.domain.time import SECOND_MS
+from adserve.limits.erased import Erased
+from adserve.prediction.prior import Prior
+from adserve.selection.state import View
 from adserve.store import evidence
 from adserve.store.evidence import gather
 from adserve.store.outcomes import EVENTS_LAG_MS
@@ -92,3 +102,30 @@ async def test_a_shutdown_writes_down_whom_it_has_noted(database_url: str, tmp_p
         minutes = await place.core.pools.recorder.fetch("SELECT decisions FROM ramp_minutes")
     assert [arm for (arm,) in rows] == ["exposed"]
     assert [count for (count,) in minutes] == [1]
+
+
+class Uncountable:
+    """A store that cannot count the events of one ramp's step."""
+
+    def __init__(self) -> None:
+        self.done: list[object] = []
+
+    async def count_events(self, _surface: str, stage: Stage, _now_ms: int) -> None:
+        self.done.append(stage.ramp)
+        if stage.ramp == 1:
+            raise TimeoutError
+
+    async def compact(self) -> None:
+        self.done.append("compact")
+
+
+async def test_a_step_that_cannot_be_counted_keeps_no_other_from_being() -> None:
+    stages = {("status", None): Stage(1, 0, 0), ("status", "ID"): Stage(2, 0, 0)}
+    pools: Any = SimpleNamespace(recorder=None)
+    view = View(replace(EMPTY, stages=stages), {}, {}, Prior({}), False, 0)
+    judged = Judged(pools, UUID(int=1), Erased(), lambda _: (0, 0.0), lambda: view)
+    store: Any = Uncountable()
+    judged.store = store
+    with pytest.raises(TimeoutError):
+        await judged.count(0)
+    assert set(store.done) == {1, 2, "compact"}

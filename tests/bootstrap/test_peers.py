@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import until
 
 from adserve.bootstrap import peers
 from adserve.bootstrap.peers import Peers, Switchboard
@@ -147,3 +148,24 @@ async def test_a_worker_whose_supervisor_is_gone_is_told_and_still_answers() -> 
     assert lost.is_set()
     assert b"calls_total 1.0" in await peers.metrics()
     peers.close()
+
+
+async def test_answers_that_came_too_late_are_not_taken_for_those_of_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switchboard, (ours, theirs) = Switchboard(2), socket.socketpair()
+    late = Peers("0", theirs, lambda: None, CollectorRegistry())
+    with monkeypatch.context() as impatient:
+        impatient.setattr(peers, "ANSWER_S", 0.01)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await late.step(0)
+    serving = asyncio.create_task(switchboard.serve("0", ours))
+    await until(lambda: switchboard.ever)
+    other = Worker("1", switchboard)
+    await other.peers.step(0)
+    await late.step(0)
+    assert late.others.alive == 2
+    late.close()
+    await serving
+    await other.die()

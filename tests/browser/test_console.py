@@ -1,12 +1,13 @@
 """An operator's day at the console: sign in, plan, approve, watch steps, see a guardrail stop one, read why, pause everything."""
 
+import asyncio
 import re
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from console_serving import Console, tell_story
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from adserve.domain.ramps import Metric
 from adserve.domain.time import SECOND_MS
@@ -64,6 +65,14 @@ async def plan(page: Page) -> None:
     await keep_steps(page, 1, 2, 3)
     await page.locator("[name=countries]").fill("ID, SG")
     await page.locator("[name=reason]").fill("<b>First</b> ads")
+    hours = page.locator("[name=hours]")
+    for unread in ("09:00-17:00", "22-2", "-5"):
+        await hours.fill(unread)
+        await page.get_by_role("button", name="Start this plan").click()
+        await expect(page.locator("[data-field=hours] .fault")).to_have_text(
+            f"{unread} is no hour or range such as 9-17"
+        )
+    await hours.fill("")
     await percent.fill("0.123")
     await page.get_by_role("button", name="Start this plan").click()
     await expect(percent).to_have_attribute("aria-invalid", "true")
@@ -164,6 +173,42 @@ async def without_a_database(page: Page, console: Console) -> None:
     console.pools.operator.terminate()
     await expect(page.locator("#banner")).to_contain_text("The database does not answer")
     await expect(page.locator("#banner")).to_contain_text("SIGUSR1")
+
+
+TITLES = """() => {
+  const title = document.querySelector("#switch-title");
+  window.titles = [];
+  new MutationObserver(() => titles.push(title.textContent)).observe(title, { childList: true });
+}"""
+
+
+async def test_the_switch_waits_for_no_plan_and_shows_nothing_of_before_it_was_turned(
+    page: Page, console: Console
+) -> None:
+    plans, pressed, asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def hang(route: Route) -> None:
+        await plans.wait()
+        await route.continue_()
+
+    async def come_late(route: Route) -> None:
+        answer = await route.fetch()
+        asked.set()
+        await pressed.wait()
+        await route.fulfill(response=answer)
+
+    await page.route("**/api/ramps*", hang)
+    await sign_in(page, console)
+    await expect(page.locator("#switch-button")).to_be_enabled()
+    await page.route("**/api/rollout/switch", come_late, times=1)
+    plans.set()
+    await asked.wait()
+    await page.evaluate(TITLES)
+    await page.locator("#switch-button").press("Enter")
+    await expect(page.locator("#switch-title")).to_have_text("All ads are paused")
+    async with page.expect_request("**/api/rollout/switch"):  # of the next reading
+        pressed.set()
+    assert set(await page.evaluate("titles")) == {"All ads are paused"}
 
 
 ATTACK = """url => fetch(url + "/console/api/rollout/pause", {method: "POST", mode: "no-cors", credentials: "include"}).then(() => true, () => true)"""

@@ -1,9 +1,13 @@
 """Which part of an hour was counted, and what is missing of it."""
 
+from collections.abc import Iterator, Sequence
+from random import Random
 from uuid import UUID
 
-from adserve.domain.time import HOUR_MS
-from adserve.reporting.funnel import Coverage, Gap, Span, coverage
+import pytest
+
+from adserve.domain.time import HOUR_MS, MINUTE_MS
+from adserve.reporting.funnel import SILENCE_MAX_MS, Coverage, Gap, Span, coverage, gaps_of
 
 A, B, C = (UUID(int=number) for number in (1, 2, 3))
 LATER_MS = 10 * HOUR_MS
@@ -43,3 +47,30 @@ def test_a_gap_is_told_of_every_hour_that_it_reaches_into() -> None:
     first, second, third = coverage(spans, [0, HOUR_MS, 2 * HOUR_MS], LATER_MS)
     assert first.gaps == second.gaps == (Gap(A, 7_000, HOUR_MS + 5_000),)
     assert third == Coverage(2 * HOUR_MS, HOUR_MS, ())
+
+
+def gaps_looked_for(spans: Sequence[Span], now_ms: int) -> Iterator[Gap]:
+    """What `gaps_of` finds, each by a look at all spans."""
+    for place, span in enumerate(spans):
+        own = [other.from_ms for other in spans[place + 1 :] if other.replica == span.replica]
+        if own:
+            yield Gap(span.replica, span.to_ms, own[0])
+        elif not span.ended and now_ms - span.to_ms > SILENCE_MAX_MS:
+            later = [other.from_ms for other in spans if other.from_ms >= span.to_ms]
+            yield Gap(span.replica, span.to_ms, min(later, default=None))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_many_spans_tell_what_a_look_at_each_of_them_for_each_minute_tells(seed: int) -> None:
+    chance, spans = Random(seed), list[Span]()
+    for began in sorted(chance.choices(range(300), k=chance.randrange(12))):
+        ended = began + chance.randrange(90)
+        replica = chance.choice((A, B, C))
+        spans.append(Span(replica, began * MINUTE_MS, ended * MINUTE_MS, chance.random() < 0.4))
+    now_ms = chance.randrange(500) * MINUTE_MS
+    assert gaps_of(spans, now_ms) == list(gaps_looked_for(spans, now_ms))
+    told = coverage(spans, [hour * HOUR_MS for hour in range(7)], now_ms)
+    for of_hour in told:
+        minutes = range(of_hour.hour_ms, of_hour.hour_ms + HOUR_MS, MINUTE_MS)
+        counted = [at for at in minutes if any(span.from_ms <= at < span.to_ms for span in spans)]
+        assert of_hour.covered_ms == len(counted) * MINUTE_MS

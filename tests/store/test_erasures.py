@@ -4,6 +4,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
+from outcome_rows import assigned, outcomes
 from world import NOW_MS, World
 
 from adserve.access.keys import Key
@@ -46,6 +47,20 @@ async def test_an_event_of_before_is_billed_without_its_viewer(world: World) -> 
         assert await named(world, before) == (0, 0)
         assert await named(world, other) == (1, 1)
         assert await named(world, after) == ((0, 0) if cut_ms is None else (1, 1))
+
+
+async def test_who_waited_to_be_assigned_while_they_were_erased_is_not(world: World) -> None:
+    """A process that could not reach PostgreSQL for the whole of an erasure knows nothing of it when it writes."""
+    erasures, store = Erasures(world.pools.recorder), outcomes(world.pools)
+    noted, of_another = assigned(1), assigned(2)
+    erasure = await erasures.ask(noted.viewer, uuid4(), KEY, NOW_MS)
+    await store.assign([noted, of_another])
+    await erasures.finish([erasure.id], NOW_MS + SECOND_MS)
+    await store.assign([noted])
+    viewers = "SELECT array_agg(viewer ORDER BY viewer) FROM arm_viewers"
+    assert await world.pools.recorder.fetchval(viewers) == [of_another.viewer]
+    await store.assign([noted._replace(at_ms=NOW_MS + SECOND_MS)])  # somebody new
+    assert await world.pools.recorder.fetchval(viewers) == [noted.viewer, of_another.viewer]
 
 
 async def test_control_without_a_tombstone_its_keys_are_stored(world: World) -> None:

@@ -7,7 +7,9 @@ ON CONFLICT (digest) DO UPDATE SET used_on = EXCLUDED.used_on WHERE ad_versions.
 
 -- name: save_decisions
 INSERT INTO recorded_decisions (decided_on, decision_id, record, viewer)
-SELECT * FROM unnest($1::date[], $2::uuid[], $3::bytea[], $4::bytea[])
+SELECT decided_on, decision_id, record, viewer
+FROM unnest($1::date[], $2::uuid[], $3::bytea[], $4::bytea[], $5::timestamptz[]) AS made (decided_on, decision_id, record, viewer, at)
+WHERE NOT EXISTS (SELECT FROM erasures e WHERE e.tombstone = sha256(made.viewer) AND (e.cut_at IS NULL OR made.at < e.cut_at))
 ON CONFLICT DO NOTHING
 
 -- name: decision

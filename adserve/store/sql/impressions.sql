@@ -1,5 +1,8 @@
 -- A row of `events` is one event of one ticket, stored once.
 
+-- name: patience
+SET LOCAL statement_timeout = {ms}
+
 -- name: page
 SELECT event_id AS event, ticket_id AS ticket, decision_id AS decision, kind, outcome, received_at, occurred_at,
        issued_at, advertiser_id AS advertiser, campaign_id AS campaign, ad_id AS ad, creative_id AS creative, revision,

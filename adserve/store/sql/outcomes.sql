@@ -7,7 +7,9 @@ ON CONFLICT DO NOTHING RETURNING id
 
 -- name: assign
 INSERT INTO arm_viewers (ramp_id, entered_at, viewer, arm, assigned_at)
-SELECT DISTINCT ON (1, 2, 3) * FROM unnest($1::bigint[], $2::timestamptz[], $3::bytea[], $4::text[], $5::timestamptz[])
+SELECT DISTINCT ON (1, 2, 3) *
+FROM unnest($1::bigint[], $2::timestamptz[], $3::bytea[], $4::text[], $5::timestamptz[]) AS seen (ramp_id, entered_at, viewer, arm, at)
+WHERE NOT EXISTS (SELECT FROM erasures e WHERE e.tombstone = sha256(seen.viewer) AND (e.cut_at IS NULL OR seen.at < e.cut_at))
 ORDER BY 1, 2, 3
 ON CONFLICT DO NOTHING
 

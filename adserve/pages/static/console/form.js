@@ -1,5 +1,5 @@
 // A new plan. It begins as a careful one that can be sent as it is.
-import { api } from "./api.js";
+import { Refused, api } from "./api.js";
 import { el, icon } from "../shared/dom.js";
 import { METRICS, isChange, title } from "./words.js";
 
@@ -92,8 +92,9 @@ const guardrail = (row) => ({
 /** "9-11, 14" to [9, 10, 11, 14]. */
 function hours(text) {
   return text.split(",").map((part) => part.trim()).filter(Boolean).flatMap((part) => {
-    const [from, to = from] = part.split(/[-–]/).map(Number);
-    return Array.from({ length: Math.max(0, to - from) + 1 }, (_, at) => from + at);
+    const [from, to = from] = /^\d{1,2}(\s*[-–]\s*\d{1,2})?$/.test(part) ? part.split(/[-–]/).map(Number) : [];
+    if (!(from <= to)) throw new Refused(0, "", [["$.hours", `${part} is no hour or range such as 9-17`]]);
+    return Array.from({ length: to - from + 1 }, (_, at) => from + at);
   });
 }
 

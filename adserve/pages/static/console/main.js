@@ -22,13 +22,18 @@ const chosen = () => Number(location.hash.match(/^#plan-(\d+)$/)?.[1] ?? 0);
 
 const killSwitch = new Switch(() => refresh());
 
+/** It waits for nothing else, so that ads can be paused whatever hangs. */
+async function readSwitch() {
+  const { turns } = killSwitch;
+  killSwitch.show(await api.switch(), turns);
+}
+
 async function read() {
-  const [rollout, switched, active] = await Promise.all([api.rollout(), api.switch(), api.plans(true)]);
+  const [rollout, active] = await Promise.all([api.rollout(), api.plans(true), readSwitch()]);
   const known = new Set(active.map(({ id }) => id));
   const gone = plans.some((plan) => !plan.ended && !known.has(plan.id));
   if (ended === null || gone) ended = await api.plans(false);
   plans = [...ended.filter(({ id }) => !known.has(id)), ...active];
-  killSwitch.show(switched);
   if (!location.hash && plans.length) {
     history.replaceState(null, "", `#plan-${(plans.find((plan) => !plan.ended) ?? plans.at(-1)).id}`);
     open();

@@ -5,6 +5,8 @@ import { byId } from "../shared/dom.js";
 import { several } from "./words.js";
 
 export class Switch {
+  /** How often it was turned here. */
+  turns = 0;
   #changed;
   #paused = null;
   #busy = false;
@@ -14,9 +16,9 @@ export class Switch {
     byId("switch-button").addEventListener("click", () => this.#press());
   }
 
-  /** The state as the service has it, whoever changed it. */
-  show({ paused, applied, replicas }) {
-    if (this.#busy) return;
+  /** The state as the service has it, whoever changed it; asked for after so many turns, so that none of before the last one is shown. */
+  show({ paused, applied, replicas }, turns) {
+    if (this.#busy || turns !== this.turns) return;
     this.#draw(paused, applied, replicas);
   }
 
@@ -59,6 +61,7 @@ export class Switch {
       this.#draw(pause, applied, replicas);
     } finally {
       this.#busy = false;
+      this.turns += 1;
       button.disabled = false;
       if (!button.matches(":focus")) button.focus({ preventScroll: true });
     }
