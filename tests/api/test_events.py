@@ -157,7 +157,7 @@ async def test_pixels_count_and_say_nothing(service: Service) -> None:
     await service.go_live()
     ticket = (await placed(service))["ticket"]
     for method, url in (
-        ("GET", f"/i.gif?e={ticket}&override=1"),
+        ("GET", f"/i.gif?e={ticket}&override=1&override=%00"),
         ("POST", f"/e.gif?e={ticket}.hide"),
         ("POST", f"/e.gif?e={ticket}.report"),
     ):
@@ -192,7 +192,7 @@ async def test_a_click_is_sent_on_whatever_becomes_of_it(service: Service, clock
     there = "https://example.com/kopi?a=1&b=%20"
 
     async def leads() -> str:
-        reply = await service.call("GET", f"/r?e={ticket}&utm_source=x", key=None)
+        reply = await service.call("GET", f"/r?e={ticket}&utm=1&utm=2&q=caf%E9&x=%00", key=None)
         assert (reply.status, reply.headers["Cache-Control"]) == (302, "no-store")
         return reply.headers["Location"]
 
