@@ -19,6 +19,10 @@ Body = TypeVar("Body")
 _PATH = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
 _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _NUL = b"\\u0000"
+_HIGH, _LOW, _EITHER = (
+    rb"u[dD][" + digits + rb"][0-9a-fA-F]{2}" for digits in (b"89abAB", b"c-fC-F", b"89a-fA-F")
+)
+_ESCAPE = re.compile(rb"\\(?:[^u]|" + _HIGH + rb"\\" + _LOW + rb"|(?P<lone>" + _EITHER + rb"))")
 _INTEGER = re.compile(r"-?[0-9]+")
 _anything = msgspec.json.Decoder()
 
@@ -75,6 +79,12 @@ def decode_json(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
     except (ValueError, RecursionError) as error:
         wrong = field_error(error)
         raise invalid(wrong.field, wrong.reason) from error
+
+
+def without_lone_surrogates(raw: bytes) -> bytes:
+    """U+FFFD in place of each surrogate escape without its other half, in as many bytes. It is valid JSON, and what JavaScript
+    makes of half an emoji, but the decoder refuses it."""
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], raw)
 
 
 def field_error(error: Exception, root: str = "$") -> FieldError:
