@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from adserve.web.problems import CONTENT, INVALID, SLOW, TOO_LARGE, FieldError, Problem, invalid
+from adserve.web.problems import CONTENT, INVALID, SLOW, TOO_LARGE, FieldError, Problem, about, invalid
 
 BODY_READ_TIMEOUT_S = 15.0
 
@@ -55,9 +55,9 @@ def check_is_json(request: web.Request) -> None:
     if request.headers.get("Content-Type") == "application/json":
         return  # nearly always, and without parsing it
     if request.content_type != "application/json":
-        raise Problem(CONTENT, "Send the body as Content-Type: application/json.")
-    if request.charset not in (None, "utf-8", "UTF-8"):
-        raise Problem(CONTENT, "JSON is sent in UTF-8.")
+        raise about(CONTENT, "Content-Type", "is not application/json")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise about(CONTENT, "Content-Type", "names another charset than UTF-8")
 
 
 class BodyDecoder(Generic[Body]):

@@ -58,7 +58,7 @@ async def test_a_repeated_request_gets_the_same_answer_and_another_body_is_refus
     assert first["placements"]
     assert await ask(service, request="r-1") == first
     reply = await service.call("POST", "/v1/slots", ASK | {"request": "r-1", "max_ads": 1}, key="feed")
-    assert reply.status == 409
+    assert (reply.status, reply.fields) == (409, ["$.request"])
 
 
 async def test_ads_without_an_explanation_are_for_the_feed_service(service: Service) -> None:
