@@ -150,7 +150,7 @@ class OutcomesApi:
             return OutcomeResult(Kind.REFUSED, list(problem.errors))
 
     def _told(self, report: OutcomeReport, view: View, now_ms: int) -> Told | OutcomeResult:
-        surface = report.surface or self._default_surface
+        surface = self._default_surface if report.surface is None else report.surface
         if surface not in self._groups:
             raise invalid("$.surface", f"is not one of {', '.join(self._groups)}")
         occurred_ms = now_ms if report.occurred_at is None else _occurred_ms(report.occurred_at, now_ms)

@@ -132,6 +132,7 @@ async def test_bad_questions_are_named(service: Service) -> None:
         ("from=253402300800", "?from"),
         ("to=1767225600", "?to"),
         ("to=null", "?to"),
+        ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "?to"),
         ("kind=stare", "?kind"),
         ("outcome=refusal", "?outcome"),
         ("campaign=x", "?campaign"),

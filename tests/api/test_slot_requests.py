@@ -86,6 +86,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"viewer": 7}, "$.viewer"),
     ({"viewer": "u\0"}, "$.viewer"),
     ({"surface": "stories"}, "$.surface"),
+    ({"surface": ""}, "$.surface"),
     ({"feed_length": 3}, "$.feed"),
     ({"feed": [{"id": 1}]}, "$.feed[0].id"),
     ({"feed": [{"id": "s", "author": "a"}] * 501}, "$.feed"),
