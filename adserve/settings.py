@@ -5,10 +5,12 @@ from the file only, as tables `[surfaces.status]` and `[seller]`.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -96,9 +98,33 @@ def load(environment: Mapping[str, str] = os.environ, **overrides: Any) -> Setti
     values |= overrides
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
+        _check_is_http("public_url", settings.public_url)
+        _check_is_http("upstream_url", settings.upstream_url)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"settings: {error}") from error
+        raise SettingsError(f"settings: {_as_given(str(error), environment)}") from error
     return msgspec.structs.replace(settings, data_home=settings.data_home.expanduser().absolute())
+
+
+def _check_is_http(name: str, url: str | None) -> None:
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise msgspec.ValidationError(f"Expected an http or https URL with a host - at `$.{name}`")
+
+
+def _as_given(message: str, environment: Mapping[str, str]) -> str:
+    """A setting of the environment has its name there, one of the file its path."""
+
+    def name(path: re.Match[str]) -> str:
+        variable = _PREFIX + path[1].upper()
+        return variable if variable in environment else path[0]
+
+    return re.sub(r"\$\.(\w+)", name, message)
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import orjson
 from msgspec.structs import replace
 from tqdm import tqdm
 
-from adserve.commands.scratch import positive
+from adserve.commands.arguments import positive
 from adserve.domain.ramps import COMPARED, OPERATIONAL, Direction, Guardrail, Metric, Plan, Status, Step
 from adserve.domain.time import HOUR_MS, MINUTE_MS
 from adserve.rollout.guardrails import limit_of

@@ -13,12 +13,17 @@ def test_the_environment_overrules_the_file_and_the_file_the_default(tmp_path: P
     assert {name: surface.min_gap for name, surface in settings.surfaces.items()} == {"updates": 7}
 
 
+NO_URLS = ("", "notaurl", "ftp://x", "http://", "http://[::1", "http://x:99999")
+
+
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
-        ({"ADSERVE_PORT": "many"}, "port"),
-        ({"ADSERVE_LOG_LEVEL": "loud"}, "log_level"),
-        ({"ADSERVE_ORIGINS_KEPT_DAYS": "13"}, "origins_kept_days"),
+        ({"ADSERVE_PORT": "many"}, "ADSERVE_PORT"),
+        ({"ADSERVE_LOG_LEVEL": "loud"}, "ADSERVE_LOG_LEVEL"),
+        ({"ADSERVE_ORIGINS_KEPT_DAYS": "13"}, "ADSERVE_ORIGINS_KEPT_DAYS"),
+        ({"ADSERVE_PUBLIC_URL": "nonsense"}, "ADSERVE_PUBLIC_URL"),
+        *(({"ADSERVE_UPSTREAM_URL": url}, "ADSERVE_UPSTREAM_URL") for url in NO_URLS),
         ({"ADSERVE_CONFIG": "/there/is/none.toml"}, "/there/is/none.toml"),
     ],
 )
@@ -29,6 +34,7 @@ def test_a_value_that_cannot_be_is_refused_by_name(environment: dict[str, str], 
 
 def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "adserve.toml"
-    file.write_text("prot = 9000\n")
-    with pytest.raises(SettingsError, match="prot"):
-        load({"ADSERVE_CONFIG": str(file)})
+    for text, named in (("prot = 9000\n", "`prot`"), ('port = "many"\n', r"`\$\.port`")):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match=named):
+            load({"ADSERVE_CONFIG": str(file)})

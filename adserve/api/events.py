@@ -1,6 +1,7 @@
 """/v1/events: what became of placements, as the feed service reports it; in order, each in its place."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -20,7 +21,7 @@ from adserve.metering.intake import Intake, Report
 from adserve.metering.tickets import Sealer
 from adserve.store.spools import EventLog
 from adserve.web.auth import Auth
-from adserve.web.bodies import decode_json, field_error
+from adserve.web.bodies import decode_json, field_error, without_lone_surrogates
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import NOT_FOUND, FieldError, Problem
 from adserve.web.replies import JSON, json_response
@@ -32,7 +33,7 @@ AGENT_CHARS_MAX = 8_192
 
 
 class EventReport(Struct, frozen=True, forbid_unknown_fields=True):
-    """`occurred_at` is the client's clock: kept, never billed by. `view_ms` is how long it was seen.
+    """`occurred_at` is the client's clock: kept where it can be true, never billed by. `view_ms` is how long it was seen.
 
     `user_agent`, `address` and `device` (an id of the caller's own) are the client's: traffic is judged by them, and none of
     them is stored.
@@ -93,7 +94,7 @@ def decode_reports(raw: bytes) -> list[Report]:
 
 
 def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
-    for item in decode_json(_envelope, raw).events:
+    for item in decode_json(_envelope, without_lone_surrogates(raw)).events:
         try:
             yield _report(_item.decode(item))
         except Problem as problem:
@@ -104,10 +105,17 @@ def _decode_one_by_one(raw: bytes) -> Iterator[Report]:
 
 def _report(event: EventReport) -> Report:
     source = _source(event)
-    if event.occurred_at is None:
-        return Report(event.ticket, event.kind, None, event.view_ms, source=source)
-    check_moment("$.occurred_at", event.occurred_at)
-    return Report(event.ticket, event.kind, to_ms(event.occurred_at), event.view_ms, source=source)
+    return Report(event.ticket, event.kind, _occurred_ms(event.occurred_at), event.view_ms, source=source)
+
+
+def _occurred_ms(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    try:
+        check_moment("$.occurred_at", moment)
+    except Problem:
+        return None  # a phone's clock that is decades off: the event is as good without it
+    return to_ms(moment)
 
 
 def _source(event: EventReport) -> Source | None:

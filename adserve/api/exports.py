@@ -20,7 +20,7 @@ from adserve.store.idempotency import Answer
 from adserve.store.impressions import Place, page
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, NoQuery, Operation
-from adserve.web.problems import INVALID, SLOW, UNAVAILABLE, Problem, invalid
+from adserve.web.problems import INVALID, NOT_FOUND, SLOW, UNAVAILABLE, Problem, about, invalid
 from adserve.web.replies import JSON, answer_response, created, json_response
 from adserve.web.tables import CSV, preferred
 
@@ -65,6 +65,8 @@ class Exports:
         if not 0 < to_ms(asked.to) - to_ms(asked.from_) <= DAYS_MAX * DAY_MS:
             raise invalid("$.to", f"is not after `from`, or more than {DAYS_MAX} days")
         if advertiser is not None:  # whoever fetches it: the answer stays what its maker may see
+            if asked.advertiser not in (None, advertiser):
+                raise about(NOT_FOUND, "$.advertiser", "does not exist")
             asked = replace(asked, advertiser=advertiser)
         async with self._staff.transaction(advertiser) as connection:
             answer = await once(connection, call, partial(self._create, connection, advertiser, asked))
@@ -142,6 +144,7 @@ class Exports:
                 answer=Export,
                 statuses=(201,),
                 idempotent=True,
+                refusals=(404,),
                 example={"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "kind": "any"},
             ),
             Operation(

@@ -20,7 +20,7 @@ from adserve.api.splicing import find_items, splice
 from adserve.api.upstream import PREFIX, Upstream, end_to_end, pass_back, read_body
 from adserve.domain.slots import Ask, Viewer
 from adserve.selection.decision import Decision, Placement
-from adserve.web.auth import Auth
+from adserve.web.auth import Auth, unauthenticated
 from adserve.web.bodies import BodyDecoder
 from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.problems import BAD_GATEWAY, GATEWAY_TIMEOUT, Problem
@@ -134,7 +134,10 @@ class Feed:
 
     async def answer(self, call: Call[None, AnyQuery]) -> web.StreamResponse:
         request = call.request
-        self._auth.authorise(request.headers.get("X-Adserve-Key", ""), (Scope.FEED,))
+        secret = request.headers.get("X-Adserve-Key", "")
+        if not secret:
+            raise unauthenticated("Send X-Adserve-Key and a key.")
+        self._auth.authorise(secret, (Scope.FEED,))
         try:
             async with self._upstream.fetch(request) as answer:
                 return await self._reply(request, answer)

@@ -18,7 +18,7 @@ from adserve.metering.pseudonyms import Pseudonyms
 from adserve.rollout.arms import standing_of
 from adserve.selection.state import View
 from adserve.store.outcomes import IDS_KEPT_MS, Outcomes, Told
-from adserve.web.bodies import decode_json, field_error
+from adserve.web.bodies import decode_json, field_error, without_lone_surrogates
 from adserve.web.operations import Call, NoQuery, Operation
 from adserve.web.problems import FieldError, Problem, invalid
 from adserve.web.replies import json_response
@@ -99,7 +99,7 @@ def decode_outcomes(raw: bytes) -> list[Read]:
 
 
 def _decode_one_by_one(raw: bytes) -> Iterator[Read]:
-    for item in decode_json(_envelope, raw).outcomes:
+    for item in decode_json(_envelope, without_lone_surrogates(raw)).outcomes:
         try:
             yield _item.decode(item)
         except (ValueError, RecursionError) as error:
@@ -150,7 +150,7 @@ class OutcomesApi:
             return OutcomeResult(Kind.REFUSED, list(problem.errors))
 
     def _told(self, report: OutcomeReport, view: View, now_ms: int) -> Told | OutcomeResult:
-        surface = report.surface or self._default_surface
+        surface = self._default_surface if report.surface is None else report.surface
         if surface not in self._groups:
             raise invalid("$.surface", f"is not one of {', '.join(self._groups)}")
         occurred_ms = now_ms if report.occurred_at is None else _occurred_ms(report.occurred_at, now_ms)

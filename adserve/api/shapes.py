@@ -87,6 +87,8 @@ class Between(Struct, frozen=True, forbid_unknown_fields=True, rename={"from_": 
         for name, moment in (("from", self.from_), ("to", self.to)):
             if moment is not None:
                 check_moment(where + name, moment)
+        if self.from_ is not None and self.to is not None and self.to < self.from_:
+            raise invalid(where + "to", "is before `from`")
 
 
 def span(asked: Between, now_ms: int, *, step_ms: int, default: int, most: int) -> tuple[int, int]:

@@ -222,7 +222,7 @@ class SlotsApi:
         return json_response(ReleaseAnswer(released))
 
     def _ask(self, body: SlotsRequest, raw: bytes, caller: Key, waited_ms: int = 0) -> Ask:
-        surface = body.surface or self._default_surface
+        surface = self._default_surface if body.surface is None else body.surface
         if surface not in self._surfaces:
             raise invalid("$.surface", f"is not one of {', '.join(self._surfaces)}")
         feed_length, authors = self._feed(body)

@@ -10,16 +10,14 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from adserve.web.bodies import without_lone_surrogates
+
 Span = tuple[int, int]
 """Begin and end, as offsets in bytes."""
 
 _SPACE = rb"[ \t\n\r]*"
 _NEXT = re.compile(rb"[ \t\n\r,]*")
 _KEY = re.compile(rb'"items"' + _SPACE + rb":" + _SPACE + rb"\Z")
-_HIGH, _LOW, _EITHER = (
-    rb"u[dD][" + digits + rb"][0-9a-fA-F]{2}" for digits in (b"89abAB", b"c-fC-F", b"89a-fA-F")
-)
-_ESCAPE = re.compile(rb"\\(?:[^u]|" + _HIGH + rb"\\" + _LOW + rb"|(?P<lone>" + _EITHER + rb"))")
 
 
 class _Item(msgspec.Struct):
@@ -92,14 +90,11 @@ def splice(body: bytes, items: Items, ads: Sequence[tuple[int, bytes]]) -> tuple
 
 
 def _members(body: bytes) -> tuple[bytes, dict[str, msgspec.Raw]]:
-    """The members, and the text that they are views into: `body`, or a stand-in whose offsets are the same.
-
-    A surrogate escape without its other half is valid JSON, but the decoder refuses it.
-    """
+    """The members, and the text that they are views into: `body`, or a stand-in whose offsets are the same."""
     try:
         return body, _object.decode(body)
     except ValueError:
-        text = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], body)
+        text = without_lone_surrogates(body)
         return text, _object.decode(text)
 
 

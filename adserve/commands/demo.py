@@ -19,7 +19,8 @@ from adserve.background import Background, Task
 from adserve.bootstrap.core import Core, draw_128_bits, system_clock
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
-from adserve.commands.scratch import issue_key, positive, scratch
+from adserve.commands.arguments import positive
+from adserve.commands.scratch import issue_key, scratch
 from adserve.commands.serve import configure_logs, stop_signal, until
 from adserve.database import fresh, schema
 from adserve.database.refusal import DatabaseRefused

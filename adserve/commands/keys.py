@@ -8,6 +8,7 @@ import time
 
 from adserve.access.keys import SECRET_BYTES, Scope, new_key
 from adserve.bootstrap.server import database_server
+from adserve.commands.arguments import row_id
 from adserve.database import schema
 from adserve.database.pools import open_pool
 from adserve.database.refusal import DatabaseRefused
@@ -28,12 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     issue = actions.add_parser("issue", help="make a key and show it, once")
     issue.add_argument("--name", required=True, type=_name, help="who or what it is for")
     issue.add_argument(
-        "--scope", required=True, action="append", type=Scope, choices=list(Scope), help="may be given again"
+        "--scope", required=True, action="append", type=_scope, choices=list(Scope), help="may be given again"
     )
-    issue.add_argument("--advertiser", type=int, metavar="ID", help="the advertiser that the key speaks for")
+    issue.add_argument(
+        "--advertiser", type=row_id, metavar="ID", help="the advertiser that the key speaks for"
+    )
     actions.add_parser("list", help="every key without its secret")
     revoke = actions.add_parser("revoke", help="end a key on every replica within 5 s")
-    revoke.add_argument("id", type=int)
+    revoke.add_argument("id", type=row_id)
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -90,6 +93,13 @@ async def _act(arguments: argparse.Namespace, keys: Keys) -> None:
                 print(*fields, sep="\t")
         case _:
             await keys.revoke(KeyId(arguments.id), now)
+
+
+def _scope(text: str) -> Scope:
+    try:
+        return Scope(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(Scope)}") from error
 
 
 def _name(text: str) -> str:

@@ -22,7 +22,7 @@ from adserve.api.ramp_shapes import (
 )
 from adserve.bootstrap.server import database_server
 from adserve.commands import ramp_simulate
-from adserve.commands.scratch import positive
+from adserve.commands.arguments import row_id
 from adserve.database import schema
 from adserve.database.pools import open_pool
 from adserve.database.refusal import DatabaseRefused
@@ -31,6 +31,7 @@ from adserve.domain.time import SECOND_MS
 from adserve.settings import Settings
 from adserve.store import ramps, rollouts
 from adserve.store.errors import StoreError
+from adserve.web.bodies import BodyDecoder
 from adserve.web.problems import Problem
 
 ACTS = {
@@ -45,14 +46,15 @@ SWITCHING = frozenset({"pause", "resume"})
 """What can be done with all ads as well, whatever is planned."""
 HISTORY_MAX = 1_000
 PLANS_MAX = 500
-ID_MAX = (1 << 63) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True)
     status = actions.add_parser("status", help="where the active plans stand, or one with its history")
-    status.add_argument("id", type=_id, nargs="?")
-    status.add_argument("--json", action="store_true", help="answer JSON, as /v1/ramps does")
+    status.add_argument("id", type=row_id, nargs="?")
+    status.add_argument(
+        "--json", action="store_true", help="answer JSON: a list of plans, or one with its history"
+    )
     plan = actions.add_parser("plan", help="make a plan; it starts by itself at its time")
     simulate = actions.add_parser("simulate", help="walk a plan among invented viewers before it is made")
     for taking in (plan, simulate):
@@ -66,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (_, summary) in ACTS.items():
         act = actions.add_parser(name, help=summary)
         whole = act.add_mutually_exclusive_group(required=True)
-        whole.add_argument("id", type=_id, nargs="?")
+        whole.add_argument("id", type=row_id, nargs="?")
         if name in SWITCHING:
             whole.add_argument("--all-ads", action="store_true", help="the switch that beats every plan")
         act.add_argument("--step", type=int, help="refuse where the plan stands at another by now")
@@ -77,16 +79,9 @@ def plan_file(text: str) -> PlanBody:
     """The type of an argument that names a plan."""
     try:
         raw = sys.stdin.buffer.read() if text == "-" else Path(text).read_bytes()
-        return msgspec.json.decode(raw, type=PlanBody)
-    except (OSError, ValueError) as error:
+        return BodyDecoder(PlanBody).decode(raw)
+    except (OSError, Problem) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _id(text: str) -> int:
-    id_ = positive(text)
-    if id_ > ID_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is no plan's id")
-    return id_
 
 
 def _reason(text: str) -> str:
@@ -98,6 +93,9 @@ def _reason(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.action in SWITCHING and arguments.all_ads and arguments.step is not None:
+        _say("adserve ramp: --step is of a plan, and --all-ads of none")
+        return 2
     try:
         if arguments.action == "simulate":
             return ramp_simulate.run(arguments, settings)

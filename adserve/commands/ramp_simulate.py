@@ -9,7 +9,7 @@ import msgspec
 from tqdm import tqdm
 
 from adserve.api.ramp_shapes import decode_plan
-from adserve.commands.scratch import positive
+from adserve.commands.arguments import positive
 from adserve.domain.ramps import ENDED, Metric, Plan
 from adserve.domain.time import HOUR_MS, MINUTE_MS, SECOND_MS, from_ms
 from adserve.rollout.ramps import percent_bp_of, waits_for

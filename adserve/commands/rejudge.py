@@ -4,10 +4,11 @@ import argparse
 import asyncio
 import sys
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.traffic import read_networks
+from adserve.commands.arguments import day
 from adserve.database import schema
 from adserve.database.pools import open_pool
 from adserve.domain.time import DAY_MS, SECOND_MS, to_ms
@@ -18,9 +19,9 @@ from adserve.store.traffic import TrafficStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="since", required=True, type=_day, metavar="DAY", help="2026-01-31")
+    parser.add_argument("--from", dest="since", required=True, type=day, metavar="DAY", help="2026-01-31")
     parser.add_argument(
-        "--to", dest="until", required=True, type=_day, metavar="DAY", help="the last day (UTC, included)"
+        "--to", dest="until", required=True, type=day, metavar="DAY", help="the last day (UTC, included)"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be credited, and write nothing"
@@ -65,13 +66,6 @@ def _as_text(tally: Tally, version: int | None) -> str:
         return f"{judged}; nothing was written"
     found = tally.found
     return f"{judged} by version {version}: {found.findings:,} new findings, {found.credited:,} credits of {found.micros:,} micros"
-
-
-def _day(text: str) -> datetime:
-    try:
-        return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError("is a day such as 2026-01-31") from error
 
 
 def _say(message: str) -> None:

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from adserve.access.keys import Scope
 from adserve.bootstrap.service import Service, start
-from adserve.commands.scratch import issue_key, positive, scratch
+from adserve.commands.arguments import positive
+from adserve.commands.scratch import issue_key, scratch
 from adserve.commands.serve import stop_signal
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.ads import Cap

@@ -1,6 +1,5 @@
 """What a run of its own needs: a database and a data home to throw away, and keys to a service."""
 
-import argparse
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,13 +17,6 @@ from adserve.settings import Settings
 from adserve.store.keys import Keys
 
 Progress = Callable[[str], None]
-
-
-def positive(text: str) -> int:
-    """A count on the command line."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
 
 
 @asynccontextmanager

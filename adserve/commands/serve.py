@@ -14,7 +14,7 @@ from adserve.bootstrap.peers import Peers
 from adserve.bootstrap.server import database_server
 from adserve.bootstrap.service import Service, start
 from adserve.bootstrap.supervisor import Supervisor
-from adserve.commands.scratch import positive
+from adserve.commands.arguments import positive
 from adserve.database import schema
 from adserve.settings import Settings, SettingsError
 

@@ -5,13 +5,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from adserve.bootstrap.server import database_server
+from adserve.commands.arguments import day
 from adserve.database.pools import open_pool
 from adserve.database.refusal import DatabaseRefused
 from adserve.domain.time import to_ms
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder for the artifact and its card")
     parser.add_argument(
         "--test-from",
-        type=date.fromisoformat,
+        type=day,
         metavar="DATE",
         help="the UTC day from which rows are for testing only (default: the last fifth of the rows)",
     )
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
             with_exposures(impressions),
             arguments.out,
             source=source,
-            test_from_ms=arguments.test_from and _midnight_ms(arguments.test_from),
+            test_from_ms=arguments.test_from and to_ms(arguments.test_from),
             now=now,
             progress=_say,
         )
@@ -105,10 +106,6 @@ async def _recorded(url: str, now: int) -> list[Impression]:
             for day in tqdm(days, desc="reading", unit="day", disable=None)
             for impression in await learning.impressions(day, now)
         ]
-
-
-def _midnight_ms(day: date) -> int:
-    return to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
 def _show(report: Report, out: Path) -> None:

@@ -77,9 +77,12 @@ async def take(
 
     Raises DatabaseRefused, and then leaves nothing behind.
     """
-    if _holds_something(target):
-        raise DatabaseRefused(f"{target} is not empty: name a folder that is new")
-    source, copy = installation.locate(data_home), installation.locate(target)
+    try:
+        if _holds_something(target):
+            raise DatabaseRefused(f"{target} is not empty: name a folder that is new")
+        source, copy = installation.locate(data_home), installation.locate(target)
+    except OSError as error:
+        raise DatabaseRefused(f"the backup cannot be written there: {error}") from error
     try:
         _copy_spools(data_home / SPOOL, target / SPOOL)
         await _copy_cluster(source, url, copy, meter)

@@ -39,7 +39,7 @@ async def _standing(url: str) -> tuple[str | None, str | None]:
     """The revision, None where there is none, and the name of the functions in place."""
     try:
         connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseRefused(f"PostgreSQL cannot be reached: {error or type(error).__name__}") from error
     try:
         return tuple(await connection.fetchrow(SQL.standing) or (None, None))

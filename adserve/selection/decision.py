@@ -13,6 +13,11 @@ from adserve.domain.tickets import Ticket
 class RequestReused(Exception):
     """The caller's `request` id came before with another body."""
 
+    field = "request"
+
+    def __init__(self) -> None:
+        super().__init__("came before with another body")
+
 
 class Placement(Struct, frozen=True, gc=False):
     """An ad at a position: `position` organic items come before it, `token` is its sealed ticket."""

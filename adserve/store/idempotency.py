@@ -29,7 +29,7 @@ async def earlier_answer(
         return None
     row = await connection.fetchrow(SQL.earlier, caller, key)
     if row["digest"] != digest:
-        raise KeyReused(f"Idempotency-Key {key!r} came before with another request")
+        raise KeyReused(f"{key!r} came before with another request")
     return Answer(row["status"], row["body"], row["etag"], row["location"])
 
 

@@ -32,18 +32,18 @@ class Auth:
         """The caller's key, which has one of the scopes."""
         header = request.headers.get("Authorization", "")
         if header[: len(_BEARER)].lower() != _BEARER:
-            raise _unauthenticated("Send Authorization: Bearer and a key.", _REALM)
+            raise unauthenticated("Send Authorization: Bearer and a key.")
         return self.authorise(header[len(_BEARER) :].strip(), scopes)
 
     def authorise(self, secret: str, scopes: Collection[Scope]) -> Key:
         key = self._ring.find(secret)
         if key is None:
-            raise _unauthenticated("This key is unknown or revoked.", f'{_REALM}, error="invalid_token"')
+            raise unauthenticated("This key is unknown or revoked.", f'{_REALM}, error="invalid_token"')
         if key.scopes.isdisjoint(scopes):
             needed = " or ".join(f"'{scope}'" for scope in sorted(scopes))
             raise Problem(FORBIDDEN, f"This needs a key with the scope {needed}.")
         return key
 
 
-def _unauthenticated(detail: str, challenge: str) -> Problem:
+def unauthenticated(detail: str, challenge: str = _REALM) -> Problem:
     return Problem(UNAUTHENTICATED, detail, headers={"WWW-Authenticate": challenge})

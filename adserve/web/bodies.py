@@ -3,13 +3,14 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from adserve.web.problems import CONTENT, INVALID, SLOW, TOO_LARGE, FieldError, Problem, invalid
+from adserve.web.problems import CONTENT, INVALID, SLOW, TOO_LARGE, FieldError, Problem, about, invalid
 
 BODY_READ_TIMEOUT_S = 15.0
 
@@ -18,6 +19,11 @@ Body = TypeVar("Body")
 _PATH = re.compile(r" - at (?:`key` in )?`(\$[^`]*)`$")
 _NAMED = re.compile(r"^Object (?:missing required|contains unknown) field `(.*)`$", re.DOTALL)
 _NUL = b"\\u0000"
+_HIGH, _LOW, _EITHER = (
+    rb"u[dD][" + digits + rb"][0-9a-fA-F]{2}" for digits in (b"89abAB", b"c-fC-F", b"89a-fA-F")
+)
+_ESCAPE = re.compile(rb"\\(?:[^u]|" + _HIGH + rb"\\" + _LOW + rb"|(?P<lone>" + _EITHER + rb"))")
+_INTEGER = re.compile(r"-?[0-9]+")
 _anything = msgspec.json.Decoder()
 
 
@@ -49,9 +55,9 @@ def check_is_json(request: web.Request) -> None:
     if request.headers.get("Content-Type") == "application/json":
         return  # nearly always, and without parsing it
     if request.content_type != "application/json":
-        raise Problem(CONTENT, "Send the body as Content-Type: application/json.")
-    if request.charset not in (None, "utf-8", "UTF-8"):
-        raise Problem(CONTENT, "JSON is sent in UTF-8.")
+        raise about(CONTENT, "Content-Type", "is not application/json")
+    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+        raise about(CONTENT, "Content-Type", "names another charset than UTF-8")
 
 
 class BodyDecoder(Generic[Body]):
@@ -73,6 +79,12 @@ def decode_json(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
     except (ValueError, RecursionError) as error:
         wrong = field_error(error)
         raise invalid(wrong.field, wrong.reason) from error
+
+
+def without_lone_surrogates(raw: bytes) -> bytes:
+    """U+FFFD in place of each surrogate escape without its other half, in as many bytes. It is valid JSON, and what JavaScript
+    makes of half an emoji, but the decoder refuses it."""
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], raw)
 
 
 def field_error(error: Exception, root: str = "$") -> FieldError:
@@ -114,18 +126,44 @@ Query = TypeVar("Query", bound=Struct)
 
 
 def decode_query(request: web.Request, type_: type[Query]) -> Query:
-    """The query's parameters, each given once."""
+    """The query's parameters, each given once. Where the type ignores others, they may be whatever they like."""
+    known = type_.__struct_encode_fields__
+    ignores_others = not type_.__struct_config__.forbid_unknown_fields
     given: dict[str, str] = {}
     for name, value in request.query.items():
+        if ignores_others and name not in known:
+            continue
         if "\0" in value or "�" in value:
             raise invalid(f"?{name}", "is not text in UTF-8 without U+0000")
         if name in given:
             raise invalid(f"?{name}", "is given twice")
+        if ":" not in value and name in _moments(type_):
+            raise invalid(f"?{name}", "is not a time in RFC 3339")
         given[name] = value
     try:
-        return msgspec.convert(given, type_, strict=False)
+        query = msgspec.convert(given, type_, strict=False)
     except msgspec.ValidationError as error:
         _refuse_query(error)
+    for name, field in zip(known, type_.__struct_fields__, strict=True):
+        if name in given:
+            _check_as_written(f"?{name}", given[name], getattr(query, field))
+    return query
+
+
+@cache
+def _moments(type_: type[Struct]) -> frozenset[str]:
+    """The parameters for which msgspec would also take a bare number, as the seconds of an epoch."""
+    return frozenset(
+        field.encode_name for field in msgspec.structs.fields(type_) if "datetime.datetime" in str(field.type)
+    )
+
+
+def _check_as_written(parameter: str, text: str, value: object) -> None:
+    """What msgspec makes of text beyond what is meant: `null` is nothing, and 2e1 is 20."""
+    if value is None:
+        raise invalid(parameter, "is `null`: leave it out instead")
+    if type(value) is int and not _INTEGER.fullmatch(text):
+        raise invalid(parameter, "is not written as an integer")
 
 
 def _refuse_query(error: msgspec.ValidationError) -> NoReturn:

@@ -2,7 +2,8 @@
 
 import base64
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -23,7 +24,7 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
     after: Cursor | None = None
 
 
-Position = TypeVar("Position")
+Position = TypeVar("Position", bound=Sequence[Any])
 Found = TypeVar("Found")
 
 
@@ -34,11 +35,22 @@ def encode_cursor(*position: object) -> str:
 def decode_cursor(cursor: str, decoder: msgspec.json.Decoder[Position]) -> Position:
     """What `encode_cursor` was given; the decoder knows which values it can have."""
     try:
-        return decoder.decode(
+        position = decoder.decode(
             base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         )
+        for value in position:
+            _check_storable(value)
     except ValueError as error:
         raise invalid("?after", "is not a cursor of this list") from error
+    return position
+
+
+def _check_storable(value: object) -> None:
+    """ValueError for what no row has and PostgreSQL would not take: U+0000, and what in UTC may lie outside the calendar."""
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("contains the character U+0000")
+    if isinstance(value, datetime) and value.utcoffset():
+        raise ValueError("is not in UTC")
 
 
 def cut(

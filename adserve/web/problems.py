@@ -36,7 +36,7 @@ class ProblemDocument(Struct, frozen=True, omit_defaults=True):
     type: str
     title: str
     status: int
-    detail: str = ""
+    detail: str
     errors: Sequence[FieldError] = ()
     instance: str = ""
 
@@ -105,7 +105,11 @@ class Problem(Exception):
 
 
 def invalid(field: str, reason: str) -> Problem:
-    return Problem(INVALID, f"{field}: {reason}", (FieldError(field, reason),))
+    return about(INVALID, field, reason)
+
+
+def about(kind: Kind, field: str, reason: str) -> Problem:
+    return Problem(kind, f"{field}: {reason}", (FieldError(field, reason),))
 
 
 ANSWERS: dict[type[Exception], Kind] = {
@@ -126,6 +130,10 @@ ANSWERS: dict[type[Exception], Kind] = {
 where we are unavailable: the reason is ours to know."""
 
 
+HEADERS: dict[type[Exception], str] = {KeyReused: "Idempotency-Key", Outdated: "If-Match"}
+"""The header that an exception is about."""
+
+
 def problem_of(error: Exception) -> Problem | None:
     """None for what nobody expected. An exception may name the body's `field` that it is about."""
     kind = ANSWERS.get(type(error))
@@ -133,16 +141,21 @@ def problem_of(error: Exception) -> Problem | None:
         return None
     if kind is UNAVAILABLE:
         return Problem(kind, headers={"Retry-After": str(getattr(error, "retry_after_s", RETRY_AFTER_S))})
+    if type(error) in HEADERS:
+        return about(kind, HEADERS[type(error)], str(error))
     field = getattr(error, "field", None)
-    if field is None:
-        return Problem(kind, str(error))
-    return Problem(kind, f"$.{field}: {error}", (FieldError(f"$.{field}", str(error)),))
+    return Problem(kind, str(error)) if field is None else about(kind, f"$.{field}", str(error))
 
 
 def problem_response(problem: Problem, instance: str = "") -> web.Response:
     kind = problem.kind
     document = ProblemDocument(
-        f"urn:adserve:problem:{kind.slug}", kind.title, kind.status, problem.detail, problem.errors, instance
+        f"urn:adserve:problem:{kind.slug}",
+        kind.title,
+        kind.status,
+        problem.detail or kind.title,
+        problem.errors,
+        instance,
     )
     return web.Response(
         status=kind.status,

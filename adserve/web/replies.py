@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from adserve.store.errors import Outdated
 from adserve.store.idempotency import Answer
-from adserve.web.problems import UNCONDITIONAL, FieldError, Problem
+from adserve.web.problems import UNCONDITIONAL, about
 
 JSON = "application/json"
 
@@ -48,12 +48,11 @@ def required_version(request: web.Request) -> str:
     """The request's If-Match."""
     condition = request.headers.get("If-Match")
     if condition is None:
-        wrong = FieldError("If-Match", "is missing: send the ETag of what you have read")
-        raise Problem(UNCONDITIONAL, "A change names the version that it changes.", (wrong,))
+        raise about(UNCONDITIONAL, "If-Match", "is missing: send the ETag of what you have read")
     return condition
 
 
 def check_version(condition: str, version: int) -> None:
     wanted = [tag.strip() for tag in condition.split(",")]
     if "*" not in wanted and etag(version) not in wanted:
-        raise Outdated("Read it again, then change it under its new ETag.")
+        raise Outdated("is of an earlier version: read the thing again, and send its new ETag")

@@ -26,7 +26,8 @@ async def test_a_change_names_the_version_that_it_changes(service: Service) -> N
     path = f"/v1/advertisers/{await advertiser(service)}"
     missing = await service.call("PATCH", path, {"name": "b"})
     assert (missing.status, missing.fields) == (428, ["If-Match"])
-    assert (await service.call("PATCH", path, {"name": "b"}, If_Match='"7"')).status == 412
+    outdated = await service.call("PATCH", path, {"name": "b"}, If_Match='"7"')
+    assert (outdated.status, outdated.fields) == (412, ["If-Match"])
     both = await asyncio.gather(
         *(service.call("PATCH", path, {"name": name}, If_Match='"1"') for name in ("b", "c"))
     )
@@ -74,7 +75,7 @@ async def test_the_same_idempotency_key_creates_once(service: Service) -> None:
     assert len({reply.headers["Location"] for reply in replies}) == 1
     assert len((await service.call("GET", "/v1/advertisers")).body["items"]) == 1
     other = await service.call("POST", "/v1/advertisers", {"name": "twice"}, Idempotency_Key="k-1")
-    assert other.status == 409
+    assert (other.status, other.fields) == (409, ["Idempotency-Key"])
     elsewhere = await service.call(
         "POST", f"/v1/advertisers/{replies[0].body['id']}/deposits", DEPOSIT, Idempotency_Key="k-1"
     )

@@ -40,6 +40,7 @@ def check(reply: Reply, status: int, *fields: str) -> None:
     assert (reply.status, reply.headers["Content-Type"]) == (status, "application/problem+json"), reply
     assert reply.body["status"] == status
     assert reply.body["title"]
+    assert reply.body["detail"]
     assert reply.body["type"].startswith("urn:adserve:problem:")
     assert reply.fields == list(fields)
 
@@ -84,7 +85,11 @@ async def test_a_body_says_that_it_is_json(service: Service) -> None:
                 "application/x-www-form-urlencoded",
                 "application/json; charset=latin-1",
             ):
-                check(await send(service, operation, b"{}", Content_Type=kind), 415)
+                check(await send(service, operation, b"{}", Content_Type=kind), 415, "Content-Type")
+    operation = next(of for of in service.operations if of.id == "slots")
+    for charset in ("utf8", "Utf-8"):
+        kind = f"application/json; charset={charset}"
+        check(await send(service, operation, b"{}", Content_Type=kind), 400, "$.viewer")
 
 
 async def test_compressed_bodies_count_by_their_size_unpacked(service: Service) -> None:

@@ -21,6 +21,7 @@ from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, from_ms
 from adserve.domain.traffic import Reason, Verdict
 from adserve.reporting.delivery import made_of_hours
 from adserve.store import delivery
+from adserve.web.paging import encode_cursor
 
 GROUPS = tuple(delivery.COLUMNS)
 SUMS = ("impressions", "views", "clicks", "hides")
@@ -293,10 +294,13 @@ async def test_bad_questions_are_named(service: Service) -> None:
         ("time_zone=Mars/Base", "?time_zone"),
         ("from=2020-01-01T00:00:00Z", "?from"),
         ("from=yesterday", "?from"),
+        ("from=2026-01-01T00:30:00Z&to=2026-01-01T00:00:00Z", "?to"),
         ("position=-1", "?position"),
         ("after=x", "?after"),
         ("group=day&after=WyJub25lIiwiVVNEIl0", "?after"),
         ("group=campaign&after=W251bGwsIlVTRCJd", "?after"),
+        (f"group=hour&after={encode_cursor('9999-12-31T23:59:59-23:00', 'USD')}", "?after"),
+        (f"group=platform&after={encode_cursor('a' + chr(0), 'USD')}", "?after"),
     ):
         reply = await service.call("GET", f"/v1/reports/delivery?{query}", key="analyst")
         assert (reply.status, reply.fields) == (400, [field]), query

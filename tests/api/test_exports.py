@@ -49,7 +49,10 @@ async def test_an_advertiser_exports_its_own_alone_whoever_fetches_it(service: S
     mine, theirs = await log_of(service, clock, viewers=2), await log_of(service, clock, viewers=3)
     ours = await service.issue("advertiser", advertiser=mine["advertiser"])
     others = await service.issue("advertiser", advertiser=theirs["advertiser"])
-    export = await asked(service, ours, kind="any", format="ndjson", advertiser=theirs["advertiser"])
+    foreign = BETWEEN | {"advertiser": theirs["advertiser"]}
+    refused = await service.call("POST", "/v1/exports", foreign, key=ours)
+    assert (refused.status, refused.fields) == (404, ["$.advertiser"])
+    export = await asked(service, ours, kind="any", format="ndjson")
     for key in (ours, "analyst"):
         told = (await service.call("GET", export["url"], key=key)).raw.splitlines()
         assert {json.loads(line)["advertiser"] for line in told} == {mine["advertiser"]}

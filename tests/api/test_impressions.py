@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from service import Service
+from test_bad_input import DECISION
 
 from adserve.database.pools import Pools
 from adserve.domain.time import from_ms
 from adserve.store import impressions
 from adserve.store.impressions import SQL
+from adserve.web.paging import encode_cursor
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 
@@ -144,9 +146,15 @@ async def test_bad_questions_are_named(service: Service) -> None:
         ("from=yesterday", "?from"),
         ("from=2026-01-01T00:00:00", "?from"),
         ("from=0001-01-01T00:00:00Z", "?from"),
+        ("from=253402300800", "?from"),
+        ("to=1767225600", "?to"),
+        ("to=null", "?to"),
+        ("from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "?to"),
         ("kind=stare", "?kind"),
         ("outcome=refusal", "?outcome"),
         ("campaign=x", "?campaign"),
+        ("campaign=null", "?campaign"),
+        ("campaign=2e1", "?campaign"),
         ("campaign=99999999999999999999", "?campaign"),
         ("country=id", "?country"),
         ("platform=a%00b", "?platform"),
@@ -154,6 +162,8 @@ async def test_bad_questions_are_named(service: Service) -> None:
         ("limit=0", "?limit"),
         ("limit=1&limit=2", "?limit"),
         ("after=x", "?after"),
+        (f"after={encode_cursor('0001-01-01T00:00:00+23:00', DECISION)}", "?after"),
+        (f"after={encode_cursor('9999-12-31T23:59:59-23:00', DECISION)}", "?after"),
         ("viewer=u-1", "?viewer"),
     ):
         reply = await service.call("GET", f"/v1/impressions?{query}", key="analyst")

@@ -8,6 +8,7 @@ from service import Service
 from adserve.domain.time import HOUR_MS, SECOND_MS
 from adserve.selection.funnel import Funnel
 from adserve.store.funnel import FunnelStore
+from adserve.web.paging import encode_cursor
 
 STEPS = ("eligible", "targeted", "ranked", "in_budget", "under_cap", "placed", "impressions", "clicks")
 
@@ -194,6 +195,7 @@ async def test_bad_questions_name_their_field(service: Service) -> None:
         ("?from=1990-01-01T00:00:00Z", "?from"),
         ("?from=2025-01-01T00:00:00Z", "?from"),
         ("?after=zzz", "?after"),
+        (f"?after={encode_cursor('0001-01-01T00:00:00+23:00', 1)}", "?after"),
         ("?campaign=x", "?campaign"),
     ):
         reply = await service.call("GET", f"/v1/reports/funnel{query}", key="analyst")

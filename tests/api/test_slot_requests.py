@@ -58,7 +58,7 @@ async def test_a_repeated_request_gets_the_same_answer_and_another_body_is_refus
     assert first["placements"]
     assert await ask(service, request="r-1") == first
     reply = await service.call("POST", "/v1/slots", ASK | {"request": "r-1", "max_ads": 1}, key="feed")
-    assert reply.status == 409
+    assert (reply.status, reply.fields) == (409, ["$.request"])
 
 
 async def test_ads_without_an_explanation_are_for_the_feed_service(service: Service) -> None:
@@ -86,6 +86,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"viewer": 7}, "$.viewer"),
     ({"viewer": "u\0"}, "$.viewer"),
     ({"surface": "stories"}, "$.surface"),
+    ({"surface": ""}, "$.surface"),
     ({"feed_length": 3}, "$.feed"),
     ({"feed": [{"id": 1}]}, "$.feed[0].id"),
     ({"feed": [{"id": "s", "author": "a"}] * 501}, "$.feed"),

@@ -79,5 +79,5 @@ async def test_old_days_are_exported_and_young_ones_stay(
 
 def test_events_are_kept_for_longer_than_they_are_needed() -> None:
     assert settings.load({"ADSERVE_EVENTS_KEPT_DAYS": "210"}).events_kept_days == 210
-    with pytest.raises(SettingsError, match="events_kept_days"):
+    with pytest.raises(SettingsError, match="EVENTS_KEPT_DAYS"):
         settings.load({"ADSERVE_EVENTS_KEPT_DAYS": "209"})

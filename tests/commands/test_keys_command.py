@@ -40,7 +40,7 @@ async def test_a_key_is_issued_listed_and_revoked(
         (("revoke", "999"), 1),
     ],
 )
-async def test_what_cannot_be_is_refused(
+async def test_what_contradicts_itself_or_is_not_there_is_refused(
     words: tuple[str, ...],
     code: int,
     database_url: str,
@@ -49,3 +49,19 @@ async def test_what_cannot_be_is_refused(
 ) -> None:
     monkeypatch.setenv("ADSERVE_DATABASE_URL", database_url)
     assert await ran(capsys, *words) == (code, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("issue", "--name", "a", "--scope", "bogus"), "'bogus' is none of feed, "),
+        (("issue", "--name", "a", "--scope", "analyst", "--advertiser", "9" * 20), "is no id"),
+        (("revoke", "9" * 20), "is no id"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    words: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["keys", *words])
+    assert (refused.value.code, why in capsys.readouterr().err) == (2, True)

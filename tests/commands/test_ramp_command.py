@@ -58,16 +58,22 @@ def test_a_file_that_is_no_plan_is_refused_by_field(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps(EXAMPLE | {"steps": []}))
-    with pytest.raises(SystemExit) as exit_:
-        main(["ramp", "plan", str(path)])
-    assert (exit_.value.code, "$.steps" in capsys.readouterr().err) == (2, True)
+    for wrong, field in (({"steps": []}, "$.steps"), ({"reason": "a\0"}, "$.reason")):
+        path.write_text(json.dumps(EXAMPLE | wrong))
+        with pytest.raises(SystemExit) as exit_:
+            main(["ramp", "plan", str(path)])
+        assert (exit_.value.code, field in capsys.readouterr().err) == (2, True)
+
+
+def test_all_ads_have_no_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ramp", "pause", "--all-ads", "--step", "3"]) == 2
+    assert "--step" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["status", "9" * 30], "is no plan's id"),
+        (["status", "9" * 30], "is no id"),
         (["status", "-1"], "is not a number of at least 1"),
         (["abort", "1", "--reason", ""], "length >= 1"),
         (["abort", "1", "--reason", "\udcff"], "surrogates not allowed"),

@@ -1,11 +1,10 @@
-import argparse
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adserve.access.keys import Scope
-from adserve.commands.scratch import issue_key, positive
+from adserve.commands.scratch import issue_key
 from adserve.database.pools import Pools
 from adserve.store.keys import Keys
 from adserve.web.auth import Auth
@@ -22,10 +21,3 @@ async def test_a_run_ends_the_keys_that_an_earlier_one_left(pools: Pools, clock:
         auth.authorise(secret, [Scope.FEED])
     with pytest.raises(Problem, match="unknown or revoked"):
         auth.authorise(left, [Scope.FEED])
-
-
-def test_a_count_is_a_number_of_at_least_one() -> None:
-    assert positive("12") == 12
-    for text in ("0", "-1", "many", ""):
-        with pytest.raises(argparse.ArgumentTypeError):
-            positive(text)

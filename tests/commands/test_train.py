@@ -82,6 +82,12 @@ def test_what_cannot_be_done_is_said(
     assert said in capsys.readouterr().err
 
 
+def test_a_day_that_is_none_is_a_usage_error(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        train("--out", log.parent / "model", "--test-from", "x")
+    assert "is a day such as 2026-01-31" in capsys.readouterr().err
+
+
 def test_a_log_needs_a_mapping(log: Path) -> None:
     assert train("--log", log, "--out", log.parent / "model") == 2
 

@@ -245,6 +245,14 @@ async def test_nothing_is_overwritten(taken: Path, data_home: Path) -> None:
     assert (taken / "manifest.json").exists()
 
 
+@pytest.mark.parametrize("below", ["", "sub"])
+async def test_a_file_is_no_place_for_a_backup(data_home: Path, empty_home: Path, below: str) -> None:
+    file = empty_home / "file"
+    file.touch()
+    with pytest.raises(DatabaseRefused, match="Not a directory"):
+        await backup.take(data_home, "postgresql://127.0.0.1:1/x", file / below, NOW, silent, silent)
+
+
 async def test_a_backup_that_cannot_be_finished_leaves_nothing(data_home: Path, folder: Path) -> None:
     with pytest.raises(DatabaseRefused, match="could not be copied"):
         await backup.take(data_home, "postgresql://127.0.0.1:1/x", folder, NOW, silent, silent)

@@ -50,9 +50,10 @@ async def test_a_statement_is_bounded(pools: Pools) -> None:
     assert await pools.analyst.fetchval("SHOW statement_timeout") == "25s"
 
 
-async def test_no_pools_without_a_server() -> None:
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "127.0.0.1:x", "[::1"])
+async def test_no_pools_without_a_server(place: str) -> None:
     with pytest.raises(DatabaseRefused, match="cannot be reached"):
-        await open_pools("postgresql://nobody:x@127.0.0.1:1/adserve?sslmode=disable")
+        await open_pools(f"postgresql://nobody:x@{place}/adserve?sslmode=disable")
 
 
 async def test_no_pools_on_a_database_that_misses_a_revision(database_url: str) -> None:

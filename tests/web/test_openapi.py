@@ -65,6 +65,7 @@ async def test_every_reference_leads_somewhere(service: Service) -> None:
     schemas = described["components"]["schemas"]
     found = set(references(described))
     assert len(found) > 20
+    assert "detail" in schemas["ProblemDocument"]["required"]
     assert {reference.removeprefix("#/components/schemas/") for reference in found} <= set(schemas)
 
 
