@@ -1,8 +1,10 @@
+from unittest.mock import AsyncMock, call
+
 import pytest
 from counting import START_MS, VIEWER
 
 from adserve.domain.time import DAY_MS
-from adserve.limits.hides import Hides
+from adserve.limits.hides import HIDES_MAX, OVERLAP_MS, HideReader, Hides
 
 OTHER = b"w" * 16
 
@@ -35,3 +37,16 @@ def test_the_oldest_are_forgotten_when_there_are_too_many(monkeypatch: pytest.Mo
     for advertiser in (1, 2, 3):
         hides.add(VIEWER, advertiser, START_MS)
     assert set(hides.of(VIEWER)) == {2, 3}
+
+
+async def test_all_that_holds_is_read_once_and_then_what_is_new() -> None:
+    hides, log = Hides(), AsyncMock()
+    log.hides.return_value = [(VIEWER, 7, START_MS)]
+    reader = HideReader(hides, log)
+    for after_ms in (0, 60_000):
+        await reader.step(START_MS + after_ms)
+    assert log.hides.mock_calls == [
+        call(START_MS - 200 * DAY_MS, HIDES_MAX),
+        call(START_MS - OVERLAP_MS, HIDES_MAX),
+    ]
+    assert hides.of(VIEWER) == (7,)

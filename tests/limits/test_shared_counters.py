@@ -122,6 +122,13 @@ async def test_keys_expire_by_themselves(shared: FreshCounters, redis_url: str) 
         await shared.confirm(A.ticket(ticket_id(1)), START_MS, START_MS)
         (longest_ms,) = [left for key in client.keys("ads:*") if (left := client.pttl(key)) > DAY_MS]
         assert RETENTION_MS < longest_ms <= RETENTION_MS + GRACE_MS
+        client.delete(*client.keys("ads:*"))
+        await shared.hide(A.ticket(ticket_id(1)), START_MS)
+        shown = event_of(*A[:3], ticket_id(2), CONFIRMED, START_MS)
+        await shared.fill({b"f" * 16: [Logged(b"f" * 16, (), shown, START_MS)]}, START_MS)
+        left_ms = sorted(client.pttl(key) for key in client.keys("ads:*"))
+        assert len(left_ms) == 2
+        assert RETENTION_MS < left_ms[0] <= left_ms[1] <= RETENTION_MS + GRACE_MS
 
 
 async def test_nothing_is_left_of_a_viewer_without_entries(shared: FreshCounters, redis_url: str) -> None:

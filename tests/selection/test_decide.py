@@ -2,12 +2,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from market import NOW_MS, ToldRates, make_ad, make_ask, make_view, per_click
+from market import NOW_MS, Market, ToldRates, make_ad, make_ask, make_view, per_click
 
 from adserve.domain.ads import Tier
 from adserve.domain.facts import EXPOSURES_UNKNOWN
 from adserve.domain.ids import derived_uuid7, derived_uuid7s
 from adserve.domain.slots import Context, NoFill
+from adserve.domain.surfaces import Surface
 from adserve.domain.targeting import Targeting
 from adserve.limits.leases import Hold
 from adserve.limits.reservations import Grant, Past
@@ -89,6 +90,14 @@ def test_why_there_is_no_plan(told: dict[str, Any], ads: list[Any], reason: NoFi
 def test_a_floor_equal_to_the_bid_is_met() -> None:
     planned = plan(make_ask(floor_micros=5_000), make_view(bids(5)), NOTHING_YET, 32, NOW_MS, SEED)
     assert planned.no_fill is None
+
+
+async def test_the_floor_of_the_viewers_country_is_the_least_price() -> None:
+    market = Market([make_ad(1)], surface=Surface(floors_micros={"ID": 3_000_000}))
+    (only,) = (await market.answer()).placements
+    assert only.ticket.price_micros == 3_000
+    (whole,) = award(make_offer(market.view), Grant((0,), None, ()))
+    assert whole.ticket.price_micros == 3_000, "also where no shelf is asked"
 
 
 PRIVATE = Context(country="ID", age=30, interests=("tea",), custom={"team": "red"})

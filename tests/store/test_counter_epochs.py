@@ -15,7 +15,7 @@ from world import NOW_MS, World, superuser
 
 from adserve.domain.events import Outcome
 from adserve.domain.tickets import Ticket
-from adserve.domain.time import HOUR_MS, MINUTE_MS, SECOND_MS
+from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from adserve.limits.counters import CountersAway
 from adserve.limits.erased import Erased
 from adserve.limits.reservations import Candidate, Reservation
@@ -29,7 +29,8 @@ from adserve.store.shared_counters import SharedCounters
 
 pytestmark = needs_redis
 CODEC = MemoCodec(lambda memo: [b""], lambda parts, grant: None)
-CAP = Rule(campaign_key(1), 1, 3_600_000)
+CAP = Rule(campaign_key(1), 1, 180 * DAY_MS)
+LONG_AGO_MS = NOW_MS - 100 * DAY_MS
 
 
 @pytest.fixture(scope="module", params=["redis", "cluster"])
@@ -117,9 +118,9 @@ async def test_a_loss_is_seen_by_the_very_call_and_made_up_for_from_the_log(
     for ticket in tickets:
         assert await first.reserve(ticket)
         assert await first.counters.confirm(ticket, NOW_MS, NOW_MS)
-    await world.journal.settle([world.event(ticket) for ticket in tickets])
-    hider = capped(world, lease, b"h" * 16)
-    await world.journal.settle([world.event(hider, "hide", Outcome.UNBILLED_KIND)])
+    hidden = world.event(capped(world, lease, b"h" * 16), "hide", Outcome.UNBILLED_KIND)
+    stored = [*map(world.event, tickets), hidden]
+    await world.journal.settle([replace(event, received_at_ms=LONG_AGO_MS) for event in stored])
 
     nodes = getattr(server, "nodes", [server])
     nodes[lost].run("FLUSHALL")

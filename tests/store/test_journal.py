@@ -120,15 +120,18 @@ async def test_events_of_a_ticket_and_since_a_moment(world: World) -> None:
         world.event(ticket),
         world.event(ticket, "click", Outcome.UNBILLED_KIND, 1),
         world.event(ticket, "hide", Outcome.UNBILLED_KIND, 2),
+        world.event(ticket, "report", Outcome.UNBILLED_KIND, 3),
     ]
     await world.journal.settle(events)
     assert {one.kind: one.billed for one in await world.journal.of_ticket(ticket)} == {
         EventKind.IMPRESSION: BILLED,
         EventKind.CLICK: None,
         EventKind.HIDE: None,
+        EventKind.REPORT: None,
     }
     counted = [one async for one in Journal(world.pools.recorder).since(NOW_MS)]
-    assert {one.kind for one in counted} == {EventKind.IMPRESSION, EventKind.HIDE}
+    assert {one.kind for one in counted} == {EventKind.IMPRESSION, EventKind.HIDE, EventKind.REPORT}
+    assert await world.journal.count_since(NOW_MS) == len(counted)
     assert counted[0].viewer == ticket.viewer_cap
     assert counted[0].labels == ("food",)
     assert counted[0].expires_at_ms == ticket.expires_at_ms
@@ -149,9 +152,9 @@ async def test_the_newest_hides_and_reports_are_found_oldest_first(world: World)
 
 async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> None:
     lease = await world.lease(10_000)
-    seen, refused, late, hidden, plain, other = (
+    seen, refused, late, hidden, plain, other, reported = (
         world.ticket(lease, **facts)
-        for facts in ({}, {}, {}, {"ad": 2**40}, {"labels": ()}, {"viewer_cap": b"a" * 16})
+        for facts in ({}, {}, {}, {"ad": 2**40}, {"labels": ()}, {"viewer_cap": b"a" * 16}, {"labels": ()})
     )
     events = [
         (seen, "impression", Outcome.RECORDED),
@@ -162,6 +165,7 @@ async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> N
         (hidden, "hide", Outcome.UNBILLED_KIND),
         (plain, "impression", Outcome.RECORDED),
         (other, "impression", Outcome.RECORDED),
+        (reported, "report", Outcome.UNBILLED_KIND),
     ]
     for nth, (ticket, kind, outcome) in enumerate(events):
         event = world.event(ticket, kind, outcome, nth)
@@ -170,7 +174,7 @@ async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> N
         event_of(one.ad, one.campaign, one.advertiser, one.ticket, state, NOW_MS + 1_000 + nth)
         for nth, one, state in (
             (0, seen, CONFIRMED), (1, seen, CONFIRMED), (3, refused, REFUSED), (5, hidden, HIDDEN),
-            (6, plain, CONFIRMED), (7, other, CONFIRMED),
+            (6, plain, CONFIRMED), (7, other, CONFIRMED), (8, reported, HIDDEN),
         )
     ]  # fmt: skip  # laid out as rows
     assert all(len(event) == EVENT_BYTES for event in packed)
@@ -179,14 +183,14 @@ async def test_what_a_viewer_was_shown_is_packed_in_one_piece(world: World) -> N
         async for viewer, labels, events, last_ms in world.journal.shown_since(NOW_MS)
     }
     assert {of: last_ms - NOW_MS for of, (_, last_ms) in shown.items()} == {
-        (seen.viewer_cap, ("food",)): 1_005, (plain.viewer_cap, ()): 1_006, (other.viewer_cap, ("food",)): 1_007,
+        (seen.viewer_cap, ("food",)): 1_005, (plain.viewer_cap, ()): 1_008, (other.viewer_cap, ("food",)): 1_007,
     }  # fmt: skip  # laid out as rows
     together = b"".join(events for events, _ in shown.values())
     assert [viewer for viewer, _ in shown] == sorted(viewer for viewer, _ in shown)
     assert sorted(together[at : at + EVENT_BYTES] for at in range(0, len(together), EVENT_BYTES)) == sorted(
         packed
     )
-    assert [one async for one in world.journal.shown_since(NOW_MS + 1_008)] == []
+    assert [one async for one in world.journal.shown_since(NOW_MS + 1_009)] == []
 
 
 async def test_the_whole_log_is_read_however_long_it_is_sorted(

@@ -79,12 +79,18 @@ async def test_counters_hear_of_what_was_judged_and_of_hides(spool: Spool) -> No
             event(3, outcome=Outcome.ACCEPTED),
             event(4, EventKind.CLICK, Outcome.UNBILLED_KIND),
             event(5, EventKind.HIDE, Outcome.UNBILLED_KIND),
+            event(6, EventKind.REPORT, Outcome.UNBILLED_KIND),
         ]
     )
     counted = [(one.kind, one.outcome) async for one in spool.counted()]
-    assert counted == [("impression", "recorded"), ("impression", "over_cap"), ("hide", "unbilled_kind")]
-    assert await spool.hides(NOW_MS + 6) == []
-    assert await spool.hides(NOW_MS + 5) == [(b"c" * 16, 1, NOW_MS + 5)]
+    assert counted == [
+        ("impression", "recorded"),
+        ("impression", "over_cap"),
+        ("hide", "unbilled_kind"),
+        ("report", "unbilled_kind"),
+    ]
+    assert await spool.hides(NOW_MS + 7) == []
+    assert await spool.hides(NOW_MS + 5) == [(b"c" * 16, 1, NOW_MS + at) for at in (5, 6)]
 
 
 async def fill(spool: Spool) -> int:
