@@ -46,9 +46,10 @@ class Billing:
         count: int = 1,
         *,
         campaign: int | None = None,
+        kind: EventKind = EventKind.IMPRESSION,
         outcome: Outcome = Outcome.RECORDED,
     ) -> list[Event]:
-        """So many impressions that were received at a moment."""
+        """So many events that were received at a moment, on tickets that bill impressions."""
         campaign, at_ms = campaign or self.world.campaign, to_ms(moment)
         day = moment.date()
         async with self.world.pools.owner.acquire() as connection:
@@ -73,7 +74,7 @@ class Billing:
             )
             event = EventId(derived_uuid7(at_ms, self._tickets, 1))
             verdict = Verdict(reason=Reason.DECLARED_BOT) if outcome is Outcome.INVALID_TRAFFIC else UNJUDGED
-            events.append(Event(event, EventKind.IMPRESSION, ticket, outcome, at_ms, None, None, verdict))
+            events.append(Event(event, kind, ticket, outcome, at_ms, None, None, verdict))
         settled = await self.world.journal.settle(events)
         assert {one.outcome for one in settled} == {outcome}
         return events
@@ -94,10 +95,10 @@ class Billing:
             self.world.pools.recorder, charge, reason, event.received_at_ms + DAY_MS, micros=micros
         )
 
-    async def drafted(self, month: date) -> list[Invoice]:
-        """The new drafts that there are two days into a month."""
+    async def drafted(self, month: date, into: timedelta = timedelta(days=2)) -> list[Invoice]:
+        """The new drafts that there are two days into a month, or as long as told."""
         before = {invoice.id for invoice in await self.all()}
-        now = datetime.combine(month + timedelta(days=2), datetime.min.time(), UTC)
+        now = datetime.combine(month, datetime.min.time(), UTC) + into
         made = await self._drafts.step(to_ms(now))
         new = [invoice for invoice in await self.all() if invoice.id not in before]
         assert made == len(new)

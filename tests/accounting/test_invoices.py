@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from zoneinfo import ZoneInfo
 
@@ -15,7 +15,7 @@ from waiting import until_a_lock_is_waited_for
 from world import World, superuser
 
 from adserve.accounting.invoices import Status, amount_text
-from adserve.domain.events import Outcome
+from adserve.domain.events import EventKind, Outcome
 from adserve.store.books import reconciled
 
 JANUARY, FEBRUARY, MARCH = date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)
@@ -37,7 +37,9 @@ async def test_the_lines_of_a_month_are_its_postings_to_the_micro(billing: Billi
         await billing.charge(at(f"2026-01-{day:02d}T12:00"), 2_501, 3)
         await billing.charge(at(f"2026-01-{day:02d}T23:59:59"), 7_777, 1, campaign=second)
     await billing.charge(at("2026-01-05T10:00"), 999, 4, outcome=Outcome.INVALID_TRAFFIC)
+    await billing.charge(at("2026-01-05T11:00"), 888, kind=EventKind.CLICK, outcome=Outcome.INVALID_TRAFFIC)
     await billing.charge(at("2026-02-01T00:00"), 5_000, 1)
+    assert await billing.drafted(FEBRUARY, timedelta(hours=1)) == [], "its last events are still to come"
     (invoice,) = await billing.drafted(FEBRUARY)
     lines = await billing.lines(invoice)
     assert (invoice.month, len(lines)) == (JANUARY, 56)
@@ -110,7 +112,15 @@ async def test_what_comes_late_stands_as_a_note_on_the_next_one(billing: Billing
     assert (returned.gross_micros, returned.credits_micros, returned.net_micros) == (30_000, 30_000, 0)
     assert february.net_micros == 60_000
     await billing.issue(february)
-    assert await billing.drafted(date(2026, 4, 1)) == []
+    await billing.charge(at("2026-01-10T14:00"), 1)
+    (march,) = await billing.drafted(date(2026, 4, 1))
+    (only,) = await billing.lines(march)
+    assert (march.month, only.day, only.corrects, only.net_micros) == (
+        MARCH,
+        date(2026, 1, 10),
+        january.id,
+        1,
+    )
     assert (await reconciled(billing.world.pools.analyst)).differences == ()
 
 
@@ -157,7 +167,8 @@ async def test_a_credit_that_comes_while_drafts_are_made_is_on_the_next(
 
 
 async def test_a_void_invoice_keeps_its_number_and_is_drafted_anew(billing: Billing) -> None:
-    (event,) = await billing.charge(at("2026-01-10T12:00"), 10_001)
+    (event,) = await billing.charge(at("2026-01-10T12:00"), 10_002)
+    await billing.credit(event, micros=1, reason="rate")
     (draft,) = await billing.drafted(FEBRUARY)
     first = await billing.issue(draft)
     await billing.credit(event, micros=1)
@@ -173,6 +184,25 @@ async def test_a_void_invoice_keeps_its_number_and_is_drafted_anew(billing: Bill
     assert await billing.void(second) is Status.PAID
     assert await billing.balance("rounding") == 0
     assert (await reconciled(billing.world.pools.analyst)).differences == ()
+
+
+async def test_each_currency_has_an_invoice_of_its_own(billing: Billing) -> None:
+    await billing.charge(at("2026-01-10T12:00"), 10_000)
+    await billing.spend_in("EUR")
+    await billing.charge(at("2026-01-11T12:00"), 20_000)
+    drafts = await billing.drafted(FEBRUARY)
+    assert {draft.currency: [line.net_micros for line in await billing.lines(draft)] for draft in drafts} == {
+        "USD": [10_000],
+        "EUR": [20_000],
+    }
+
+
+async def test_numbers_begin_again_with_the_year_in_which_they_are_given(billing: Billing) -> None:
+    for charged, drafted in (("2025-11-10T12:00", date(2025, 12, 1)), ("2025-12-10T12:00", JANUARY)):
+        await billing.charge(at(charged))
+        (draft,) = await billing.drafted(drafted)
+        await billing.issue(draft)
+    assert await issued_numbers(billing.world) == ["INV-2025-000001", "INV-2026-000001"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from world import NOW_MS, PRICE_MICROS, World, make_world
 
 from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign, Tier
+from adserve.domain.events import Outcome
 from adserve.domain.targeting import Targeting
 from adserve.domain.time import DAY_MS, HOUR_MS
 from adserve.limits.keeper import LOST_AFTER_MS, ROUND_MS, LeaseKeeper
@@ -252,6 +253,21 @@ async def test_the_leases_of_a_lost_replica_come_back_after_the_longest_ticket(w
     assert await leases(world, "frozen_at IS NULL") == 1
     await heir.keeper.step(frozen_ms + DAY_MS + GRACE_MS)
     assert await leases(world, "closed_at IS NOT NULL") >= 1
+
+
+@pytest.mark.parametrize("ttl_ms", [HOUR_MS, 16 * HOUR_MS])
+async def test_a_lost_replicas_ticket_is_charged_up_to_its_end(world: World, ttl_ms: int) -> None:
+    lost = Kept(world, [make_campaign(world.campaign, world.advertiser)], replica=1)
+    await lost.keeper.step(NOW_MS)
+    lost.draw(world.campaign, 1, NOW_MS, ttl_ms)
+    await lost.keeper.step(NOW_MS + 1_000)
+    heir = Kept(world, [], replica=2)
+    for now_ms in (NOW_MS + LOST_AFTER_MS + ROUND_MS, NOW_MS + ttl_ms):
+        await heir.keeper.step(now_ms)
+    assert await leases(world, "frozen_at IS NULL") == 0
+    drawn = lost.book.purses[world.campaign].open[0].lease.id
+    (settled,) = await world.journal.settle([world.event(world.ticket(drawn))])
+    assert settled.outcome is Outcome.RECORDED
 
 
 async def test_a_lease_whose_grant_never_arrived_is_given_back(world: World) -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 from leased import remaining_micros
 
-from adserve.domain.time import SECOND_MS
+from adserve.domain.time import DAY_MS, MINUTE_MS, SECOND_MS
 from adserve.limits.leases import Hold, LeaseBook
 from adserve.limits.purses import Lease
 from adserve.limits.rules import GRACE_MS
@@ -154,6 +154,15 @@ def test_a_retired_lease_leaves_when_no_decision_holds_it_and_is_forgotten_when_
     book.forget_closed(10)
     assert [account.lease.id for account in purse.retired] == [2]
     assert purse.spending(739_617, 1) == (60, 100)
+
+
+def test_a_lease_closes_after_its_last_ticket_which_need_not_be_its_newest() -> None:
+    book = LeaseBook()
+    book.add(lease())
+    for number, expires_at_ms in enumerate((DAY_MS, MINUTE_MS)):
+        book.keep(held(book, 100), UUID(int=number), 100, expires_at_ms)
+    book.retire(list(book.purse(CAMPAIGN).open))
+    assert book.leaving(10) == {1: DAY_MS + GRACE_MS}
 
 
 def retired(book: LeaseBook, *tickets: int) -> None:

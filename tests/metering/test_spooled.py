@@ -292,6 +292,21 @@ async def test_a_lease_stays_open_until_every_spool_is_settled_up_to_it(
     assert await closes(world, ticket.lease, due_ms + 5 * HOUR_MS)
 
 
+async def test_a_lease_waits_also_for_what_one_batch_leaves_in_the_spool(
+    world: World, setting: Setting
+) -> None:
+    due_ms, now_ms = NOW_MS + HOUR_MS, NOW_MS + 6 * HOUR_MS
+    tickets = [*await tickets_of(world, 59), await one_more(world)]
+    await setting.spool.keep([world.event(ticket) for ticket in tickets])
+    await world.ledger.freeze({tickets[-1].lease: due_ms}, NOW_MS)
+    await setting.spooled.step(now_ms)
+    assert (await setting.spool.waiting()).events == 10
+    assert not await closes(world, tickets[-1].lease, now_ms)
+    await setting.settle_all(now_ms)
+    assert await setting.captured() == 60 * PRICE_MICROS
+    assert await closes(world, tickets[-1].lease, now_ms)
+
+
 async def test_a_spool_that_is_gone_holds_a_lease_for_a_day(world: World, setting: Setting) -> None:
     ticket = await one_more(world)
     await setting.settle_all(NOW_MS)

@@ -9,7 +9,7 @@ from billing import Billing
 from test_ledger import TODAY, ask, grab, granted, taken
 from world import NOW_MS, REPLICA, World, superuser
 
-from adserve.domain.time import HOUR_MS, from_ms
+from adserve.domain.time import DAY_MS, HOUR_MS, from_ms
 from adserve.store.books import reconciled
 from adserve.store.ledger import Balance, balances, deposit, promote, set_credit_line
 
@@ -126,6 +126,23 @@ async def test_what_is_drawn_on_the_line_is_due_on_the_invoice_and_free_again_wh
         Balance("USD", 0, 0, 10_000_000, 0, 0, 3_700_002)
     ]
     assert await billing.balance("receivable") == 0
+    assert (await reconciled(world.pools.analyst)).differences == ()
+
+
+async def test_no_more_is_due_than_an_invoice_says(world: World) -> None:
+    """Its lines of less than half a cent come to nothing, and what is owed for them would be rounded up."""
+    billing = Billing(world)
+    world.advertiser = await advertiser(world, prepaid=1_000, line=20_000_000)
+    world.campaign = await world.add_campaign(world.advertiser)
+    for day in range(2):
+        await billing.charge(from_ms(NOW_MS + day * DAY_MS), 4_000)
+    await billing.close_leases(FEBRUARY)
+    assert await funds(world, world.advertiser) == (0, 0, 7_000, 0)
+    (draft,) = await billing.drafted(FEBRUARY)
+    issued = await billing.issue(draft)
+    assert (issued.net_micros, issued.total_micros, issued.due_micros) == (8_000, 0, 0)
+    await billing.pay(issued)
+    assert await funds(world, world.advertiser) == (0, 0, 0, 0)
     assert (await reconciled(world.pools.analyst)).differences == ()
 
 
