@@ -1,10 +1,13 @@
 """What is drawn of invoices, without a process of its own."""
 
 import re
+import zlib
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from adserve.accounting.invoices import Invoice, Line, Seller, Status
 from adserve.api.invoice_pdf import LINES_DRAWN_MAX, draw
@@ -67,6 +70,43 @@ def invoice(**facts: Any) -> Invoice:
 
 def pages(pdf: bytes) -> int:
     return len(re.findall(rb"/Type /Page\b", pdf))
+
+
+def texts(pdf: bytes) -> list[str]:
+    """What is written in it, piece by piece; its font says what letters the glyphs are."""
+    letters = {
+        int(glyph, 16): chr(int(letter, 16)) for glyph, letter in re.findall(rb"<(\w{4})> <(\w{4})>\n", pdf)
+    }
+    packed = re.findall(rb"/FlateDecode\n/Length \d+\n>>\nstream\n(.*?)\nendstream", pdf, re.DOTALL)
+    written = re.findall(rb"\(((?:\\.|[^\\)])*)\) Tj", b"".join(map(zlib.decompress, packed)), re.DOTALL)
+    pieces = [
+        re.sub(rb"\\(.)", lambda it: {b"r": b"\r"}.get(it[1], it[1]), one, flags=re.DOTALL) for one in written
+    ]
+    return ["".join(letters[ord(glyph)] for glyph in piece.decode("utf-16-be")) for piece in pieces]
+
+
+def test_whose_invoice_it_is_and_every_amount_are_drawn() -> None:
+    (line,) = lines(1)
+    of_line = {"gross_micros": 2_000_010_000, "invalid_micros": 300_000_000, "credits_micros": 40_000_000,
+               "total_micros": 1_660_010_000}  # fmt: skip  # laid out as rows
+    of_invoice = {"gross_micros": 6_123_456_789, "invalid_micros": 500_000_000, "credits_micros": 70_000_000,
+                  "net_micros": 5_553_456_789, "total_micros": 5_553_460_000, "due_micros": 1_250_000_000}  # fmt: skip  # laid out as rows
+    drawn = texts(draw(invoice(**of_invoice), [replace(line, **of_line)]))
+    assert {"Status Ads Ltd", "INV-2026-000042", "Kopi Rana", "1 to 31 January 2026", "IBAN IE29"} <= set(
+        drawn
+    )
+    row = drawn.index("2026-01-01")
+    assert drawn[row : row + 7] == [
+        "2026-01-01", "Morning roast", "1,000,000,000,000 clicks", "2,000.01", "-300.00", "-40.00", "1,660.01"
+    ]  # fmt: skip  # laid out as rows
+    sums = dict(pairwise(drawn))
+    assert {name: sums[name] for name in (
+        "Gross", "Invalid traffic", "Credits", "Rounding of lines", "Total USD", "Prepaid, promotional or credited",
+        "Amount due USD",
+    )} == {
+        "Gross": "6,123.456789", "Invalid traffic": "-500.00", "Credits": "-70.00", "Rounding of lines": "0.003211",
+        "Total USD": "5,553.46", "Prepaid, promotional or credited": "-4,303.46", "Amount due USD": "1,250.00",
+    }  # fmt: skip  # laid out as rows
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 1), (60, 2), (LINES_DRAWN_MAX + 1, 1)])

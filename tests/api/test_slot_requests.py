@@ -1,6 +1,13 @@
+import json
 from typing import Any
+from unittest.mock import Mock
 
-from service import Service
+import pytest
+from service import Service, slots_api
+from wrapping import SlotsTwin
+
+from adserve.access.keys import Key, Scope
+from adserve.domain.ids import KeyId
 
 FEED = {"feed": [{"id": f"s{n}", "author": f"a{n}"} for n in range(12)]}
 ASK = {"viewer": "u-1", "context": {"country": "ID"}} | FEED
@@ -108,6 +115,23 @@ async def test_bad_input_is_named(service: Service) -> None:
     for change, field in BAD:
         reply = await service.call("POST", "/v1/slots", ASK | change, key="feed")
         assert (reply.status, reply.fields) == (400, [field]), change
+
+
+@pytest.mark.parametrize(
+    ("told", "waited_ms", "left_ms"),
+    [({}, 0, 30), ({}, 12, 18), ({"deadline_ms": 20}, 12, 8), ({"deadline_ms": 60_000}, 12, 988)],
+)
+async def test_a_deadline_counts_from_when_the_request_began_to_arrive(
+    told: dict[str, Any], waited_ms: int, left_ms: int
+) -> None:
+    """30 ms where none is told, and a second at the most."""
+    slots, pseudonyms, auth = SlotsTwin(), Mock(), Mock()
+    slots.positions = ()
+    pseudonyms.of.return_value = (b"c" * 16, b"l" * 16)
+    auth.authorise.return_value = Key(KeyId(1), "the feed's", frozenset({Scope.FEED}), None)
+    api = slots_api(slots, Mock(), pseudonyms, Mock())
+    assert await api.answer_plainly(slots, auth, "secret", json.dumps(ASK | told).encode(), waited_ms)
+    assert [ask.deadline_ms for ask in slots.asked] == [left_ms]
 
 
 async def test_a_feed_or_its_length_is_needed(service: Service) -> None:

@@ -118,14 +118,15 @@ class Place:
         for viewer in viewers:
             first, second = await self.tickets(viewer, request="r-1")
             assert await self.outcomes(first, second) == ["recorded", "recorded"]
-            waiting[viewer] = [(await self.tickets(viewer, request=f"r-{n}"))[0] for n in (2, 3, 4)]
+            waiting[viewer] = [(await self.tickets(viewer, request=f"r-{n}"))[0] for n in (2, 3, 4, 5)]
             assert await self.outcomes(first, kind="hide") == ["unbilled_kind"]
             assert await self.fared(viewer, f"session of {viewer}") == ["recorded"]
         await self.run()  # decisions are recorded, and a checkpoint is taken
-        for viewer, (pending, failed, _) in waiting.items():
+        for viewer, (pending, failed, spooled, _) in waiting.items():
             await self.core.events.journal.settle([self.opened(pending, Outcome.ACCEPTED, viewer)])
             await self.core.events.journal.quarantine(self.opened(failed, Outcome.RECORDED, viewer), "a test")
-        return {viewer: late for viewer, (_, _, late) in waiting.items()}
+            await self.core.events.spool.keep([self.opened(spooled, Outcome.RECORDED, viewer)])
+        return {viewer: late for viewer, (*_, late) in waiting.items()}
 
     def forms(self, viewer: str) -> list[bytes]:
         """The id, its device and its pseudonyms as bytes and as text; that of a month is remembered, as its secret is destroyed. Counters
@@ -137,7 +138,7 @@ class Place:
         return list(forms)
 
     async def found(self, viewer: str, redis_url: str | None = None) -> set[str]:
-        """The tables, parts of memory and keys of Redis that have any form of the viewer in them."""
+        """The tables, parts of memory and keys of Redis that have any form of the viewer in them, and the spool."""
         forms = self.forms(viewer)
         places = {name async for name, data in self._dump() if any(form in data for form in forms)}
         memory = {"assignments": self.core.judged.assignments, "counters": self.core.counters, "hides": self.core.hides, "intake": self.core.intake,
@@ -146,6 +147,8 @@ class Place:
         for name, part in memory.items():
             if any([form in data for data in _bytes_in(part, seen) for form in forms]):
                 places.add(f"memory of {name}")
+        spool = b"".join(file.read_bytes() for file in (self.core.settings.data_home / "spool").iterdir())
+        places |= {"spool"} if any(form in spool for form in forms) else set()
         if redis_url is not None:
             with redis.Redis.from_url(redis_url) as client:
                 data = b"".join(key + (client.get(key) or b"") for key in client.keys("*"))

@@ -17,6 +17,7 @@ from adserve.domain.money import Money
 from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS
 from adserve.limits.counters import MemoryCounters
+from adserve.limits.erased import nameless
 from adserve.limits.rebuild import Filling
 from adserve.limits.rules import campaign_key
 from adserve.metering import recorder as recording
@@ -350,6 +351,7 @@ async def test_counters_that_are_filled_know_what_is_spooled(world: World, setti
     await world.journal.settle([world.event(ticket) for ticket in tickets[:2]])
     await setting.spool.keep([world.event(ticket) for ticket in tickets[1:]])
     await setting.spool.keep([world.event(await one_more(world), outcome=Outcome.OVER_CAP)])
+    await setting.spool.keep([world.event(nameless(await one_more(world)))])
     assert await seen(world, await started(setting.log)) == 5
 
 

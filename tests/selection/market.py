@@ -134,6 +134,17 @@ def make_ask(viewer: str = "u-1", **told: Any) -> Ask:
     return Ask(**defaults | told)
 
 
+class Broken:
+    """A part of which one method is replaced."""
+
+    def __init__(self, whole: Any, **replaced: Callable[..., Any]) -> None:
+        self._whole = whole
+        self._replaced = replaced
+
+    def __getattr__(self, name: str) -> Any:
+        return self._replaced.get(name) or getattr(self._whole, name)
+
+
 class PlainSealer:
     """Says what it sealed."""
 

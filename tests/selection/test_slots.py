@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from market import GRANT_MICROS, NOW_MS, Market, ToldRates, fund, make_ad, make_ask, per_click
+from market import GRANT_MICROS, NOW_MS, Broken, Market, ToldRates, fund, make_ad, make_ask, per_click
 
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
 from adserve.domain.ads import Cap
@@ -183,15 +183,16 @@ async def late_after(call: Callable[..., Any], *given: Any) -> Any:
     await late(*given)
 
 
-class Broken:
-    """A part of which one method is replaced."""
+def recall_slowly(market: Market) -> None:
+    """Most of the time is gone when it is heard what there was, and then nothing is."""
+    whole = market.counters
 
-    def __init__(self, whole: Any, **replaced: Callable[..., Any]) -> None:
-        self._whole = whole
-        self._replaced = replaced
+    async def recall(*given: Any) -> Any:
+        await asyncio.sleep(0.015)
+        market.now_ms += 15
+        return await whole.recall(*given)
 
-    def __getattr__(self, name: str) -> Any:
-        return self._replaced.get(name) or getattr(self._whole, name)
+    market.counters = Broken(whole, recall=recall, reserve=late)
 
 
 def break_counters(name: str, fault: Callable[..., Any]) -> Callable[[Market], None]:
@@ -205,6 +206,7 @@ FAULTS: dict[str, tuple[Callable[[Market], None], NoFill]] = {
     "usage raises": (break_counters("usage", BOOM), NoFill.DEGRADED),
     "recall is late": (break_counters("recall", late), NoFill.DEADLINE),
     "reserve is late": (break_counters("reserve", late), NoFill.DEADLINE),
+    "recall is slow, then reserve is late": (recall_slowly, NoFill.DEADLINE),
     "seal raises": (
         lambda market: setattr(market, "sealer", Broken(None, seal=raising(LookupError("no key")))),
         NoFill.DEGRADED,

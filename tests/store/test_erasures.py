@@ -4,14 +4,16 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
+from msgspec.structs import replace
 from outcome_rows import assigned, outcomes
 from world import NOW_MS, World
 
 from adserve.access.keys import Key
-from adserve.domain.events import Outcome
+from adserve.domain.events import Event, Outcome
 from adserve.domain.ids import KeyId
 from adserve.domain.tickets import Ticket
-from adserve.domain.time import HOUR_MS, SECOND_MS
+from adserve.domain.time import HOUR_MS, SECOND_MS, day_of
+from adserve.domain.traffic import Origin, Verdict
 from adserve.limits.erased import nameless
 from adserve.metering.tickets import AHEAD_MS, OPENING_TAIL_MS, SEALING_PERIOD_MS
 from adserve.store.erasures import Erasures
@@ -23,15 +25,20 @@ VIEWER, OTHER = b"c" * 16, b"o" * 16
 KEY = Key(KeyId(1), "somebody's", frozenset(), None)
 
 
-async def named(world: World, ticket: Ticket) -> tuple[int, int]:
-    """How many rows of the maps have the ticket."""
+def traced(world: World, ticket: Ticket) -> Event:
+    """An event of which it is known where it came from."""
+    return replace(world.event(ticket), verdict=Verdict(origin=Origin(device=b"d" * 16)))
+
+
+async def named(world: World, ticket: Ticket) -> tuple[int, ...]:
+    """How many rows of the maps, and of the origins, have the ticket."""
     counts = []
-    for table in ("viewer_caps", "viewer_log"):
+    for table in ("viewer_caps", "viewer_log", "event_origins"):
         pool = world.pools.recorder
         counts.append(
             await pool.fetchval(f"SELECT count(ticket_id) FROM {table} WHERE ticket_id = $1", ticket.ticket)
         )
-    return counts[0], counts[1]
+    return tuple(counts)
 
 
 async def test_an_event_of_before_is_billed_without_its_viewer(world: World) -> None:
@@ -42,11 +49,11 @@ async def test_an_event_of_before_is_billed_without_its_viewer(world: World) -> 
             await erasures.finish([erasure.id], cut_ms)
         before, other = world.ticket(lease), world.ticket(lease, viewer_cap=OTHER)
         after = world.ticket(lease, issued_at_ms=NOW_MS + SECOND_MS)
-        settled = await world.journal.settle([world.event(ticket) for ticket in (before, other, after)])
+        settled = await world.journal.settle([traced(world, ticket) for ticket in (before, other, after)])
         assert [one.outcome for one in settled] == [Outcome.RECORDED] * 3
-        assert await named(world, before) == (0, 0)
-        assert await named(world, other) == (1, 1)
-        assert await named(world, after) == ((0, 0) if cut_ms is None else (1, 1))
+        assert await named(world, before) == (0, 0, 0)
+        assert await named(world, other) == (1, 1, 1)
+        assert await named(world, after) == ((0, 0, 0) if cut_ms is None else (1, 1, 1))
 
 
 async def test_who_waited_to_be_assigned_while_they_were_erased_is_not(world: World) -> None:
@@ -63,17 +70,19 @@ async def test_who_waited_to_be_assigned_while_they_were_erased_is_not(world: Wo
     assert await world.pools.recorder.fetchval(viewers) == [noted.viewer, of_another.viewer]
 
 
-async def test_control_without_a_tombstone_its_keys_are_stored(world: World) -> None:
+async def test_control_without_a_tombstone_its_keys_are_stored_until_they_are_forgotten(world: World) -> None:
     ticket = world.ticket(await world.lease(100_000))
-    await world.journal.settle([world.event(ticket)])
-    assert await named(world, ticket) == (1, 1)
+    await world.journal.settle([traced(world, ticket)])
+    assert await named(world, ticket) == (1, 1, 1)
+    await Erasures(world.pools.recorder).forget_maps(day_of(NOW_MS), [VIEWER])
+    assert await named(world, ticket) == (0, 0, 0)
 
 
 async def test_what_names_nobody_is_stored_for_nobody(world: World) -> None:
     ticket = nameless(world.ticket(await world.lease(100_000)))
-    (settled,) = await world.journal.settle([world.event(ticket)])
+    (settled,) = await world.journal.settle([traced(world, ticket)])
     assert settled.outcome is Outcome.RECORDED
-    assert await named(world, ticket) == (0, 0)
+    assert await named(world, ticket) == (0, 0, 0)
 
 
 async def stripped_by(world: World, strip: Callable[[Erasures], Awaitable[None]]) -> list[bool]:
