@@ -130,6 +130,9 @@ class Spool:
         def remove() -> None:
             with _transaction(self._connection):
                 self._connection.executemany(SQL.remove, [(number,) for number in numbers])
+                waits = self._connection.execute(SQL.waits).fetchone()
+            if waits is None:  # what has settled is not to be found in the log either
+                _pragma(self._connection, "wal_checkpoint(TRUNCATE)")
 
         await self._run(remove)
 

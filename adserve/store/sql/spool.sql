@@ -55,5 +55,8 @@ SELECT number, event FROM spooled WHERE viewer_cap = ?
 -- name: strip
 UPDATE spooled SET viewer_cap = x'', viewer_log = x'', event = ? WHERE number = ?
 
+-- name: waits
+SELECT 1 FROM spooled LIMIT 1
+
 -- name: waiting
 SELECT count(*), min(received_at_ms) FROM spooled
