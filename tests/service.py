@@ -27,6 +27,7 @@ from adserve.api.exports import Exports
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
+from adserve.api.keys import KeysApi
 from adserve.api.outcomes import OutcomesApi
 from adserve.api.placements import PlacementEncoder
 from adserve.api.ramps import RampsApi
@@ -302,6 +303,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Charges(analysts),
         ReconciliationApi(analysts),
         Invoices(desk, clock, SELLER),
+        KeysApi(desk, clock),
     ]
 
 

@@ -20,6 +20,10 @@ class Scope(StrEnum):
     OPERATOR = "operator"
 
 
+BOUND_SCOPES = frozenset({Scope.ADVERTISER, Scope.ANALYST})
+"""What a key of an advertiser may do; `advertiser` is for such a key alone."""
+
+
 class Key(NamedTuple):
     """Without an `advertiser` a key is our own staff's or the feed service's."""
 
@@ -35,6 +39,16 @@ class NewKey(NamedTuple):
     secret: str
     hash: bytes
     hint: str
+
+
+def scopes_refused(scopes: frozenset[Scope], advertiser: int | None) -> tuple[str, str] | None:
+    """Why no key may have these scopes together: the field that is wrong, and the reason."""
+    if advertiser is None:
+        if Scope.ADVERTISER in scopes:
+            return "advertiser", "is needed with the scope 'advertiser'"
+    elif scopes - BOUND_SCOPES:
+        return "scopes", f"'{min(scopes - BOUND_SCOPES)}' is not for an advertiser's key"
+    return None
 
 
 def new_key(chance: bytes) -> NewKey:

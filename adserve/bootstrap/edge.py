@@ -21,6 +21,7 @@ from adserve.api.feed import Slots as AnySlots
 from adserve.api.health import Health, Part
 from adserve.api.impressions import Impressions
 from adserve.api.invoices import Invoices
+from adserve.api.keys import KeysApi
 from adserve.api.placements import PlacementEncoder
 from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
@@ -109,6 +110,7 @@ def operations_of(
         Charges(analysts),
         ReconciliationApi(analysts),
         Invoices(staff, clock, settings.seller),
+        KeysApi(staff, clock),
         core.privacy.api(core.pseudonyms, clock, draw_128_bits),
         _health(core, failures, peers),
     )

@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 
-from adserve.access.keys import SECRET_BYTES, Scope, new_key
+from adserve.access.keys import SECRET_BYTES, Scope, new_key, scopes_refused
 from adserve.bootstrap.server import database_server
 from adserve.commands.arguments import row_id
 from adserve.database import schema
@@ -17,9 +17,6 @@ from adserve.domain.time import SECOND_MS, from_ms
 from adserve.settings import Settings
 from adserve.store.errors import Missing, StoreError
 from adserve.store.keys import Keys
-
-BOUND_SCOPES = frozenset({Scope.ADVERTISER, Scope.ANALYST})
-"""What a key of an advertiser may do; `advertiser` is for such a key alone."""
 
 _NAME_MAX_LENGTH = 200
 
@@ -43,7 +40,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.action == "issue":
         refusal = scopes_refused(frozenset(arguments.scope), arguments.advertiser)
         if refusal is not None:
-            _say(refusal)
+            _say(": ".join(refusal))
             return 2
     try:
         asyncio.run(_run(arguments, settings))
@@ -51,16 +48,6 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
         _say(str(error))
         return 1
     return 0
-
-
-def scopes_refused(scopes: frozenset[Scope], advertiser: int | None) -> str | None:
-    """Why no key may have these scopes together."""
-    if advertiser is None:
-        if Scope.ADVERTISER in scopes:
-            return "the scope 'advertiser' needs --advertiser ID"
-    elif scopes - BOUND_SCOPES:
-        return f"an advertiser's key cannot have the scope '{min(scopes - BOUND_SCOPES)}'"
-    return None
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> None:

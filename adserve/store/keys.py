@@ -24,7 +24,7 @@ class KnownKey(NamedTuple):
 
 
 class Keys:
-    """Issuing and revoking needs the operator's pool, reading that of the catalogue."""
+    """Issuing and revoking needs the operator's pool or a connection of it, reading the pool of the catalogue."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -45,16 +45,20 @@ class Keys:
         except asyncpg.ForeignKeyViolationError as error:
             raise UnknownReference("advertiser") from error
 
-    async def known(self) -> list[KnownKey]:
-        return [
-            KnownKey(key_from_row(row), row["hint"], row["created_at"], row["revoked_at"])
-            for row in await self._pool.fetch(SQL.known)
-        ]
+    async def known(self, after: int = 0, limit: int | None = None) -> list[KnownKey]:
+        """In the order of their ids, revoked ones too."""
+        return [_known_from_row(row) for row in await self._pool.fetch(SQL.known, after, limit)]
 
-    async def revoke(self, key: KeyId, now: datetime) -> None:
+    async def revoke(self, key: KeyId, now: datetime) -> KnownKey:
         """Revoking again changes nothing."""
-        if not await self._pool.fetchval(SQL.revoke, key, now):
+        row = await self._pool.fetchrow(SQL.revoke, key, now)
+        if row is None:
             raise Missing(f"there is no key {key}")
+        return _known_from_row(row)
+
+
+def _known_from_row(row: Any) -> KnownKey:
+    return KnownKey(key_from_row(row), row["hint"], row["created_at"], row["revoked_at"])
 
 
 def key_from_row(row: Any) -> Key:

@@ -15,9 +15,12 @@ KEY_MAX_LENGTH = 200
 
 
 async def once(
-    connection: Connection, call: Call[Any, Any], create: Callable[[], Awaitable[Answer]]
+    connection: Connection,
+    call: Call[Any, Any],
+    create: Callable[[], Awaitable[Answer]],
+    kept: Callable[[Answer], Answer] = lambda answer: answer,
 ) -> Answer:
-    """What `create` answers, in the transaction of `connection`; or what it answered the first time."""
+    """What `create` answers, in the transaction of `connection`; or what was `kept` of its first answer."""
     key = call.request.headers.get(HEADER)
     if key is None:
         return await create()
@@ -31,5 +34,5 @@ async def once(
     if earlier is not None:
         return earlier
     answer = await create()
-    await idempotency.remember(connection, caller.id, key, answer)
+    await idempotency.remember(connection, caller.id, key, kept(answer))
     return answer

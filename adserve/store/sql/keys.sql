@@ -7,7 +7,8 @@ SELECT id, name, hash, scopes, advertiser_id FROM api_keys WHERE revoked_at IS N
 INSERT INTO api_keys (name, hash, hint, scopes, advertiser_id, created_at) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id
 
 -- name: known
-SELECT id, name, hint, scopes, advertiser_id, created_at, revoked_at FROM api_keys ORDER BY id
+SELECT id, name, hint, scopes, advertiser_id, created_at, revoked_at FROM api_keys WHERE id > $1 ORDER BY id LIMIT $2
 
 -- name: revoke
-UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1 RETURNING true
+UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE id = $1
+RETURNING id, name, hint, scopes, advertiser_id, created_at, revoked_at
