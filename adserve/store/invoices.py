@@ -10,7 +10,7 @@ from adserve.accounting.invoices import Invoice, Line, Seller, Status
 from adserve.domain.ids import AdvertiserId
 from adserve.domain.time import from_ms
 from adserve.store.desk import Connection
-from adserve.store.errors import Missing
+from adserve.store.errors import Contradiction, Missing
 from adserve.store.setup import Row
 from adserve.store.statements import load
 
@@ -53,8 +53,11 @@ async def issue(connection: Connection, id_: int, seller: Seller, at_ms: int) ->
 
 
 async def void(connection: Connection, id_: int, at_ms: int) -> Status:
-    """Takes back what was issued, likewise."""
-    return _status(await connection.fetchval(SQL.void, id_, from_ms(at_ms)), id_)
+    """Takes back what was issued, likewise. Raises Contradiction where it could not be drafted anew."""
+    try:
+        return _status(await connection.fetchval(SQL.void, id_, from_ms(at_ms)), id_)
+    except asyncpg.RestrictViolationError as error:
+        raise Contradiction(str(error)) from error
 
 
 async def pay(connection: Connection, id_: int, at_ms: int) -> Status:

@@ -17,6 +17,7 @@ from world import World, superuser
 from adserve.accounting.invoices import Status, amount_text
 from adserve.domain.events import EventKind, Outcome
 from adserve.store.books import reconciled
+from adserve.store.errors import Contradiction
 
 JANUARY, FEBRUARY, MARCH = date(2026, 1, 1), date(2026, 2, 1), date(2026, 3, 1)
 JAKARTA = "Asia/Jakarta"
@@ -203,6 +204,22 @@ async def test_numbers_begin_again_with_the_year_in_which_they_are_given(billing
         (draft,) = await billing.drafted(drafted)
         await billing.issue(draft)
     assert await issued_numbers(billing.world) == ["INV-2025-000001", "INV-2026-000001"]
+
+
+async def test_an_invoice_stays_once_the_books_of_its_days_are_closed(
+    billing: Billing, database_url: str
+) -> None:
+    await billing.charge(at("2026-01-10T12:00"), 10_000)
+    await billing.charge(at("2026-02-10T12:00"), 20_000)
+    january, february = [await billing.issue(draft) for draft in await billing.drafted(MARCH)]
+    async with billing.world.pools.owner.acquire() as connection, connection.transaction():
+        assert await connection.fetchval("SELECT close_day('2026-01-10', now())") is None
+        voiding = asyncio.create_task(billing.void(january))
+        await until_a_lock_is_waited_for(database_url)
+    with pytest.raises(Contradiction, match="closed"):
+        await voiding
+    assert (await billing.find(january.id)).status is Status.ISSUED
+    assert await billing.void(february) is Status.ISSUED
 
 
 @pytest.mark.parametrize(

@@ -182,15 +182,21 @@ END $$;
 REVOKE ALL ON FUNCTION issue_invoice FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION issue_invoice TO adserve_operator;
 
--- Takes an issued invoice back; its number is not used again, and what it said is drafted anew. Answers like `issue_invoice`.
+-- Takes an issued invoice back; its number is not used again, and what it said is drafted anew, from the events: it raises where the
+-- books of their days are closed, as they may be gone then. Answers like `issue_invoice`.
 CREATE OR REPLACE FUNCTION void_invoice(p_id bigint, p_at timestamptz) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
 DECLARE
   v_invoice invoices;
 BEGIN
+  PERFORM pg_advisory_xact_lock(hashtextextended('adserve.closing', 0));
   PERFORM pg_advisory_xact_lock(hashtextextended('adserve.invoices', 0));
   SELECT * INTO v_invoice FROM invoices WHERE id = p_id FOR NO KEY UPDATE;
   IF v_invoice.status IS DISTINCT FROM 'issued' THEN RETURN v_invoice.status; END IF;
+  -- What was charged on a day was issued, in UTC, two days before it at the earliest.
+  IF EXISTS (SELECT FROM closed_days WHERE day >= (SELECT min(day) FROM invoice_lines WHERE invoice_id = p_id AND quantity > 0) - 2) THEN
+    RAISE EXCEPTION 'The books of its days are closed.' USING ERRCODE = 'restrict_violation';
+  END IF;
   UPDATE invoices SET status = 'void', voided_at = p_at WHERE id = p_id;
   PERFORM post_rounding('void', v_invoice, v_invoice.net_micros - v_invoice.total_micros, p_at);
   UPDATE credits SET invoice_id = NULL WHERE invoice_id = p_id;
