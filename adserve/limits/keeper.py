@@ -26,6 +26,9 @@ WATCHED_MS = 300 * SECOND_MS
 """A campaign that nobody asks for is watched for so long, if the pace was why it had nothing."""
 LOST_AFTER_MS = 310 * SECOND_MS
 """A replica that was not heard of for so long draws no more: its snapshot is too old to serve from."""
+SPOOLS_TOLD_MS = 60 * SECOND_MS
+"""After a start or a failed step no lease is closed for so long: after an outage every spool that is not lost has told of itself by then, and
+what is in it may still be charged."""
 TICKET_TTL_MAX_MS = DAY_MS
 OFF_PACE_MAX = 1_000
 PLAN_BEGUN = 5
@@ -94,11 +97,13 @@ class LeaseKeeper:
         self._round_at_ms = 0
         self._ticket_ms = HOUR_MS + GRACE_MS
         self._doubtful = True
+        self._closing_from_ms: int | None = None
         self.wake = asyncio.Event()
         book.on_short = self.wake.set
 
     async def step(self, now_ms: int) -> None:
         """Brings the book and the ledger together. Safe to repeat after a failure at any point."""
+        closing_from_ms, self._closing_from_ms = self._closing_from_ms, None  # should this step fail
         self._book.expire(now_ms)
         self._book.retire_ended(now_ms)
         self._follow(self._campaigns())
@@ -117,17 +122,22 @@ class LeaseKeeper:
             )
             await self._ledger.forget_traffic(now_ms // QUARTER_MS - QUARTERS_KEPT, now_ms)
             self._round_at_ms = now_ms + ROUND_MS
-        await self._ledger.close_due(now_ms)
+        if closing_from_ms is None:
+            closing_from_ms = now_ms + SPOOLS_TOLD_MS
+        if now_ms >= closing_from_ms:
+            await self._ledger.close_due(now_ms)
+        self._closing_from_ms = closing_from_ms
         self._book.forget_closed(now_ms)
         if self._unsupplied:
             self.wake.set()
 
     async def stop(self, now_ms: int) -> None:
-        """Draws no more. What no ticket can claim goes back now, the rest when another process finds it due."""
+        """Draws no more. What no ticket can claim goes back now if it may, the rest when another process finds it due."""
         for purse in self._book.purses.values():
             self._book.retire(list(purse.open))
         await self._leave(now_ms)
-        await self._ledger.close_due(now_ms)
+        if self._closing_from_ms is not None and now_ms >= self._closing_from_ms:
+            await self._ledger.close_due(now_ms)
 
     def off_pace(self, now_ms: int) -> tuple[int, float]:
         """How many paced campaigns were to have spent something by now, and how far each is off that, relative to it, in all; of the first

@@ -11,7 +11,7 @@ from adserve.domain.ads import Campaign, Tier
 from adserve.domain.events import Outcome
 from adserve.domain.targeting import Targeting
 from adserve.domain.time import DAY_MS, HOUR_MS
-from adserve.limits.keeper import LOST_AFTER_MS, ROUND_MS, LeaseKeeper
+from adserve.limits.keeper import LOST_AFTER_MS, ROUND_MS, SPOOLS_TOLD_MS, LeaseKeeper
 from adserve.limits.leases import LeaseBook
 from adserve.limits.lines import ASK_AGAIN_MS, EVENTS_PER_LEASE_MIN
 from adserve.limits.rules import GRACE_MS
@@ -232,10 +232,10 @@ async def test_stopping_returns_at_once_what_no_ticket_can_claim(world: World) -
     kept = Kept(world, [make_campaign(number, world.advertiser) for number in (world.campaign, other)])
     await kept.keeper.step(NOW_MS)
     kept.draw(world.campaign, 1, NOW_MS)
-    await kept.keeper.stop(NOW_MS + 1)
+    await kept.keeper.stop(NOW_MS + SPOOLS_TOLD_MS)
     assert await leases(world, "closed_at IS NOT NULL") == 1
     assert await leases(world, "closed_at IS NULL") == 1
-    assert kept.draw(world.campaign, 1, NOW_MS + 2) == 0
+    assert kept.draw(world.campaign, 1, NOW_MS + SPOOLS_TOLD_MS) == 0
 
 
 async def test_the_leases_of_a_lost_replica_come_back_after_the_longest_ticket(world: World) -> None:
@@ -273,5 +273,30 @@ async def test_a_lost_replicas_ticket_is_charged_up_to_its_end(world: World, ttl
 async def test_a_lease_whose_grant_never_arrived_is_given_back(world: World) -> None:
     await world.lease(LEASE_MICROS)  # by this replica, as far as the ledger knows
     kept = Kept(world, [], replica=1)
-    await kept.keeper.step(NOW_MS + 1)
+    for now_ms in (NOW_MS, NOW_MS + SPOOLS_TOLD_MS):
+        await kept.keeper.step(now_ms)
     assert await leases(world, "closed_at IS NOT NULL") == 1
+
+
+@pytest.mark.parametrize("before", ["a start", "a failed step"])
+async def test_spools_have_time_to_tell_of_themselves_before_a_lease_is_closed(
+    world: World, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after an outage, when all of them were silent for more than a day."""
+    kept = Kept(world, [])
+    now_ms = NOW_MS
+    if before == "a failed step":
+        now_ms += SPOOLS_TOLD_MS
+        await kept.keeper.step(NOW_MS)
+        with monkeypatch.context() as away:
+            away.setattr(world.ledger, "close_due", None)
+            with pytest.raises(TypeError):
+                await kept.keeper.step(now_ms)
+    lease = await world.lease(LEASE_MICROS)
+    await world.ledger.freeze({lease: NOW_MS}, NOW_MS)
+    await kept.keeper.step(now_ms)
+    await kept.keeper.step(now_ms + SPOOLS_TOLD_MS - 1)
+    await kept.keeper.stop(now_ms + SPOOLS_TOLD_MS - 1)
+    assert await leases(world, "closed_at IS NULL") == 1
+    await kept.keeper.step(now_ms + SPOOLS_TOLD_MS)
+    assert await leases(world, "closed_at IS NULL") == 0

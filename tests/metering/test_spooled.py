@@ -316,6 +316,19 @@ async def test_a_spool_that_is_gone_holds_a_lease_for_a_day(world: World, settin
     assert await closes(world, ticket.lease, NOW_MS + HOUR_MS + DAY_MS + 1)
 
 
+async def test_an_outage_of_more_than_a_day_costs_no_charge(world: World, setting: Setting) -> None:
+    """The first that is heard of the spool again is that it has not settled yet."""
+    ticket = await one_more(world)
+    await world.ledger.freeze({ticket.lease: NOW_MS + HOUR_MS}, NOW_MS)
+    await setting.spool.keep([world.event(ticket)])
+    back_ms = NOW_MS + 30 * HOUR_MS
+    await setting.notes.note(setting.spool.id, NOW_MS, back_ms)
+    assert not await closes(world, ticket.lease, back_ms)
+    await setting.settle_all(back_ms)
+    assert await setting.captured() == PRICE_MICROS
+    assert await closes(world, ticket.lease, back_ms)
+
+
 async def test_one_that_left_with_an_empty_spool_holds_nothing(world: World, setting: Setting) -> None:
     ticket = await one_more(world)
     await setting.settle_all(NOW_MS)

@@ -205,8 +205,9 @@ BEGIN
   SELECT array_agg(id) INTO v_leases FROM (
     SELECT id FROM leases WHERE closed_at IS NULL AND closes_at <= p_at
       AND NOT EXISTS (SELECT FROM pending_events p WHERE p.lease_id = leases.id)  -- these are still to be charged to it
-      -- And so may be what waits in spools; one that is not heard of for a day is given up.
-      AND (closes_at < p_at - interval '1 day' OR NOT EXISTS (SELECT FROM spools s WHERE s.settled_until < leases.closes_at))
+      -- And so may be what waits in spools; one that is not heard of for a day is given up, a day after the lease is due.
+      AND NOT EXISTS (SELECT FROM spools s WHERE s.settled_until < leases.closes_at
+                      AND greatest(leases.closes_at, s.heard_at) >= p_at - interval '1 day')
     ORDER BY id LIMIT p_most FOR NO KEY UPDATE
   ) AS due;
   IF v_leases IS NULL THEN RETURN 0; END IF;
