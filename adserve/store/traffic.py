@@ -9,9 +9,10 @@ import asyncpg
 import msgspec
 
 from adserve.domain.events import EventKind, Outcome
-from adserve.domain.time import from_ms
+from adserve.domain.time import day_of, from_ms
 from adserve.domain.traffic import Origin, Rules
 from adserve.metering.rejudging import Finding, Found, Logged
+from adserve.metering.tickets import TICKET_TTL_MAX_MS
 from adserve.metering.traffic import Moments
 from adserve.store.desk import Connection
 from adserve.store.errors import AWAY, Away
@@ -72,8 +73,11 @@ class TrafficStore:
     async def logged(self, from_ms_: int, to_ms_: int) -> AsyncIterator[Logged]:
         """What was judged of the events received in between, in that order."""
         async with self._pool.acquire() as connection, connection.transaction(readonly=True):
+            await connection.execute(SQL.take_time)
+            issued = day_of(from_ms_ - TICKET_TTL_MAX_MS), day_of(to_ms_)  # what came in time
+            moments = from_ms(from_ms_), from_ms(to_ms_)
             cursor = connection.cursor(
-                SQL.judged, from_ms(from_ms_), from_ms(to_ms_), prefetch=PAGE_ROWS, timeout=READ_TIMEOUT_S
+                SQL.judged, *moments, *issued, prefetch=PAGE_ROWS, timeout=READ_TIMEOUT_S
             )
             async for row in cursor:
                 yield _logged(row)

@@ -1,6 +1,7 @@
 """Rules that change later: what was charged and is invalid now is credited, once; an event stays what it was."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -14,7 +15,7 @@ from world import NOW_MS, PRICE_MICROS, World, superuser
 
 from adserve.domain.events import EventKind, Outcome
 from adserve.domain.tickets import Ticket
-from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
+from adserve.domain.time import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, day_of, from_ms
 from adserve.domain.traffic import Rate, Reason, Rules, Source, Verdict
 from adserve.metering.intake import rated
 from adserve.metering.networks import NO_NETWORKS, Networks, decode_networks
@@ -200,6 +201,20 @@ async def test_what_came_before_the_period_is_known_and_not_credited(setting: Se
     rules = Rules(impressions_of_viewer=Rate(count=2, window_s=3_600))
     tally = await setting.rejudge(rules, NO_NETWORKS, since_ms=NOW_MS + MINUTE_MS * 20)
     assert (tally.judged, tally.found.credited) == (2, 2)
+
+
+async def test_an_hour_is_judged_by_the_days_whose_tickets_it_may_have(setting: Setting) -> None:
+    await setting.owner.execute("SELECT ensure_partitions('2025-12-01', '2025-12-31')")
+    ticket = setting.world.ticket(setting.lease, expires_at_ms=TO_MS)
+    await setting.store_all(Happened(IMPRESSION, ticket, at_ms=TO_MS))
+    assert len([one async for one in setting.store.logged(TO_MS, TO_MS + HOUR_MS)]) == 1
+    days = day_of(NOW_MS), day_of(TO_MS)
+    plan = await setting.owner.fetch(
+        f"EXPLAIN {traffic.SQL.judged}", from_ms(TO_MS), from_ms(TO_MS + HOUR_MS), *days
+    )
+    opened = re.findall(r" on (\w+)_(\d{8})", "\n".join(line for (line,) in plan))
+    assert {table for table, _ in opened} == {"events", "viewer_caps", "event_origins"}
+    assert {day for _, day in opened} == {f"{day:%Y%m%d}" for day in days}
 
 
 async def test_a_run_without_a_version_writes_nothing(setting: Setting) -> None:

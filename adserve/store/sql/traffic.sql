@@ -17,7 +17,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('adserve.traffic_rules', 0))
 -- name: page
 SELECT version, revision, rules::text, crawlers, networks, made_at FROM traffic_rules WHERE version < $1 ORDER BY version DESC LIMIT $2
 
+-- name: take_time
+SET LOCAL statement_timeout = '10min'
+
 -- name: judged
+-- $3 and $4 bound each table by itself: so no other partitions are opened.
 SELECT e.issued_day, e.ticket_id, e.kind, e.outcome, c.viewer,
        (extract(epoch FROM e.issued_at) * 1000)::bigint AS issued_at_ms,
        (extract(epoch FROM e.received_at) * 1000)::bigint AS received_at_ms,
@@ -25,10 +29,11 @@ SELECT e.issued_day, e.ticket_id, e.kind, e.outcome, c.viewer,
        (extract(epoch FROM i.occurred_at) * 1000)::bigint AS impression_at_ms,
        o.crawlers, o.network, o.address, o.device
 FROM events e
-LEFT JOIN viewer_caps c USING (issued_day, ticket_id)
-LEFT JOIN event_origins o USING (issued_day, ticket_id, kind)
+LEFT JOIN viewer_caps c ON c.issued_day = e.issued_day AND c.ticket_id = e.ticket_id AND c.issued_day BETWEEN $3 AND $4
+LEFT JOIN event_origins o ON o.issued_day = e.issued_day AND o.ticket_id = e.ticket_id AND o.kind = e.kind AND o.issued_day BETWEEN $3 AND $4
 LEFT JOIN events i ON i.issued_day = e.issued_day AND i.ticket_id = e.ticket_id AND i.kind = 'impression' AND e.kind <> 'impression'
-WHERE e.received_at >= $1 AND e.received_at < $2 AND e.outcome <> 'late'
+  AND i.issued_day BETWEEN $3 AND $4
+WHERE e.received_at >= $1 AND e.received_at < $2 AND e.outcome <> 'late' AND e.issued_day BETWEEN $3 AND $4
 ORDER BY e.received_at, e.kind <> 'impression', e.event_id
 
 -- name: find_invalid
