@@ -92,6 +92,18 @@ async def test_a_day_of_25_hours_is_one_day(billing: Billing) -> None:
     assert [(line.day, line.quantity) for line in await billing.lines(invoice)] == [(date(2026, 10, 25), 25)]
 
 
+async def test_a_month_with_two_midnights_begins_at_the_first(billing: Billing) -> None:
+    """At one o'clock it is midnight again in Havana."""
+    await billing.live_in("America/Havana")
+    for moment, price in (("2026-10-31T12:00", 100), ("2026-11-01T04:30", 1), ("2026-11-01T05:30", 10)):
+        (event,) = await billing.charge(at(moment), price)
+        await billing.credit(event, micros=price)
+    for month, micros in ((date(2026, 11, 1), 100), (date(2026, 12, 1), 11)):
+        (invoice,) = await billing.drafted(month)
+        assert (invoice.gross_micros, invoice.credits_micros) == (micros, micros)
+        await billing.issue(invoice)
+
+
 async def test_what_comes_late_stands_as_a_note_on_the_next_one(billing: Billing) -> None:
     await billing.charge(at("2026-01-10T12:00"), 10_000, 2)
     (january,) = await billing.drafted(FEBRUARY)

@@ -31,7 +31,8 @@ GRANT EXECUTE ON FUNCTION due_invoice_runs TO adserve_operator;
 CREATE OR REPLACE FUNCTION uninvoiced(p_time_zone text, p_month date) RETURNS SETOF invoice_figures
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
   WITH span AS (
-    SELECT first, (first::timestamp AT TIME ZONE p_time_zone) AS from_at, (next::timestamp AT TIME ZONE p_time_zone) AS to_at, next
+    -- No time zone is a day away from UTC. A date has no one moment when it begins: clocks may go back over midnight.
+    SELECT first, (first - 1)::timestamp AT TIME ZONE 'UTC' AS from_at, (next + 1)::timestamp AT TIME ZONE 'UTC' AS to_at, next
     FROM (SELECT (p_month - interval '2 months')::date AS first, (p_month + interval '1 month')::date AS next) AS months
   ), charged AS (
     SELECT e.advertiser_id, e.currency, e.campaign_id, (e.received_at AT TIME ZONE p_time_zone)::date AS day,
@@ -42,13 +43,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
     FROM span, events e JOIN advertisers a ON a.id = e.advertiser_id AND a.time_zone = p_time_zone
     WHERE e.issued_day BETWEEN (SELECT first - 3 FROM span) AND (SELECT next + 1 FROM span)
       AND e.received_at >= span.from_at AND e.received_at < span.to_at
+      AND (e.received_at AT TIME ZONE p_time_zone)::date BETWEEN span.first AND span.next - 1
       AND e.kind = e.billable AND e.outcome IN ('recorded', 'invalid_traffic')
     GROUP BY 1, 2, 3, 4
   ), credited AS (
     SELECT c.advertiser_id, c.currency, c.campaign_id, (c.charged_at AT TIME ZONE p_time_zone)::date AS day,
            0, 0, 0, 0, sum(c.micros), array_agg(c.id)
     FROM span, credits c JOIN advertisers a ON a.id = c.advertiser_id AND a.time_zone = p_time_zone
-    WHERE c.invoice_id IS NULL AND c.charged_at < span.to_at
+    WHERE c.invoice_id IS NULL AND (c.charged_at AT TIME ZONE p_time_zone)::date < span.next
     GROUP BY 1, 2, 3, 4
   ), invoiced AS (
     SELECT i.advertiser_id, i.currency, l.campaign_id, l.day, -l.quantity, -l.invalid, -l.gross_micros, -l.invalid_micros, 0, NULL::bigint[]
