@@ -146,6 +146,27 @@ async def test_no_more_is_due_than_an_invoice_says(world: World) -> None:
     assert (await reconciled(world.pools.analyst)).differences == ()
 
 
+async def test_nothing_is_due_of_an_invoice_that_is_rounded_below_nothing(world: World) -> None:
+    """A credit note for a cent, and eight charges that come to less than half a cent each, a part of them on credit."""
+    billing = Billing(world)
+    world.advertiser = await advertiser(world, prepaid=25_000, line=10_000_000)
+    world.campaign = await world.add_campaign(world.advertiser)
+    (event,) = await billing.charge(from_ms(NOW_MS), 6_000)
+    await billing.close_leases(FEBRUARY)
+    (january,) = await billing.drafted(FEBRUARY)
+    await billing.issue(january)
+    await billing.credit(event)
+    for day in range(40, 48):
+        await billing.charge(from_ms(NOW_MS + day * DAY_MS), 4_000)
+        await billing.close_leases(MARCH)
+    (february,) = await billing.drafted(MARCH)
+    issued = await billing.issue(february)
+    assert (issued.net_micros, issued.total_micros, issued.due_micros) == (26_000, -10_000, 0)
+    await billing.pay(issued)
+    assert await funds(world, world.advertiser) == (0, 0, 0, 0)
+    assert (await reconciled(world.pools.analyst)).differences == ()
+
+
 async def test_a_credit_pays_off_debt_before_it_becomes_balance(world: World) -> None:
     billing = Billing(world)
     world.advertiser = await advertiser(world, line=5_000_000)

@@ -169,9 +169,9 @@ BEGIN
   FOR NO KEY UPDATE;  -- an invoice of the same advertiser's that is issued at once counts the same debt
   v_invoice.covered_micros := greatest(0, least(v_invoice.net_micros, uninvoiced_debt(
     v_invoice.advertiser_id, v_invoice.currency, (v_invoice.month + interval '1 month')::date - 1)));
-  v_invoice.due_micros := CASE v_invoice.covered_micros
-    WHEN 0 THEN 0 WHEN v_invoice.net_micros THEN greatest(v_invoice.total_micros, 0)
-    ELSE least(round_micros(v_invoice.covered_micros, v_invoice.exponent), v_invoice.total_micros) END;
+  v_invoice.due_micros := greatest(0, CASE v_invoice.covered_micros
+    WHEN 0 THEN 0 WHEN v_invoice.net_micros THEN v_invoice.total_micros
+    ELSE least(round_micros(v_invoice.covered_micros, v_invoice.exponent), v_invoice.total_micros) END);
   INSERT INTO invoice_series AS s (series, year, last) VALUES (p_series, v_year, 1)
   ON CONFLICT (series, year) DO UPDATE SET last = s.last + 1 RETURNING last INTO v_last;
   v_invoice.number := format('%s-%s-%s', p_series, v_year, lpad(v_last::text, greatest(6, length(v_last::text)), '0'));
