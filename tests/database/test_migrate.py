@@ -145,6 +145,21 @@ async def test_killed_in_the_middle_it_goes_on_where_it_was(empty_url: str, vict
     assert [await revisions(empty_url)] == [[max(path.name[:4] for path in migrate.MIGRATIONS.glob("*.sql"))]]
 
 
+async def test_a_day_from_before_it_was_guarded_cannot_be_emptied_either(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = migrate.command.upgrade
+    with monkeypatch.context() as earlier:
+        earlier.setattr(migrate.command, "upgrade", lambda config, _: upgrade(config, "0019"))
+        migrate.migrate(empty_url, lambda _: None)
+    connection = await asyncpg.connect(empty_url, server_settings={"search_path": "adserve"})
+    await connection.execute("SET ROLE adserve_owner; SELECT ensure_partitions('2026-01-01', '2026-01-02')")
+    migrate.migrate(empty_url, lambda _: None)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
+        await connection.execute("TRUNCATE events_20260101")
+    await connection.close()
+
+
 async def test_a_privileged_role_of_that_name_is_refused(own_server: Embedded) -> None:
     url = own_server.url
     connection = await asyncpg.connect(url)

@@ -38,11 +38,13 @@ async def test_what_happened_is_not_changed_by_its_owner(world: World, database_
     column = {"events": "received_at", "postings": "micros", "transactions": "at"}[table]
     tables = [table, partition] if table == "events" else [table]
     for target in tables:
-        for change in (f"UPDATE {target} SET {column} = {column}", f"DELETE FROM {target}"):
+        for change in (
+            f"UPDATE {target} SET {column} = {column}",
+            f"DELETE FROM {target}",
+            f"TRUNCATE {target} CASCADE",
+        ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
                 await owner.execute(change)
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="append-only"):
-        await owner.execute(f"TRUNCATE {table} CASCADE")
     await owner.execute("ALTER TABLE postings DISABLE TRIGGER append_only")  # the control
     assert await owner.execute("DELETE FROM postings") != "DELETE 0"
     await owner.close()

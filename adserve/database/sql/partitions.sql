@@ -1,4 +1,4 @@
--- A row is the answer of the function that migration 0001 made.
+-- A row is the answer of a function that a migration made.
 
 -- name: ensure
 SELECT ensure_partitions($1, $2);
