@@ -5,7 +5,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from msgspec.structs import replace
-from waiting import happens, until_a_lock_is_waited_for
+from waiting import PATIENCE_S, happens, until_a_lock_is_waited_for
 from world import NOW_MS, PRICE_MICROS, REPLICA, World, superuser
 
 from adserve.database.pools import Sizes, open_pools
@@ -122,6 +122,19 @@ async def test_what_was_not_captured_comes_back_when_the_lease_closes(world: Wor
     late = await world.journal.settle([world.event(world.ticket(lease, campaign=campaign))])
     assert late[0].outcome == "over_budget"
     assert await taken(world, campaign, 10_000) == 10_000 - PRICE_MICROS
+
+
+async def test_a_lease_is_closed_without_a_wait_for_other_days(world: World, database_url: str) -> None:
+    yesterday = day_of(NOW_MS - DAY_MS)
+    assert await taken(world, world.campaign, 100, day=yesterday) == 100
+    await world.ledger.freeze({await world.lease(100): NOW_MS}, NOW_MS)
+    other = await superuser(database_url)
+    async with other.transaction(), asyncio.timeout(PATIENCE_S):
+        held = await other.execute("SELECT FROM budget_uses WHERE budget_day = $1 FOR UPDATE", yesterday)
+        assert held == "SELECT 1"
+        await world.ledger.close_due(NOW_MS)
+    await other.close()
+    assert await world.fetchval("SELECT count(*) FROM leases WHERE closed_at IS NOT NULL") == 1
 
 
 async def test_leases_of_a_lost_replica_are_frozen_and_those_of_a_live_one_are_not(world: World) -> None:

@@ -214,7 +214,8 @@ BEGIN
 
   UPDATE leases SET closed_at = p_at WHERE id = ANY (v_leases);
   PERFORM FROM budget_uses u
-  WHERE campaign_id IN (SELECT campaign_id FROM leases WHERE id = ANY (v_leases))
+  WHERE EXISTS (SELECT FROM leases l WHERE l.id = ANY (v_leases) AND l.campaign_id = u.campaign_id
+                AND (u.budget_day = l.budget_day OR u.budget_day IS NULL))
   ORDER BY campaign_id, budget_day FOR NO KEY UPDATE;
   WITH rest AS (
     SELECT campaign_id, budget_day, granted_micros - captured_micros AS micros FROM leases WHERE id = ANY (v_leases)
