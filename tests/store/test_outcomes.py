@@ -119,6 +119,16 @@ async def test_the_moments_follow_the_rows_whatever_happens_at_once(pools: Pools
     assert {count for (count,) in metrics} == {1}
 
 
+async def test_parts_that_cancel_out_but_for_their_squares_are_kept(pools: Pools) -> None:
+    """The rest of the arm's parts may be beyond what is compacted at once."""
+    await pools.recorder.executemany(
+        "INSERT INTO arm_sums VALUES (7, $1, 'exposed', 'statuses', $2, $3, 0, $4, 0, 0)",
+        [(from_ms(NOW_MS), 2, 4, 10), (from_ms(NOW_MS), -2, -4, -8)],
+    )
+    await outcomes(pools).compact()
+    assert await pools.recorder.fetch("SELECT viewers, x, xx FROM arm_sums") == [(0, 0, 2)]
+
+
 async def test_control_a_lost_trigger_is_noticed(pools: Pools, database_url: str) -> None:
     store = outcomes(pools)
     await store.add([told(1, 1, 20, 300)], NOW_MS)

@@ -91,7 +91,7 @@ WITH parted AS (
 )
 INSERT INTO arm_sums
 SELECT ramp_id, entered_at, arm, metric, sum(viewers), sum(x), sum(y), sum(xx), sum(xy), sum(yy)
-FROM taken GROUP BY 1, 2, 3, 4 HAVING (sum(viewers), sum(x), sum(y)) <> (0, 0, 0)
+FROM taken GROUP BY 1, 2, 3, 4 HAVING (sum(viewers), sum(x), sum(y), sum(xx), sum(xy), sum(yy)) <> (0, 0, 0, 0, 0, 0)
 
 -- name: stages
 SELECT DISTINCT ramp_id, entered_at FROM arm_sums
