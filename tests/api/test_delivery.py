@@ -3,9 +3,11 @@
 import csv
 import io
 import random
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -191,6 +193,23 @@ async def test_every_figure_is_that_of_the_events(
             await compare(service, rows, "analyst", 1)
     finally:
         await connection.close()
+
+
+async def test_reach_is_counted_by_the_days_of_its_tickets_alone(world: World, database_url: str) -> None:
+    connection = await superuser(database_url)
+    await connection.execute("SELECT ensure_partitions('2025-12-01', '2025-12-31')")
+    explained: Any = SimpleNamespace(
+        fetchval=connection.fetchval,
+        execute=connection.execute,
+        fetch=lambda text, *values: connection.fetch(f"EXPLAIN {text}", *values),
+    )
+    question = delivery.Question((), ("reach",), {}, NOW_MS, NOW_MS + HOUR_MS, "UTC", True, None, 10)
+    async with connection.transaction():
+        plan = await delivery.report(explained, question)
+    await connection.close()
+    opened = re.findall(r" on (\w+)_(\d{8})", "\n".join(line for (line,) in plan))
+    assert {table for table, _ in opened} == {"events", "viewer_log"}
+    assert {day for _, day in opened} == {"20251231", "20260101"}
 
 
 async def test_control_without_its_policy_reach_leaks(

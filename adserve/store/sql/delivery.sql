@@ -14,7 +14,7 @@ WHERE received_at >= {start} AND received_at < {end} AND {ticket_days} AND outco
 
 -- name: from_events_with_viewers
 SELECT {groups}, currency, kind, outcome, 1 AS events, billed_micros, NULL::bigint AS requests, viewer
-FROM events LEFT JOIN viewer_log USING (issued_day, ticket_id)
+FROM events LEFT JOIN (SELECT * FROM viewer_log WHERE {ticket_days}) AS named USING (issued_day, ticket_id)
 WHERE received_at >= {start} AND received_at < {end} AND {ticket_days} AND outcome <> 'late' AND {filters}
 
 -- name: from_rollups
