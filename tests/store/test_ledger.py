@@ -13,7 +13,7 @@ from adserve.domain.events import Outcome
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of
 from adserve.limits.pacing import Asked, Granted, Unspent
 from adserve.store.books import reconciled
-from adserve.store.ledger import Balance, Ledger, balances, deposit
+from adserve.store.ledger import SQL, Balance, Ledger, balances, deposit
 
 TODAY = day_of(NOW_MS)
 
@@ -213,6 +213,21 @@ async def test_balances_tell_currencies_apart(world: World) -> None:
         Balance("EUR", 70, 0, 0, 0, 0, 0),
         Balance("USD", 999_999_900, 0, 0, 0, 100, 0),
     ]
+
+
+async def test_a_balance_is_told_without_a_look_at_what_others_used(world: World, database_url: str) -> None:
+    for _ in range(100):
+        await world.add_campaign(world.advertiser)
+    other = await world.add_advertiser(100)
+    owner = await superuser(database_url)
+    await owner.execute(
+        "INSERT INTO budget_uses SELECT id, advertiser_id, $1::date - n, 0 FROM campaigns, generate_series(1, 100) AS n",
+        TODAY,
+    )
+    await owner.execute("ANALYZE")
+    plan = "\n".join(line for (line,) in await owner.fetch(f"EXPLAIN {SQL.balances}", other))
+    await owner.close()
+    assert "Index Cond: ((campaign_id = c.id) AND (budget_day IS NULL))" in plan, plan
 
 
 async def opens_beside_another(world: World, database_url: str) -> bool:

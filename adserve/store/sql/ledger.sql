@@ -50,8 +50,8 @@ JOIN accounts r ON r.kind = 'receivable' AND r.advertiser_id = a.advertiser_id A
 LEFT JOIN (SELECT currency, sum(granted_micros - captured_micros)::bigint AS micros
            FROM leases WHERE advertiser_id = $1 AND closed_at IS NULL GROUP BY 1) AS held ON held.currency = a.currency
 LEFT JOIN (SELECT c.currency, sum(u.leased_micros)::bigint AS micros
-           FROM budget_uses u JOIN campaigns c ON c.id = u.campaign_id
-           WHERE u.advertiser_id = $1 AND u.budget_day IS NULL GROUP BY 1) AS used ON used.currency = a.currency
+           FROM budget_uses u JOIN campaigns c ON c.id = u.campaign_id  -- by the index of campaigns: uses have none by advertiser
+           WHERE u.advertiser_id = $1 AND c.advertiser_id = $1 AND u.budget_day IS NULL GROUP BY 1) AS used ON used.currency = a.currency
 WHERE a.kind = 'available' AND a.advertiser_id = $1
 ORDER BY a.currency
 
