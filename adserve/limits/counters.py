@@ -32,6 +32,10 @@ from adserve.limits.shards import Shard
 
 OPEN_MAX = 500
 """How many tickets of a viewer may be open at once: no person is asked for so often."""
+ENTRIES_MAX = 10_000
+"""How many entries a viewer may have: 50 for each day that they are kept."""
+_MUCH_BYTES = (ENTRIES_MAX - OPEN_MAX) * entries.ENTRY_BYTES
+"""Of a viewer whose entries take no more, they need not be looked at to know that there is room."""
 LAPSED_MAX = 8
 """How many entries of a viewer may have lapsed before the next decision forgets them."""
 
@@ -102,12 +106,15 @@ class MemoryCounters:
 
     async def reserve(self, viewer: bytes, ask: Reservation, now_ms: int, _wait_ms: int = 0) -> Grant:
         """Walks the ranked list once and reserves the first admissible ad for each ticket; none when the viewer would have
-        more than OPEN_MAX open. Raises PastDiffers, and CountersAway."""
+        more than OPEN_MAX open, or ENTRIES_MAX in all. Raises PastDiffers, and CountersAway."""
         tally = self._tally(viewer, now_ms)
         earlier = self._earlier(viewer, ask.request, now_ms)
         if earlier is not None:
             raise PastDiffers(Past(tally.exposures, earlier))
-        if tally.open + len(ask.tickets) > OPEN_MAX:
+        wanted = len(ask.tickets)
+        if tally.open + wanted > OPEN_MAX or (
+            len(tally.packed) > _MUCH_BYTES and _overfull(tally.packed, wanted, now_ms)
+        ):
             return Grant((), None, ())
         grant = _walk(tally, ask)
         if grant.reserved:
@@ -145,6 +152,8 @@ class MemoryCounters:
                 await self.doubt(ticket)
             return entry.state != REFUSED
         if entry is None:
+            if _overfull(packed, 1, now_ms):
+                return False
             keys = keys_counted(ticket.ad, ticket.campaign, ticket.advertiser, ticket.labels)
             profile = self._profiles.number(keys)
         else:
@@ -334,6 +343,12 @@ class MemoryCounters:
         packed = self._packed(ticket.viewer_cap)
         offset = entries.find(packed, ticket.ticket)
         return packed, offset, None if offset < 0 else entries.entry_at(packed, offset)
+
+
+def _overfull(packed: bytes, more: int, now_ms: int) -> bool:
+    """Whether so many more entries would be too many."""
+    most_bytes = (ENTRIES_MAX - more) * entries.ENTRY_BYTES
+    return len(packed) > most_bytes and len(entries.pruned(packed, now_ms)) > most_bytes
 
 
 def _walk(tally: Tally, ask: Reservation) -> Grant:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 import hiredis
 
 from adserve.domain.facts import EXPOSURE_WINDOW_MS
-from adserve.limits.counters import OPEN_MAX, CountersAway
+from adserve.limits.counters import ENTRIES_MAX, OPEN_MAX, CountersAway
 from adserve.limits.rules import GRACE_MS, RETENTION_MS
 
 CALLS_WAITING_MAX = 10_000
@@ -29,6 +29,9 @@ CONNECT_MS = round(CONNECT_S * 1_000)
 SILENT_S = 0.1
 """A node that has said nothing for so long, not to anybody, when a call expires is in trouble; one that is slow, or waits for a busy
 core, is not."""
+
+_OF_ONE_CALL = ("ERR user_function",)
+"""How errors begin that say nothing of a node's other viewers: a value that cannot be read."""
 
 _NOTHING_YET = object()
 
@@ -45,6 +48,7 @@ def _library() -> tuple[str, str]:
         "retention_ms": RETENTION_MS,
         "exposure_ms": EXPOSURE_WINDOW_MS,
         "open_max": OPEN_MAX,
+        "entries_max": ENTRIES_MAX,
     }
     name = "adserve_" + hashlib.sha256(text.substitute(library="", **limits).encode()).hexdigest()[:12]
     return name, text.substitute(library=name, **limits)
@@ -115,7 +119,8 @@ class Node(asyncio.Protocol):
         while self.alive and (reply := self._reader.gets()) is not _NOTHING_YET:
             waiting, _, _ = self._waiting.popleft()
             if isinstance(reply, hiredis.ReplyError):
-                self._on_trouble(str(reply))
+                if not str(reply).startswith(_OF_ONE_CALL):
+                    self._on_trouble(str(reply))
                 if not waiting.done():
                     waiting.set_exception(CountersAway(f"redis: {reply}"))
             elif not waiting.done():

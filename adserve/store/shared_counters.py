@@ -90,6 +90,9 @@ class SharedCounters:
                 await self._ready(nodes, epoch, now_ms)
         except (CountersAway, TimeoutError, Away, JournalAway) as error:
             self._drop(str(error) or "it does not answer")
+        except Exception:
+            self._drop("a fault of this process")
+            raise
 
     def close(self) -> None:
         self.counters.nodes = None

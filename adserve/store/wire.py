@@ -9,6 +9,7 @@ from uuid import UUID
 
 from msgspec import Raw, msgpack
 
+from adserve.limits.counters import ENTRIES_MAX
 from adserve.limits.rules import hide_key, keys_counted
 
 KEYS_CACHED_MAX = 65_536
@@ -66,6 +67,9 @@ def value_of(shown: Iterable[Shown]) -> bytes:
                 hides[name] = max(moment, hides.get(name, moment))
             elif moment < firsts.get(of, _NEVER):
                 firsts[of] = moment
+        if len(firsts) > ENTRIES_MAX:  # and until the newest of them lapse there is no room for more
+            newest = sorted(firsts.items(), key=lambda first: _moment_ms(first[1]))[-ENTRIES_MAX:]
+            firsts = dict(newest)
         entries: defaultdict[bytes, bytes] = defaultdict(bytes)
         for of, moment in firsts.items():
             entries[of[: _whose.size]] += of[_whose.size :] + moment

@@ -17,7 +17,8 @@ local STATE = 2 ^ 46  -- libraries, as `string`, are there only when a function 
 local ALL, PACE = '*', 't'
 local GUARANTEED = 0  -- the tier
 local UNKNOWN = '?'
-local GRACE_MS, RETENTION_MS, EXPOSURE_MS, OPEN_MAX = $grace_ms, $retention_ms, $exposure_ms, $open_max
+local GRACE_MS, RETENTION_MS, EXPOSURE_MS = $grace_ms, $retention_ms, $exposure_ms
+local OPEN_MAX, ENTRIES_MAX = $open_max, $entries_max
 
 -- One call of C reads so many entries: a call for each would be most of what a decision costs here.
 local AT_ONCE = 200
@@ -79,6 +80,19 @@ local function lapsed(number, now)
   local state, moment = apart(number)
   if state == RESERVED then return now > moment + GRACE_MS end
   return now - moment >= RETENTION_MS
+end
+
+-- Whether so many more entries would be too many.
+local function overfull(groups, more, now)
+  local held = more
+  for _, group in ipairs(groups) do held = held + #group.numbers end
+  if held <= ENTRIES_MAX then return false end
+  for _, group in ipairs(groups) do
+    for _, number in ipairs(group.numbers) do
+      if lapsed(number, now) then held = held - 1 end
+    end
+  end
+  return held > ENTRIES_MAX
 end
 
 -- Leaves out what has lapsed; the key vanishes by itself when all of it has.
@@ -262,7 +276,7 @@ local function reserve(keys, args)
   local tally, opened = tally_of(groups, hides, now)
   local wanted = #tickets / TICKET_BYTES
   local grant = { '', -1 }
-  if opened + wanted > OPEN_MAX then return grant end
+  if opened + wanted > OPEN_MAX or overfull(groups, wanted, now) then return grant end
   local reserved, counted_now, last = {}, { now }, nil
   local place, offset = 0, #ranked > 0 and 0 or -1
   while offset ~= -1 do
@@ -363,6 +377,7 @@ local function confirm(keys, args)
   local groups, hides = read(redis.call('GET', keys[1]))
   local group, nth, state, moment = find(groups, ticket)
   if state == REFUSED then return { 0, seen_of(groups, now) } end
+  if not group and overfull(groups, 1, now) then return { 0, seen_of(groups, now) } end
   local known = state == CONFIRMED or state == DOUBTED
   if known and at >= moment then return { 1, seen_of(groups, now) } end
   if state == RESERVED and open(state, moment, now) then
