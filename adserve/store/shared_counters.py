@@ -116,7 +116,7 @@ class SharedCounters:
         for node in nodes.all:
             token = await node.call(("GET", node.token_key), CONNECT_MS) or b""
             epoch, _, identity = token.partition(b":")
-            if identity != node.identity:
+            if identity != _made_out_to(nodes, node):
                 return None
             epochs.add(int(epoch))
         return epochs.pop() if len(epochs) == 1 else None
@@ -132,7 +132,7 @@ class SharedCounters:
 
     async def _ready(self, nodes: Nodes, epoch: int, now_ms: int) -> None:
         for node in nodes.all:
-            node.token = _token(epoch, node.identity)
+            node.token = _token(epoch, nodes, node)
         if self.counters.nodes is not nodes:
             log.info("the shared counters are ready", extra={"epoch": epoch})
         self.counters.epoch, self.counters.nodes = epoch, nodes
@@ -181,7 +181,7 @@ class SharedCounters:
             for node in nodes.all:
                 if await identity_of(node) != node.identity:
                     raise CountersAway("redis has become another server")
-                await _entrust(node, _token(epoch, node.identity))
+                await _entrust(node, _token(epoch, nodes, node))
         log.warning(
             "the shared counters were rebuilt: %d events, %d pending", read, settled, extra={"epoch": epoch}
         )
@@ -235,8 +235,13 @@ def _events_in(told: Sequence[Shown]) -> int:
     return sum(len(shown.events) // EVENT_BYTES for shown in told)
 
 
-def _token(epoch: int, identity: bytes) -> bytes:
-    return b"%d:%b" % (epoch, identity)
+def _token(epoch: int, nodes: Nodes, node: Node) -> bytes:
+    return b"%d:%b" % (epoch, _made_out_to(nodes, node))
+
+
+def _made_out_to(nodes: Nodes, node: Node) -> bytes:
+    """As one of so many: when another is gone, so are its viewers' counts."""
+    return b"%b:%d" % (node.identity, len(nodes.all))
 
 
 async def _entrust(node: Node, token: bytes) -> None:

@@ -192,7 +192,7 @@ class IgnoresLosses(SharedCounters):
 
     async def _begin(self, nodes: Any, now_ms: int) -> int | None:
         for node in nodes.all:
-            await node.call(("SET", node.token_key, b"1:%b" % node.identity), 1_000)
+            await node.call(("SET", node.token_key, b"1:%b:1" % node.identity), 1_000)
         return 1
 
     async def _newest(self, used: int) -> int:
