@@ -73,7 +73,7 @@ class Login(NamedTuple):
 
 class Node(asyncio.Protocol):
     """`identity` is of the running server that this connection leads to: another one, or the same after it was
-    another's replica, has another. `token_key` and `token` are what every call names."""
+    another's replica or has evicted keys, has another. `token_key` and `token` are what every call names."""
 
     def __init__(self, address: Address, on_trouble: Callable[[str], None]) -> None:
         self.address = address
@@ -223,4 +223,4 @@ async def identity_of(node: Node) -> bytes:
         raise CountersAway("it is a replica")
     if facts[b"maxmemory"] != b"0" and facts[b"maxmemory_policy"] != b"noeviction":
         raise CountersAway(f"its maxmemory-policy is {facts[b'maxmemory_policy'].decode()}: set noeviction")
-    return b"%b:%b" % (facts[b"run_id"], facts[b"master_replid"])
+    return b"%b:%b:%b" % (facts[b"run_id"], facts[b"master_replid"], facts[b"evicted_keys"])
