@@ -132,7 +132,7 @@ class Intake:
                 ticket if isinstance(ticket, Answer) else self._judge(report, ticket, event, received_at_ms)
                 for report, ticket, event in known[first : first + ASKED_AT_ONCE]
             ]
-            judged += await _all_counted(asked)
+            judged += await self._all_counted(asked)
         events = [event for event in judged if isinstance(event, Event)]
         try:
             settled = iter(await self._recorder.record(events))
@@ -211,25 +211,25 @@ class Intake:
             await self._counters.doubt(event.ticket)
         return Answer(settled.event, settled.outcome, settled.billed)
 
+    async def _all_counted(self, asked: Sequence[_Asked | Answer]) -> list[Event | Answer]:
+        try:
+            return [one if isinstance(one, Answer) else await self._counted(*one) for one in asked]
+        except BaseException:  # cut off: the other answers are not awaited any more
+            for one in asked:
+                if not isinstance(one, Answer) and one[1] is not None:
+                    one[1].close()
+            raise
 
-async def _all_counted(asked: Sequence[_Asked | Answer]) -> list[Event | Answer]:
-    try:
-        return [one if isinstance(one, Answer) else await _counted(*one) for one in asked]
-    except BaseException:  # cut off: the other answers are not awaited any more
-        for one in asked:
-            if not isinstance(one, Answer) and one[1] is not None:
-                one[1].close()
-        raise
-
-
-async def _counted(event: Event, counts: Coroutine[Any, Any, bool] | None) -> Event:
-    """The event with the counters' answer, if they can say."""
-    try:
-        if counts is None or await counts:
-            return event
-    except (CountersAway, TimeoutError):
-        return replace(event, outcome=ACCEPTED, counted_in=None)
-    return replace(event, outcome=OVER_CAP, counted_in=None)
+    async def _counted(self, event: Event, counts: Coroutine[Any, Any, bool] | None) -> Event:
+        """The event with the counters' answer, if they can say."""
+        try:
+            if counts is None or await counts:
+                return event
+        except (CountersAway, TimeoutError):
+            # They may have counted it all the same, and it may come again and be stored, later, before this one is.
+            await self._counters.doubt(event.ticket)
+            return replace(event, outcome=ACCEPTED, counted_in=None)
+        return replace(event, outcome=OVER_CAP, counted_in=None)
 
 
 def rated(event: Event, *, counts: bool, epoch: int | None) -> Event:

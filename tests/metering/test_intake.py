@@ -334,6 +334,14 @@ async def test_what_the_counters_cannot_judge_now_is_accepted_and_its_price_kept
     assert late.outcome is Outcome.LATE
 
 
+@pytest.mark.parametrize("lost", [CountersAway("connection lost"), TimeoutError()])
+async def test_what_was_asked_and_not_answered_is_doubted(setting: Setting, lost: Exception) -> None:
+    """It may have been confirmed with a moment that is not the one it is stored with, where it comes again before it settles."""
+    setting.counters.away = lost
+    await setting.take(report(), report("click"))
+    assert setting.counters.doubted == [make_ticket()]
+
+
 async def test_an_event_does_not_come_before_its_ticket(setting: Setting) -> None:
     """The clock of the process that issued it may be ahead of ours, and have looked at windows that ours has not reached."""
     ticket = make_ticket()
