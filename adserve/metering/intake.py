@@ -41,7 +41,6 @@ KINDS = {str(kind): kind for kind in EventKind}
 WITHHOLDING = frozenset({HIDE, REPORT})
 """The kinds by which a viewer asks not to see the advertiser again."""
 TO_CHARGE = frozenset({RECORDED, ACCEPTED})
-UNCOUNTED = frozenset({LATE, OVER_CAP})
 ASKED_AT_ONCE = 8
 """Of so many events of a call the counters are asked before the first answer is awaited: shared ones are a way off, and decisions wait behind
 what they are asked."""
@@ -138,7 +137,7 @@ class Intake:
             settled = iter(await self._recorder.record(events))
         except RecorderUnavailable:
             for doubtful in events:
-                if doubtful.kind in CONFIRMING and doubtful.outcome not in UNCOUNTED:
+                if doubtful.counted_in is not None:  # else it is doubted already, or was never confirmed
                     await self._counters.doubt(doubtful.ticket)
             raise
         answers = []

@@ -308,6 +308,29 @@ async def test_nothing_is_answered_when_it_could_not_be_made_durable(setting: Se
     assert setting.counters.hidden == []
 
 
+class NotReady(Counters):
+    """There is no Redis to be asked."""
+
+    def confirm(self, ticket: Ticket, at_ms: int, now_ms: int) -> Coroutine[Any, Any, bool]:
+        raise CountersAway("not ready")
+
+
+@pytest.mark.parametrize(("make", "doubts"), [(Counters, 1), (NotReady, 0)])
+async def test_only_what_was_confirmed_is_doubted_when_it_could_not_be_stored(
+    make: type[Counters], doubts: int
+) -> None:
+    """What there is room to remember of doubts is for those that matter."""
+
+    def away(events: object) -> None:
+        raise JournalAway("gone")
+
+    async with setting_with(make()) as setting:
+        setting.journal.trouble = away
+        with pytest.raises(RecorderUnavailable):
+            await setting.take(report(), report("click"))
+        assert len(setting.counters.doubted) == doubts
+
+
 async def test_event_ids_are_distinct_and_repeatable(setting: Setting) -> None:
     answers = await setting.take(*(report(chance=chance * 10) for chance in range(50)))
     ids = [answer.event for answer in answers]
