@@ -75,6 +75,7 @@ class RedisCounters:
         self.epoch = 0
         self.nodes: Nodes | None = None
         self.untold: deque[Ticket] = deque(maxlen=UNTOLD_MAX)
+        self.untold_hides: deque[tuple[Ticket, int]] = deque()
         self.hides_missing_from_ms: int | None = None
         self._codec = codec
         self._candidates: dict[int, tuple[Candidate, bytes]] = {}
@@ -167,11 +168,14 @@ class RedisCounters:
         return bool(released)
 
     async def hide(self, ticket: Ticket, at_ms: int) -> None:
-        """What cannot be told now is in the event log; `hides_missing_from_ms` says from when on."""
+        """What cannot be told now waits in `untold_hides`, or is in the event log: `hides_missing_from_ms` says from when on."""
         try:
             await self.restore(ticket.viewer_cap, (), {ticket.advertiser: at_ms}, at_ms)
         except (CountersAway, TimeoutError):
-            self.hides_missing_from_ms = min(at_ms, self.hides_missing_from_ms or at_ms)
+            if len(self.untold_hides) < UNTOLD_MAX:
+                self.untold_hides.append((ticket, at_ms))
+            else:
+                self.hides_missing_from_ms = min(at_ms, self.hides_missing_from_ms or at_ms)
 
     async def restore(
         self, viewer: bytes, entries: Iterable[Restored], hides: dict[int, int], now_ms: int

@@ -133,6 +133,7 @@ class SharedCounters:
     async def _ready(self, nodes: Nodes, epoch: int, now_ms: int) -> None:
         for node in nodes.all:
             node.token = _token(epoch, nodes, node)
+        await self._tell_untold(nodes)
         if self.counters.nodes is not nodes:
             log.info("the shared counters are ready", extra={"epoch": epoch})
         self.counters.epoch, self.counters.nodes = epoch, nodes
@@ -142,8 +143,22 @@ class SharedCounters:
             self.done.set()
         await self._tell(now_ms)
 
+    async def _tell_untold(self, nodes: Nodes) -> None:
+        """What could not be told while the counters were away: before anybody counts on them again."""
+        untold, hides = self.counters.untold, self.counters.untold_hides
+        telling = RedisCounters(self._codec, self._erased)
+        telling.nodes = nodes
+        for _ in range(len(untold)):
+            await telling.doubt(untold.popleft())
+        for _ in range(len(hides)):
+            await telling.hide(*hides.popleft())
+        untold.extend(telling.untold)
+        hides.extend(telling.untold_hides)
+        if not nodes.alive:
+            raise CountersAway("the connection to redis was lost")
+
     async def _tell(self, now_ms: int) -> None:
-        """What could not be told while the counters were away."""
+        """The hides that a process that died may not have told, and those that there was no room to remember."""
         missing_from_ms, self.counters.hides_missing_from_ms = self.counters.hides_missing_from_ms, None
         if missing_from_ms is not None:
             try:
@@ -153,8 +168,6 @@ class SharedCounters:
             except BaseException:
                 self.counters.hides_missing_from_ms = missing_from_ms
                 raise
-        for _ in range(len(self.counters.untold)):
-            await self.counters.doubt(self.counters.untold.popleft())
 
     async def _begin(self, nodes: Nodes, now_ms: int) -> int | None:
         """A new epoch, unless another process is about to begin one."""
