@@ -153,7 +153,7 @@ class RedisCounters:
         return bool(counted)
 
     async def doubt(self, ticket: Ticket) -> None:
-        """What cannot be told now waits in `untold`."""
+        """What cannot be told now waits in `untold`; where that has no room, another epoch has to be begun."""
         try:
             await self._ask(
                 _DOUBT, ticket.viewer_cap, None, WAIT_MS, ticket.expires_at_ms, ticket.ticket.bytes[8:]

@@ -17,7 +17,7 @@ from adserve.limits.counters import CountersAway
 from adserve.limits.erased import Erased
 from adserve.limits.rules import RETENTION_MS
 from adserve.metering.errors import JournalAway
-from adserve.store.counters import MemoCodec, RedisCounters
+from adserve.store.counters import UNTOLD_MAX, MemoCodec, RedisCounters
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.redis_node import CONNECT_MS, LIBRARY, Node, identity_of
@@ -83,7 +83,7 @@ class SharedCounters:
         try:
             nodes = await self._connected()
             epoch = await self._epoch_of(nodes)
-            if epoch is None or epoch != await self._newest(epoch):
+            if epoch is None or epoch != await self._newest(epoch) or self._forgot(epoch):
                 self._away("the counts were lost: they are to be rebuilt")
                 epoch = await self._begin(nodes, now_ms)
             if epoch is not None:
@@ -130,9 +130,15 @@ class SharedCounters:
                 return used
             raise
 
+    def _forgot(self, epoch: int) -> bool:
+        """Whether there was no room to remember all that is to be doubted in the epoch."""
+        return epoch == self.counters.epoch and len(self.counters.untold) == UNTOLD_MAX
+
     async def _ready(self, nodes: Nodes, epoch: int, now_ms: int) -> None:
         for node in nodes.all:
             node.token = _token(epoch, nodes, node)
+        if epoch != self.counters.epoch:  # it was filled with what is stored: nothing in it is in doubt
+            self.counters.untold.clear()
         await self._tell_untold(nodes)
         if self.counters.nodes is not nodes:
             log.info("the shared counters are ready", extra={"epoch": epoch})
@@ -176,7 +182,7 @@ class SharedCounters:
                 self.detail = "another process rebuilds them"
                 return None
             found = await self._epoch_of(nodes)
-            if found is not None and found == await turn.newest():
+            if found is not None and found == await turn.newest() and not self._forgot(found):
                 return found
             epoch = await turn.open_epoch(now_ms)  # what is counted elsewhere from here on is judged again
             for node in nodes.all:  # and from here on nobody counts

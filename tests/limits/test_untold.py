@@ -8,6 +8,7 @@ from keepers import Log, keeping
 from redis_servers import needs_redis
 
 from adserve.limits.counters import CountersAway
+from adserve.store.counters import UNTOLD_MAX
 
 pytestmark = needs_redis
 AD = capped(1, window_s=60)
@@ -68,3 +69,16 @@ async def test_what_cannot_be_told_again_stays_untold(redis_url: str) -> None:
             await keeper._ready(nodes, keeper.counters.epoch, START_MS)
         assert not keeper.counters.filled
         assert (len(keeper.counters.untold), len(keeper.counters.untold_hides)) == (1, 1)
+
+
+@pytest.mark.parametrize(("doubts", "epoch"), [(UNTOLD_MAX - 1, 1), (UNTOLD_MAX + 1, 2)])
+async def test_where_there_is_no_room_for_all_doubts_an_epoch_is_begun(
+    redis_url: str, doubts: int, epoch: int
+) -> None:
+    async with keeping(redis_url) as keeper:
+        await keeper.step(START_MS)
+        keeper.counters.untold.extend([TICKET] * doubts)
+        for _ in range(2):
+            await keeper.step(START_MS)
+            assert keeper.detail == f"epoch {epoch}, 1 in redis"
+            assert not keeper.counters.untold
