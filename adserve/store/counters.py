@@ -217,6 +217,8 @@ class RedisCounters:
         )
 
     def _remembered(self, shown: Shown) -> Shown:
+        if self._erased.covers(shown.viewer, shown.last_ms):  # the moment of a doubt is still to come
+            return shown._replace(events=b"")
         return shown.only(lambda at_ms: not self._erased.covers(shown.viewer, at_ms))
 
     async def erase(self, viewer: bytes) -> None:

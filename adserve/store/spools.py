@@ -16,7 +16,7 @@ from adserve.store.errors import AWAY
 from adserve.store.journal import Counted, Journal, Kept
 from adserve.store.spool import Spool
 from adserve.store.statements import load
-from adserve.store.wire import CONFIRMED, HIDDEN, REFUSED, Shown, event_of
+from adserve.store.wire import DOUBTED, HIDDEN, REFUSED, Shown, event_of
 
 SQL = load("spools")
 
@@ -102,7 +102,9 @@ def _shown(event: Counted) -> Shown:
     at_ms = event.received_at_ms
     if event.kind not in CONFIRMING:
         state = HIDDEN
-    else:
-        state = REFUSED if event.outcome is Outcome.OVER_CAP else CONFIRMED
+    elif event.outcome is Outcome.OVER_CAP:
+        state = REFUSED
+    else:  # it is to be judged again, and the same may be stored with a later moment before that
+        state, at_ms = DOUBTED, event.expires_at_ms
     packed = event_of(event.ad, event.campaign, event.advertiser, event.ticket, state, at_ms)
-    return Shown(event.viewer, event.labels, packed, at_ms)
+    return Shown(event.viewer, event.labels, packed, event.received_at_ms)

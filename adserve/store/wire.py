@@ -17,7 +17,7 @@ KEYS_CACHED_MAX = 65_536
 FORMAT = b"\1"
 TICKET_BYTES, ENTRY_BYTES, EVENT_BYTES = 8, 14, 38
 MOMENT_BITS = 46
-HIDDEN, CONFIRMED, REFUSED = 0, 1, 3
+HIDDEN, CONFIRMED, DOUBTED, REFUSED = 0, 1, 2, 3
 
 _count = Struct(">H").pack
 _whose = Struct(">qqq")
@@ -47,7 +47,7 @@ class Shown(NamedTuple):
 
 
 def event_of(ad: int, campaign: int, advertiser: int, ticket: UUID, state: int, at_ms: int) -> bytes:
-    """`state` is CONFIRMED, REFUSED, or HIDDEN where the ticket's advertiser was hidden."""
+    """`state` is CONFIRMED, DOUBTED, REFUSED, or HIDDEN where the ticket's advertiser was hidden."""
     moment = (state << MOMENT_BITS | at_ms).to_bytes(6, "big")
     return _whose.pack(ad, campaign, advertiser) + ticket.bytes[-TICKET_BYTES:] + moment
 

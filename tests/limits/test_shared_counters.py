@@ -26,13 +26,17 @@ from shared import TEXT, FreshCounters
 from test_caps_are_exact import USES, Use, put_through
 from waiting import PATIENCE_MS, happens
 
+from adserve.domain.events import EventKind, Outcome
 from adserve.domain.facts import EXPOSURE_WINDOW_MS
+from adserve.domain.tickets import Ticket
 from adserve.domain.time import DAY_MS
 from adserve.limits.counters import OPEN_MAX, CountersAway
 from adserve.limits.erased import tombstone_of
 from adserve.limits.reservations import PastDiffers
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, campaign_key
 from adserve.store.counters import RedisCounters, Restored
+from adserve.store.journal import Counted
+from adserve.store.spools import EventLog
 from adserve.store.wire import CONFIRMED, HIDDEN, REFUSED, event_of
 from adserve.store.wire import Shown as Logged
 
@@ -255,6 +259,51 @@ async def test_many_viewers_are_filled_as_each_would_be_restored(shared: FreshCo
         assert len(filled.entries) == len(restored.entries) == (2 if erased_at_ms else 4)
         assert {entry.state for entry in filled.entries} == {"confirmed"}
         assert filled.hides == restored.hides
+
+
+class Spool:
+    """Holds one event."""
+
+    def __init__(self, event: Counted) -> None:
+        self._event = event
+
+    async def counted(self) -> AsyncIterator[Counted]:
+        yield self._event
+
+
+class EmptyJournal:
+    async def shown_since(self, _received_at_ms: int) -> AsyncIterator[Logged]:
+        for none in ():
+            yield none
+
+
+async def fill_from_a_spool(shared: FreshCounters, ticket: Ticket) -> None:
+    told = Counted(
+        ticket.ticket, VIEWER, ticket.ad, ticket.campaign, ticket.advertiser, (), EventKind.IMPRESSION, Outcome.RECORDED, START_MS,
+        ticket.expires_at_ms, settled=False,
+    )  # fmt: skip  # laid out as rows
+    log = EventLog(EmptyJournal(), Spool(told))  # type: ignore[arg-type]
+    await shared.open()
+    await shared.fill({VIEWER: [shown async for shown in log.shown_since(START_MS)]}, START_MS)
+
+
+async def test_what_is_spooled_and_came_again_may_be_stored_with_the_later_moment(
+    shared: FreshCounters,
+) -> None:
+    """The second goes straight into the ledger, and the first is a duplicate when it leaves the spool."""
+    ad = capped(1, window_s=60)
+    ticket, again_ms = ad.ticket(ticket_id(1)), START_MS + 59_999
+    await fill_from_a_spool(shared, ticket)
+    assert await shared.confirm(ticket, again_ms, again_ms)
+    assert not await reserve_one(shared, ad, 2, START_MS + 60_000)
+
+
+async def test_what_is_spooled_of_a_viewer_who_was_erased_since_is_not_put_back(
+    shared: FreshCounters,
+) -> None:
+    shared._erased.learn({tombstone_of(VIEWER): START_MS + 1})
+    await fill_from_a_spool(shared, A.ticket(ticket_id(1)))
+    assert (await shared.held(VIEWER)).entries == []
 
 
 async def test_a_silent_server_is_waited_for_no_longer_than_told(shared: FreshCounters) -> None:
