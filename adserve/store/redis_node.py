@@ -30,8 +30,8 @@ SILENT_S = 0.1
 """A node that has said nothing for so long, not to anybody, when a call expires is in trouble; one that is slow, or waits for a busy
 core, is not."""
 
-_OF_ONE_CALL = ("ERR user_function",)
-"""How errors begin that say nothing of a node's other viewers: a value that cannot be read."""
+_OF_ONE_CALL = ("ASK ", "TRYAGAIN ", "ERR user_function")
+"""How errors begin that say nothing of a node's other viewers: a slot that is being moved, a value that cannot be read."""
 
 _NOTHING_YET = object()
 
