@@ -280,6 +280,11 @@ async def _requests(node: Node, key: bytes) -> list[bytes]:
             return found
 
 
+def tag_of(key: bytes) -> bytes:
+    """What says which node has a key of a viewer's."""
+    return key[key.index(b"{") + 1 : key.index(b"}")]
+
+
 def _read_grant(told: list[Any]) -> Grant:
     reserved, runner_up, *capped = told
     rules = zip(capped[::4], capped[1::4], capped[2::4], capped[3::4], strict=True) if capped else ()

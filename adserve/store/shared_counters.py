@@ -17,7 +17,7 @@ from adserve.limits.counters import CountersAway
 from adserve.limits.erased import Erased
 from adserve.limits.rules import RETENTION_MS
 from adserve.metering.errors import JournalAway
-from adserve.store.counters import UNTOLD_MAX, MemoCodec, RedisCounters
+from adserve.store.counters import UNTOLD_MAX, MemoCodec, RedisCounters, tag_of
 from adserve.store.epochs import Epochs
 from adserve.store.errors import Away
 from adserve.store.redis_node import CONNECT_MS, LIBRARY, Node, identity_of
@@ -190,7 +190,7 @@ class SharedCounters:
                 await node.call(("SET", node.token_key, node.token), CONNECT_MS)
             self.detail = "rebuilding"
             for node in nodes.all:
-                await _empty(node)
+                await _empty(nodes, node)
             filling = RedisCounters(self._codec, self._erased)
             filling.epoch, filling.nodes = epoch, nodes
             read = await self._fill(filling, now_ms)
@@ -268,12 +268,14 @@ async def _entrust(node: Node, token: bytes) -> None:
     await node.call(("FCALL", f"{LIBRARY}_entrust", 0, node.token_key, node.token, token), CONNECT_MS)
 
 
-async def _empty(node: Node) -> None:
-    """A server that was restarted from a dump has viewers of an epoch that is over."""
+async def _empty(nodes: Nodes, node: Node) -> None:
+    """A server that was restarted from a dump has viewers of an epoch that is over. One to which a slot was moved in vain may have some that
+    are another's: nobody reads them, nor may they be removed by name."""
     cursor = b"0"
     while True:
         cursor, keys = await node.call(("SCAN", cursor, "MATCH", "ads:{*}", "COUNT", SCANNED), CONNECT_MS)
-        if keys:
-            await node.call(("FCALL", f"{LIBRARY}_forget", 0, node.token_key, node.token, *keys), CONNECT_MS)
+        own = [key for key in keys if nodes.of(tag_of(key)) is node]
+        if own:
+            await node.call(("FCALL", f"{LIBRARY}_forget", 0, node.token_key, node.token, *own), CONNECT_MS)
         if cursor == b"0":
             return
