@@ -65,7 +65,9 @@ class Checkpoints(Protocol):
 
 
 class EventLog(Protocol):
-    async def count_since(self, received_at_ms: int) -> int: ...
+    async def count_since(self, received_at_ms: int) -> int | None:
+        """None where it would take too long to say."""
+        ...
 
     def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """In the order they were received."""
@@ -104,13 +106,17 @@ class Filling:
         expected = await self._events.count_since(since_ms)
 
         def progress(read: int) -> None:
-            self.detail = f"filling, {read:,} of {expected:,} events"
+            self.detail = f"filling, {so_many(read, expected)} events"
             if read % PROGRESS_EVERY == 0:
                 log.info("counters: %s", self.detail)
 
         progress(0)
         read = await rebuild(self.counters, parts, self._events.since(since_ms), since_ms, progress)
         log.info("counters: %s viewers, %s events read", f"{len(self.counters):,}", f"{read:,}")
+
+
+def so_many(read: int, expected: int | None) -> str:
+    return f"{read:,}" if expected is None else f"{read:,} of {expected:,}"
 
 
 async def rebuild(

@@ -15,6 +15,7 @@ from prometheus_client import Counter
 from adserve.domain.time import HOUR_MS, SECOND_MS
 from adserve.limits.counters import CountersAway
 from adserve.limits.erased import Erased
+from adserve.limits.rebuild import so_many
 from adserve.limits.rules import RETENTION_MS
 from adserve.metering.errors import JournalAway
 from adserve.store.counters import UNTOLD_MAX, MemoCodec, RedisCounters, tag_of
@@ -44,7 +45,9 @@ class EventLog(Protocol):
         """One viewer after the other."""
         ...
 
-    async def count_since(self, received_at_ms: int) -> int: ...
+    async def count_since(self, received_at_ms: int) -> int | None:
+        """None where it would take too long to say."""
+        ...
 
     async def hides(self, since_ms: int, most: int) -> list[tuple[bytes, int, int]]: ...
 
@@ -218,7 +221,7 @@ class SharedCounters:
                 while viewers := await ahead.get():
                     await filling.fill(viewers, now_ms)
                     filled += sum(map(_events_in, viewers.values()))
-                    self.detail = f"rebuilding, {filled:,} of {expected:,} events"
+                    self.detail = f"rebuilding, {so_many(filled, expected)} events"
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return filled

@@ -66,9 +66,13 @@ class EventLog:
             settled = {}
         return sorted((spooled | settled).values(), key=lambda kept: kept.event)
 
-    async def count_since(self, received_at_ms: int) -> int:
+    async def count_since(self, received_at_ms: int) -> int | None:
+        """None where the journal cannot say: it may take longer than any statement but those that read it."""
         waiting = await self.spool.waiting()
-        return waiting.events + await self.journal.count_since(received_at_ms)
+        try:
+            return waiting.events + await self.journal.count_since(received_at_ms)
+        except JournalAway:
+            return None
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Counted]:
         """What has been counted from a moment on, that of the spool first."""

@@ -13,7 +13,7 @@ from adserve.store.wire import Shown
 
 
 class Log:
-    """An event log of what is given. While it is `away`, it has no hides to tell, and cannot count."""
+    """An event log of what is given. While it is `away`, it cannot tell of hides."""
 
     def __init__(self, *shown: Shown) -> None:
         self.shown = shown
@@ -53,7 +53,7 @@ async def none_pending(_counters: object, _now_ms: int) -> int:
 
 
 @asynccontextmanager
-async def keeping(url: str, log: Log | None = None) -> AsyncIterator[SharedCounters]:
+async def keeping(url: str, log: Any = None) -> AsyncIterator[SharedCounters]:
     keeper = SharedCounters(url, TEXT, Epochs(), log or Log(), none_pending)  # type: ignore[arg-type]
     yield keeper
     keeper.close()

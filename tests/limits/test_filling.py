@@ -23,6 +23,7 @@ class Past:
         self.checkpoint = checkpoint
         self.events = events
         self.fails = fails
+        self.counts = True
         self.asked_since: list[int] = []
 
     async def taken_at_ms(self) -> int | None:
@@ -32,9 +33,9 @@ class Past:
         async for part in parts(self.checkpoint or ()):
             yield part
 
-    async def count_since(self, received_at_ms: int) -> int:
+    async def count_since(self, received_at_ms: int) -> int | None:
         self.asked_since.append(received_at_ms)
-        return len(self.events)
+        return len(self.events) if self.counts else None
 
     async def since(self, received_at_ms: int) -> AsyncIterator[Logged]:
         for event in self.events:
@@ -81,6 +82,15 @@ async def test_the_log_is_read_from_before_the_checkpoint() -> None:
     assert past.asked_since == [START_MS + 1 - OVERLAP_MS]
     assert filling.detail == "filling, 0 of 1 events"
     assert await counters.usage(VIEWER, SHOWN, START_MS + 2) == [2]
+
+
+async def test_a_log_that_cannot_say_how_long_it_is_is_read() -> None:
+    past = Past(None, Logged(ticket_id(1), START_MS))
+    past.counts = False
+    _, filling = filling_from(past)
+    await filling.step(NOW_MS)
+    assert filling.done.is_set()
+    assert filling.detail == "filling, 0 events"
 
 
 async def test_filling_that_broke_off_is_begun_anew() -> None:

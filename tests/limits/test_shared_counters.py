@@ -20,6 +20,7 @@ from counting import (
     ticket_id,
 )
 from hypothesis import Phase
+from keepers import keeping
 from msgspec import structs
 from redis_servers import needs_redis
 from shared import TEXT, FreshCounters
@@ -34,8 +35,10 @@ from adserve.limits.counters import OPEN_MAX, CountersAway
 from adserve.limits.erased import tombstone_of
 from adserve.limits.reservations import PastDiffers
 from adserve.limits.rules import ALL, GRACE_MS, RETENTION_MS, campaign_key
+from adserve.metering.errors import JournalAway
 from adserve.store.counters import RedisCounters, Restored
 from adserve.store.journal import Counted
+from adserve.store.spool import Waiting
 from adserve.store.spools import EventLog
 from adserve.store.wire import CONFIRMED, HIDDEN, REFUSED, event_of
 from adserve.store.wire import Shown as Logged
@@ -270,21 +273,45 @@ class Spool:
     async def counted(self) -> AsyncIterator[Counted]:
         yield self._event
 
+    async def waiting(self) -> Waiting:
+        return Waiting(1, 0, START_MS)
+
+    async def hides(self, _since_ms: int) -> list[tuple[bytes, int, int]]:
+        return []
+
 
 class EmptyJournal:
+    """It cannot even say that it is."""
+
+    async def count_since(self, _received_at_ms: int) -> int:
+        raise JournalAway("the statement took too long")
+
+    async def hides(self, _since_ms: int, _most: int) -> list[tuple[bytes, int, int]]:
+        return []
+
     async def shown_since(self, _received_at_ms: int) -> AsyncIterator[Logged]:
         for none in ():
             yield none
 
 
-async def fill_from_a_spool(shared: FreshCounters, ticket: Ticket) -> None:
+def log_of(ticket: Ticket) -> EventLog:
     told = Counted(
         ticket.ticket, VIEWER, ticket.ad, ticket.campaign, ticket.advertiser, (), EventKind.IMPRESSION, Outcome.RECORDED, START_MS,
         ticket.expires_at_ms, settled=False,
     )  # fmt: skip  # laid out as rows
-    log = EventLog(EmptyJournal(), Spool(told))  # type: ignore[arg-type]
+    return EventLog(EmptyJournal(), Spool(told))  # type: ignore[arg-type]
+
+
+async def fill_from_a_spool(shared: FreshCounters, ticket: Ticket) -> None:
     await shared.open()
-    await shared.fill({VIEWER: [shown async for shown in log.shown_since(START_MS)]}, START_MS)
+    await shared.fill({VIEWER: [shown async for shown in log_of(ticket).shown_since(START_MS)]}, START_MS)
+
+
+async def test_a_log_that_takes_too_long_to_be_counted_is_read_all_the_same(redis_url: str) -> None:
+    async with keeping(redis_url, log_of(A.ticket(ticket_id(1)))) as keeper:
+        await keeper.step(START_MS)
+        assert keeper.counters.filled, keeper.detail
+        assert await keeper.counters.usage(VIEWER, [(ALL, DAY_MS)], START_MS) == [1]
 
 
 async def test_what_is_spooled_and_came_again_may_be_stored_with_the_later_moment(
