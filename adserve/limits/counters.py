@@ -21,7 +21,7 @@ from adserve.domain.ads import Tier
 from adserve.domain.tickets import Ticket
 from adserve.limits import entries
 from adserve.limits.checkpoint import PART_VIEWERS, Loader, encode_part
-from adserve.limits.entries import REFUSED, RESERVED, Entry, Profile, Tally
+from adserve.limits.entries import DOUBTED, REFUSED, RESERVED, Entry, Profile, Tally
 from adserve.limits.erased import Erased
 from adserve.limits.held import Counted, Held
 from adserve.limits.memos import AS_THEY_ARE, Memos
@@ -259,7 +259,8 @@ class MemoryCounters:
         offset = entries.find(packed, ticket)
         if (
             offset < 0
-            or (entry := entries.entry_at(packed, offset)).state in entries.OPEN
+            or (entry := entries.entry_at(packed, offset)).state == RESERVED
+            or (entry.state == DOUBTED and ticket not in self._unsettled)
             or (counted and entry.state == REFUSED)
         ):
             decided = entries.decided(ticket, counted, at_ms, expires_at_ms, self._profiles.number(keys))

@@ -128,6 +128,15 @@ async def test_of_two_events_of_a_ticket_in_the_log_the_one_that_counts_decides(
     assert (entry.state, entry.at_ms) == ("confirmed", START_MS + 1)
 
 
+async def test_what_is_spooled_and_came_again_stays_in_doubt_whatever_else_came_of_the_ticket() -> None:
+    """Its impression in the spool, the same again in the log, and its view."""
+    counters, until_ms = MemoryCounters(2), START_MS + TTL_MS
+    for at_ms, settled in ((0, False), (30_000, True), (55_000, True)):
+        counters.restore(VIEWER, ticket_id(1), True, START_MS + at_ms, until_ms, A.keys, settled)
+    (entry,) = (await counters.held(VIEWER)).entries
+    assert (entry.state, entry.at_ms) == ("doubted", until_ms)
+
+
 async def test_what_has_lapsed_is_forgotten_by_the_next_decision() -> None:
     counters = MemoryCounters(1)
     for number in range(OPEN_MAX):
