@@ -41,26 +41,26 @@ class Pending:
         self.waiting = 0
 
     async def step(self, now_ms: int) -> None:
-        self.waiting = await self._journal.count_pending()
+        try:
+            await self.settle(self._counters, now_ms)
+        except CountersAway:
+            return  # they are asked again
         if self.waiting:
-            try:
-                await self.settle(self._counters, now_ms)
-            except CountersAway:
-                return  # they are asked again
             self.waiting = await self._journal.count_pending()
 
     async def settle(self, counters: Counters, now_ms: int) -> int:
-        """Those that there are, oldest first; answers how many. Raises CountersAway when not all can be judged."""
-
+        """Those that there are, oldest first; answers how many. Raises CountersAway when not all can be judged. Those that come meanwhile
+        may be left for the next time: they may come as fast as they are settled."""
+        self.waiting = await self._journal.count_pending()
         judging: Sequence[Event] = []
 
         async def judge(events: Sequence[Event]) -> list[Event]:
             nonlocal judging
             judging = events
-            return [await _judged(counters, event, now_ms) for event in events]
+            return await asyncio.gather(*[_judged(counters, event, now_ms) for event in events])
 
         settled, most, turns = 0, AT_ONCE, 0
-        while True:
+        while settled < self.waiting:
             try:
                 moved = await self._journal.settle_pending(judge, most)
             except JournalContended:
@@ -86,7 +86,8 @@ class Pending:
             elif moved:
                 settled += len(moved)
             else:
-                return settled
+                break
+        return settled
 
 
 async def _judged(counters: Counters, event: Event, now_ms: int) -> Event:

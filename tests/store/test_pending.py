@@ -1,12 +1,13 @@
 """Impressions that came while the counters were away: durable at once, billed once, whenever that is."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import asyncpg
 import pytest
 from msgspec.structs import replace
+from waiting import PATIENCE_S
 from world import NOW_MS, PRICE_MICROS, World
 
 from adserve.domain.events import Event, EventKind, Outcome, Settled
@@ -225,6 +226,52 @@ async def test_a_turn_that_loses_to_another_transaction_is_taken_again(
     await world.journal.settle([accepted(world, world.ticket(await world.lease(10_000)))])
     journal = Watched(world.pools.recorder, loses=True)
     assert await Pending(journal, setting.counters).settle(setting.counters, NOW_MS) == 1
+
+
+class Flooded(Journal):
+    """While it settles those that there are, as many come."""
+
+    def __init__(self, world: World, tickets: Iterator[Ticket]) -> None:
+        super().__init__(world.pools.recorder)
+        self._world, self._tickets = world, tickets
+
+    async def settle_pending(self, judge: Judge, most: int) -> list[tuple[Event, Settled]] | None:
+        moved = await super().settle_pending(judge, most)
+        await self.settle([accepted(self._world, next(self._tickets)) for _ in moved or ()])
+        return moved
+
+
+async def test_settling_ends_however_many_come_meanwhile(
+    world: World, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a filling that settles them, and before whose end all that comes is pending, would go on for ever."""
+    monkeypatch.setattr(pending, "AT_ONCE", 2)
+    lease = await world.lease(100_000)
+    tickets = (world.ticket(lease) for _ in range(10))
+    await world.journal.settle([accepted(world, next(tickets)) for _ in range(4)])
+    settling = Pending(Flooded(world, tickets), setting.counters)
+    assert await settling.settle(setting.counters, NOW_MS) == 4
+    assert await world.journal.count_pending() == 4
+
+
+class Together(Counters):
+    """None is answered before three are asked of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._barrier = asyncio.Barrier(3)
+
+    async def confirm(self, *asked: Any) -> bool:
+        await self._barrier.wait()
+        return await super().confirm(*asked)
+
+
+async def test_the_counters_are_asked_of_many_before_they_answer(world: World) -> None:
+    lease = await world.lease(100_000)
+    await world.journal.settle([accepted(world, world.ticket(lease)) for _ in range(3)])
+    counters = Together()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await Pending(world.journal, counters).settle(counters, NOW_MS) == 3
 
 
 async def test_behind_what_is_put_aside_as_many_are_settled_at_once_as_before(
