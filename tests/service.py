@@ -222,7 +222,7 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     await ensure_partitions(pools, clock())
     live, catalogue = LiveView(SURFACES, Prior({})), Catalogue(pools.catalogue, REPLICA)
     sealer = Sealer([TicketKey(1, b"k" * 32, 0, None)])
-    book, counters, journal = LeaseBook(), MemoryCounters(1), Journal(pools.recorder)
+    book, counters, journal = LeaseBook(), MemoryCounters(0), Journal(pools.recorder)
     spool = Spool.open(home / "spool" / "test.sqlite", SPOOL_BYTES)
     recorder, landings, hides = Recorder(journal, spool), Landings(catalogue), Hides()
     media, checks, auth = Media(home, pools.operator), Checks(), Auth(Keys(pools.catalogue))

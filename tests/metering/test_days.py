@@ -66,7 +66,7 @@ async def test_an_event_of_a_day_that_is_not_made_yet_waits_for_it(world: World)
 async def test_what_waits_for_the_counters_waits_for_its_day_too(world: World) -> None:
     early = issued(world, await world.lease(10_000), MIDNIGHT_MS + DAY_MS, Outcome.ACCEPTED)
     await settle(world.journal, [early])
-    pending = Pending(world.journal, MemoryCounters(1))
+    pending = Pending(world.journal, MemoryCounters(0))
     with pytest.raises(JournalAway, match="not made ahead"):
         await pending.step(NOW_MS)
     await make(world, day_of(MIDNIGHT_MS + DAY_MS))

@@ -105,7 +105,7 @@ async def take_all(journal: Journal, sent: Sequence[Sent], chance: random.Random
     recorder = Recorder(journal)
     intake = Intake(
         SEALER,
-        Counters(),
+        Counters(epoch=0),
         LeaseBook(),
         recorder,
         lambda: chance.getrandbits(128),

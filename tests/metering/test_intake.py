@@ -39,8 +39,8 @@ SEALER = Sealer([KEY])
 class Counters:
     """Lets through what fits; remembers what it was asked."""
 
-    def __init__(self) -> None:
-        self.epoch = 7
+    def __init__(self, epoch: int = 7) -> None:
+        self.epoch = epoch
         self.away: Exception | None = None
         self.fits = True
         self.confirmed: list[tuple[Ticket, int]] = []

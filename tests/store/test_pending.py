@@ -26,7 +26,7 @@ BILLED = Money(PRICE_MICROS, "USD")
 class Counters:
     """Lets through what is not named; away until told otherwise."""
 
-    epoch = 1
+    epoch = 0
 
     def __init__(self) -> None:
         self.away = False
