@@ -19,14 +19,16 @@ Progress = Callable[[int, int], None]
 """Is told how many steps are done, and of how many."""
 Found = Callable[[Difference], None]
 
-_A_DAY = (SQL.sum_day, SQL.sum_charges, SQL.rate_day)
-_A_CLOSED_DAY = (SQL.sum_closed_day, SQL.check_closed_day)
+_A_DAY = (SQL.sum_day, SQL.sum_charges, SQL.sum_due, SQL.rate_day)
+_A_CLOSED_DAY = (SQL.sum_closed_day, SQL.sum_due, SQL.sum_retired_due, SQL.check_closed_day)
 _THE_BOOKS = (
     SQL.sum_books,
     SQL.check_leases,
     SQL.check_charges,
     SQL.check_balances,
     SQL.check_invoices,
+    SQL.check_credits,
+    SQL.check_charges_on_invoices,
     SQL.check_rollups,
 )
 
@@ -100,6 +102,8 @@ async def _reconciled(connection: Any, progress: Progress, found: Found) -> Reco
     open_days = [day for (day,) in await connection.fetch(SQL.open_days)]
     closed_days = [day for (day,) in await connection.fetch(SQL.closed_days)]
     steps: list[tuple[str, *tuple[date, ...]]] = [
+        (SQL.find_retired,),
+        (SQL.find_counts,),
         *((statement, day) for day in open_days for statement in _A_DAY),
         *((statement, day) for day in closed_days for statement in _A_CLOSED_DAY),
         *((statement,) for statement in _THE_BOOKS),

@@ -81,13 +81,14 @@ CREATE OR REPLACE FUNCTION draft_invoices(p_time_zone text, p_month date, p_at t
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = adserve, pg_temp AS $$
 DECLARE
   v_figures invoice_figures[];
+  v_counted_in pg_snapshot;
   v_made bigint[];
 BEGIN
   PERFORM pg_advisory_xact_lock(hashtextextended('adserve.invoices', 0));
   IF EXISTS (SELECT FROM invoice_runs WHERE time_zone = p_time_zone AND month = p_month AND made_at IS NOT NULL) THEN
     RETURN 0;  -- by another process, while the lock was waited for
   END IF;
-  SELECT array_agg(f) INTO v_figures FROM uninvoiced(p_time_zone, p_month) AS f
+  SELECT array_agg(f), pg_current_snapshot() INTO v_figures, v_counted_in FROM uninvoiced(p_time_zone, p_month) AS f
   WHERE NOT EXISTS (SELECT FROM invoices i WHERE i.advertiser_id = f.advertiser_id AND i.currency = f.currency
                     AND i.month = f.target AND i.status <> 'void');
   -- Whose days have become others since they were counted is left for the next time.
@@ -95,10 +96,11 @@ BEGIN
 
   WITH made AS (
     INSERT INTO invoices (advertiser_id, currency, month, time_zone, exponent, buyer, gross_micros, invalid_micros,
-                          credits_micros, net_micros, total_micros, drafted_at)
+                          credits_micros, net_micros, total_micros, drafted_at, counted_from, counted_in)
     SELECT f.advertiser_id, f.currency, f.target, p_time_zone, currency_exponent(f.currency), a.name, sum(f.gross_micros),
            sum(f.invalid_micros), sum(f.credits_micros), sum(f.gross_micros - f.invalid_micros - f.credits_micros),
-           sum(round_micros(f.gross_micros - f.invalid_micros - f.credits_micros, currency_exponent(f.currency))), p_at
+           sum(round_micros(f.gross_micros - f.invalid_micros - f.credits_micros, currency_exponent(f.currency))), p_at,
+           CASE f.target WHEN p_month THEN (p_month - interval '2 months')::date ELSE f.target END, v_counted_in
     FROM unnest(v_figures) AS f JOIN advertisers a ON a.id = f.advertiser_id AND a.time_zone = p_time_zone
     GROUP BY f.advertiser_id, f.currency, f.target, a.name ORDER BY f.target, f.advertiser_id, f.currency
     RETURNING id
@@ -117,8 +119,8 @@ BEGIN
   FROM unnest(v_figures) AS f
   JOIN invoices i ON i.id = ANY (v_made) AND i.advertiser_id = f.advertiser_id AND i.currency = f.currency AND i.month = f.target
   WHERE credits.id = ANY (f.credits);
-  INSERT INTO invoice_runs (time_zone, month, made_at) VALUES (p_time_zone, p_month, p_at)
-  ON CONFLICT (time_zone, month) DO UPDATE SET made_at = excluded.made_at;
+  INSERT INTO invoice_runs (time_zone, month, made_at, counted_in) VALUES (p_time_zone, p_month, p_at, v_counted_in)
+  ON CONFLICT (time_zone, month) DO UPDATE SET made_at = excluded.made_at, counted_in = excluded.counted_in;
   RETURN coalesce(cardinality(v_made), 0);
 END $$;
 REVOKE ALL ON FUNCTION draft_invoices FROM PUBLIC;

@@ -25,6 +25,15 @@ CREATE TEMPORARY TABLE funded (
 ) ON COMMIT DROP;
 CREATE TEMPORARY TABLE posted (
   account text, advertiser_id bigint, currency text, campaign_id bigint, lease_id bigint, cause text, micros bigint
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE retired (day date) ON COMMIT DROP;
+CREATE TEMPORARY TABLE standing (
+  id bigint, advertiser_id bigint, currency text, month date, status text, counted_from date, counted_in pg_snapshot
+) ON COMMIT DROP;
+CREATE TEMPORARY TABLE counted (advertiser_id bigint, currency text, month date, snapshots pg_snapshot[]) ON COMMIT DROP;
+CREATE TEMPORARY TABLE due (
+  advertiser_id bigint, currency text, campaign_id bigint, day date, outcome text, events_least bigint, events_most bigint,
+  micros_least bigint, micros_most bigint
 ) ON COMMIT DROP
 
 -- name: open_days
@@ -37,6 +46,37 @@ WHERE day > coalesce((SELECT max(day) FROM closed_days), '-infinity') ORDER BY d
 
 -- name: closed_days
 SELECT day FROM closed_days ORDER BY day
+
+-- name: find_retired
+INSERT INTO retired
+SELECT day FROM closed_days WHERE NOT EXISTS (
+  SELECT FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE i.inhparent = 'events'::regclass AND NOT i.inhdetachpending AND c.relname = to_char(day, '"events_"YYYYMMDD'))
+
+-- name: find_counts
+-- A void invoice stands until its month is drafted anew. Each draft left nothing of its months that its snapshot sees, and of an
+-- advertiser without an invoice of a month no run found anything in it. Before the first invoice days may become those of another time zone:
+-- so only the next month's run is believed then.
+WITH newest AS (
+  SELECT DISTINCT ON (advertiser_id, currency, month) * FROM invoices ORDER BY advertiser_id, currency, month, id DESC
+), stands AS (
+  INSERT INTO standing
+  SELECT id, advertiser_id, currency, month, status, counted_from, counted_in FROM newest i
+  WHERE status <> 'void'
+     OR EXISTS (SELECT FROM invoice_runs r WHERE r.time_zone = i.time_zone AND r.month = i.month AND r.made_at IS NULL)
+  RETURNING *
+), counts AS (
+  SELECT advertiser_id, currency, of::date AS month, counted_in
+  FROM stands, generate_series(coalesce(counted_from, month - interval '2 months'), month, '1 month') AS of
+  UNION ALL
+  SELECT a.advertiser_id, a.currency, of::date, r.counted_in
+  FROM invoice_runs r JOIN advertisers o USING (time_zone) JOIN accounts a ON a.advertiser_id = o.id AND a.kind = 'receivable'
+  CROSS JOIN generate_series(r.month - interval '2 months', r.month, '1 month') AS of
+  WHERE NOT EXISTS (SELECT FROM stands s WHERE s.advertiser_id = a.advertiser_id AND s.currency = a.currency AND s.month = of)
+    AND (r.month > of OR EXISTS (SELECT FROM invoices i WHERE i.advertiser_id = o.id))
+)
+INSERT INTO counted
+SELECT advertiser_id, currency, month, array_agg(counted_in) FILTER (WHERE counted_in IS NOT NULL) FROM counts GROUP BY 1, 2, 3
 
 -- name: sum_day
 INSERT INTO billed
@@ -51,6 +91,33 @@ FROM events
 WHERE issued_day = $1 AND outcome = 'recorded'
   AND transaction_id > coalesce((SELECT max(last_transaction) FROM closed_days), 0)
 GROUP BY 1, 2, 3, 4
+
+-- name: sum_due
+-- What of a day must stand on invoices at the least, and may at the most: what was stored in a transaction that is not known, and what
+-- was counted before snapshots were kept, stands on them or does not.
+INSERT INTO due
+SELECT advertiser_id, currency, campaign_id, day, outcome, coalesce(sum(events) FILTER (WHERE seen), 0),
+       coalesce(sum(events) FILTER (WHERE seen IS NOT FALSE), 0), coalesce(sum(micros) FILTER (WHERE seen), 0),
+       coalesce(sum(micros) FILTER (WHERE seen IS NOT FALSE), 0)
+FROM (
+  SELECT e.*, (SELECT bool_or(CASE WHEN t.id IS NULL THEN NULL ELSE coalesce(pg_visible_in_snapshot(t.xid, s), true) END)
+               FROM unnest(c.snapshots) AS s) AS seen
+  FROM (
+    SELECT e.advertiser_id, e.currency, e.campaign_id, (e.received_at AT TIME ZONE a.time_zone)::date AS day, e.outcome,
+           e.transaction_id, count(*) AS events, sum(e.price_micros) AS micros
+    FROM events e JOIN advertisers a ON a.id = e.advertiser_id
+    WHERE e.issued_day = $1 AND e.kind = e.billable AND e.outcome IN ('recorded', 'invalid_traffic') GROUP BY 1, 2, 3, 4, 5, 6
+  ) AS e
+  JOIN counted c ON c.advertiser_id = e.advertiser_id AND c.currency = e.currency AND c.month = date_trunc('month', e.day)
+  LEFT JOIN transactions t ON t.id = e.transaction_id
+) AS told GROUP BY 1, 2, 3, 4, 5
+
+-- name: sum_retired_due
+-- How many events of those that were invalid would have been billed is not among the figures, nor on which local day any was.
+INSERT INTO due
+SELECT advertiser_id, currency, campaign_id, date '-infinity', outcome, sum(CASE outcome WHEN 'recorded' THEN events ELSE 0 END), sum(events),
+       sum(billed_micros + invalid_micros), sum(billed_micros + invalid_micros)
+FROM closing_figures JOIN retired USING (day) WHERE day = $1 AND outcome IN ('recorded', 'invalid_traffic') GROUP BY 1, 2, 3, 5
 
 -- name: rate_day
 INSERT INTO figures
@@ -184,13 +251,56 @@ SELECT 'invoices by lines', false, ARRAY[invoice_id::text, name], sum(micros) FR
 UNION ALL SELECT 'invoices by lines', true, ARRAY[id::text, name], micros FROM invoices, LATERAL (VALUES
     ('gross', gross_micros), ('invalid', invalid_micros), ('credits', credits_micros), ('net', net_micros), ('total', total_micros)
   ) AS part (name, micros)
-UNION ALL SELECT 'credits on invoices', false, ARRAY[invoice_id::text], sum(micros) FROM credits WHERE invoice_id IS NOT NULL GROUP BY 3
-UNION ALL SELECT 'credits on invoices', true, ARRAY[id::text], credits_micros FROM invoices WHERE status <> 'void'
-UNION ALL SELECT 'invoiced beyond what was charged', true, ARRAY[advertiser_id::text, campaign_id::text, currency], o.micros - coalesce(b.micros, 0)
-  FROM (SELECT i.advertiser_id, l.campaign_id, i.currency, sum(l.gross_micros - l.invalid_micros) AS micros
-        FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id WHERE i.status <> 'void' GROUP BY 1, 2, 3) AS o
-  LEFT JOIN (SELECT advertiser_id, campaign_id, currency, sum(micros) AS micros FROM charged GROUP BY 1, 2, 3) AS b
-    USING (advertiser_id, campaign_id, currency) WHERE o.micros > coalesce(b.micros, 0)
+UNION ALL SELECT 'lines of invoices', side.booked, ARRAY[invoice_id::text, line::text, name], micros
+  FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id, LATERAL (VALUES
+    (false, 'net', l.gross_micros - l.invalid_micros - l.credits_micros), (true, 'net', l.net_micros),
+    (false, 'total', round_micros(l.net_micros, i.exponent)), (true, 'total', l.total_micros)
+  ) AS side (booked, name, micros)
+UNION ALL SELECT 'invoice numbers', false, ARRAY[split_part(number, '-', 1), split_part(number, '-', 2)], count(*) FROM invoices
+  WHERE number IS NOT NULL GROUP BY 3
+UNION ALL SELECT 'invoice numbers', true, ARRAY[series, year::text], last FROM invoice_series
+
+-- name: check_credits
+INSERT INTO figures
+SELECT 'credits on invoices', false, ARRAY[c.invoice_id::text, c.campaign_id::text, (c.charged_at AT TIME ZONE i.time_zone)::date::text], sum(c.micros)
+  FROM credits c JOIN invoices i ON i.id = c.invoice_id GROUP BY 3
+UNION ALL SELECT 'credits on invoices', true, ARRAY[i.id::text, l.campaign_id::text, l.day::text], sum(l.credits_micros)
+  FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id WHERE i.status <> 'void' AND l.credits_micros <> 0 GROUP BY 3
+UNION ALL SELECT 'credits on no invoice', true, ARRAY[c.id::text, c.advertiser_id::text, c.currency], c.micros
+  FROM credits c JOIN advertisers a ON a.id = c.advertiser_id JOIN transactions t ON t.id = c.transaction_id
+  CROSS JOIN LATERAL (SELECT date_trunc('month', c.charged_at AT TIME ZONE a.time_zone)::date AS month) AS own
+  WHERE c.invoice_id IS NULL AND EXISTS (
+    SELECT FROM standing s WHERE s.advertiser_id = c.advertiser_id AND s.currency = c.currency
+      AND (s.month = own.month OR s.counted_from < s.month AND s.month > own.month)
+      AND coalesce(pg_visible_in_snapshot(t.xid, s.counted_in), s.counted_in IS NOT NULL)
+  ) AND NOT EXISTS (SELECT FROM standing s WHERE s.advertiser_id = c.advertiser_id AND s.currency = c.currency AND s.status = 'void')
+
+-- name: check_charges_on_invoices
+-- Retired days are held against their invoices in one sum: the latest of their events was received two days later.
+WITH raw AS (
+  SELECT coalesce(max(day) + 3, date '-infinity') AS first_day FROM retired
+), said AS (
+  SELECT s.advertiser_id, s.currency, l.campaign_id, CASE WHEN l.day >= first_day THEN l.day ELSE date '-infinity' END AS day, of.outcome,
+         sum(of.events) AS events, sum(of.micros) AS micros, string_agg(DISTINCT s.id::text, '+' ORDER BY s.id::text) AS invoices
+  FROM raw, standing s JOIN invoice_lines l ON l.invoice_id = s.id, LATERAL (VALUES
+    ('recorded', l.quantity - l.invalid, l.gross_micros - l.invalid_micros), ('invalid_traffic', l.invalid, l.invalid_micros)
+  ) AS of (outcome, events, micros) WHERE (of.events, of.micros) <> (0, 0) GROUP BY 1, 2, 3, 4, 5
+), owed AS (
+  SELECT advertiser_id, currency, campaign_id, CASE WHEN day >= first_day THEN day ELSE date '-infinity' END AS day, outcome,
+         sum(events_least) AS events_least, sum(events_most) AS events_most, sum(micros_least) AS micros_least,
+         sum(micros_most) AS micros_most
+  FROM raw, due GROUP BY 1, 2, 3, 4, 5
+)
+INSERT INTO figures
+SELECT 'charges on invoices', side.booked,
+       ARRAY[coalesce(invoices, own.id::text), b.advertiser_id::text, b.campaign_id::text, b.currency,
+             nullif(day, '-infinity')::text, outcome, name], amount
+FROM (said FULL JOIN owed USING (advertiser_id, currency, campaign_id, day, outcome)) AS b
+LEFT JOIN standing own ON own.advertiser_id = b.advertiser_id AND own.currency = b.currency AND own.month = date_trunc('month', b.day)
+CROSS JOIN LATERAL (VALUES
+  (false, 'events', greatest(events_least, least(coalesce(events, 0), coalesce(events_most, 0)))), (true, 'events', coalesce(events, 0)),
+  (false, 'micros', greatest(micros_least, least(coalesce(micros, 0), coalesce(micros_most, 0)))), (true, 'micros', coalesce(micros, 0))
+) AS side (booked, name, amount)
 
 -- name: check_rollups
 INSERT INTO figures
