@@ -32,7 +32,8 @@ async def charged(connection: Connection, event: UUID) -> Charged:
     if stored is None:
         raise Missing("there is no such event, or its day is retired")
     lease = await connection.fetchrow(SQL.lease, stored["lease_id"])
-    postings = await connection.fetch(
-        SQL.postings, stored["transaction_id"], stored["lease_id"], stored["campaign_id"]
-    )
+    transaction = (
+        stored["transaction_id"] if stored["billed_micros"] else None
+    )  # of others where it is invalid
+    postings = await connection.fetch(SQL.postings, transaction, stored["lease_id"], stored["campaign_id"])
     return Charged(dict(stored), lease, postings)

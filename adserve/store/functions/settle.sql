@@ -35,14 +35,15 @@ DECLARE
 BEGIN
   -- With these bounds a look for keys opens the partitions of the batch, not all there are.
   WITH asked AS MATERIALIZED (
-    SELECT lease_id, campaign_id, advertiser_id, currency, outcome = 'recorded' AS charged, sum(price_micros) AS micros,
+    SELECT lease_id, campaign_id, advertiser_id, currency, outcome = 'recorded' AS charged,
+           bool_or(outcome IN ('recorded', 'invalid_traffic')) AS rated, sum(price_micros) AS micros,
            min(issued_at_ms) AS first_ms, max(issued_at_ms) AS last_ms
     FROM unnest(p_events) GROUP BY 1, 2, 3, 4, 5
   ), locked AS MATERIALIZED (
     SELECT * FROM leases WHERE id = ANY (ARRAY (SELECT lease_id FROM asked WHERE charged)) ORDER BY id FOR NO KEY UPDATE
   )
   SELECT date '1970-01-01' + (min(first_ms) / 86400000)::integer, date '1970-01-01' + (max(last_ms) / 86400000)::integer,
-         CASE WHEN bool_or(charged) THEN nextval('transactions_id_seq') END,
+         CASE WHEN bool_or(rated) THEN nextval('transactions_id_seq') END,
          bool_or(charged AND (micros <= l.granted_micros - l.captured_micros) IS NOT TRUE)
   INTO v_first_day, v_last_day, v_transaction, v_scarce
   FROM asked a LEFT JOIN locked l ON a.charged AND l.id = a.lease_id AND l.closed_at IS NULL AND l.campaign_id = a.campaign_id
@@ -91,7 +92,8 @@ BEGIN
         propensity, model, catalogue_version, rules_version, arm, string_to_array(labels, ','),
         to_timestamp(issued_at_ms / 1000::float8), to_timestamp(expires_at_ms / 1000::float8),
         to_timestamp(received_at_ms / 1000::float8), to_timestamp(occurred_at_ms / 1000::float8), view_ms,
-        CASE rating WHEN 'invalid_traffic' THEN invalid_reason END, traffic_rules, CASE rating WHEN 'recorded' THEN v_transaction END
+        CASE rating WHEN 'invalid_traffic' THEN invalid_reason END, traffic_rules,
+        CASE WHEN rating IN ('recorded', 'invalid_traffic') THEN v_transaction END
       FROM given
       WHERE NOT EXISTS (SELECT FROM seen WHERE seen.issued_day = given.issued_day AND seen.ticket_id = given.ticket_id
                         AND seen.kind = given.kind)
@@ -134,7 +136,7 @@ BEGIN
       UPDATE leases SET captured_micros = captured_micros + c.micros FROM charged c WHERE leases.id = c.lease_id
     ), entry AS (
       INSERT INTO transactions (id, kind, reference, at) OVERRIDING SYSTEM VALUE
-      SELECT v_transaction, 'settle', 'events', max(received_at) FROM stored HAVING EXISTS (SELECT FROM charged)
+      SELECT v_transaction, 'settle', 'events', max(received_at) FROM stored HAVING bool_or(outcome IN ('recorded', 'invalid_traffic'))
       RETURNING id
     ), posted AS (
       INSERT INTO postings (transaction_id, account_id, campaign_id, lease_id, micros, currency)
