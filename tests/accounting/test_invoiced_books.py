@@ -95,9 +95,10 @@ async def charged(world: World) -> int:
     return micros
 
 
-HEADER = "UPDATE invoices i SET ({0}) = (SELECT {1} FROM invoice_lines WHERE invoice_id = i.id)".format(
-    "gross_micros, invalid_micros, credits_micros, net_micros, total_micros",
-    ", ".join(f"coalesce(sum({part}_micros), 0)" for part in ("gross", "invalid", "credits", "net", "total")),
+PARTS = ("gross", "invalid", "credits", "net", "total")
+HEADER = (
+    f"UPDATE invoices i SET ({', '.join(f'{part}_micros' for part in PARTS)}) ="
+    f" (SELECT {', '.join(f'coalesce(sum({part}_micros), 0)' for part in PARTS)} FROM invoice_lines WHERE invoice_id = i.id)"
 )
 """Whoever falsifies lines makes the sums of their invoice agree."""
 

@@ -100,17 +100,18 @@ SELECT advertiser_id, currency, campaign_id, day, outcome, coalesce(sum(events) 
        coalesce(sum(events) FILTER (WHERE seen IS NOT FALSE), 0), coalesce(sum(micros) FILTER (WHERE seen), 0),
        coalesce(sum(micros) FILTER (WHERE seen IS NOT FALSE), 0)
 FROM (
-  SELECT e.*, (SELECT bool_or(CASE WHEN t.id IS NULL THEN NULL ELSE coalesce(pg_visible_in_snapshot(t.xid, s), true) END)
-               FROM unnest(c.snapshots) AS s) AS seen
-  FROM (
-    SELECT e.advertiser_id, e.currency, e.campaign_id, (e.received_at AT TIME ZONE a.time_zone)::date AS day, e.outcome,
-           e.transaction_id, count(*) AS events, sum(e.price_micros) AS micros
-    FROM events e JOIN advertisers a ON a.id = e.advertiser_id
-    WHERE e.issued_day = $1 AND e.kind = e.billable AND e.outcome IN ('recorded', 'invalid_traffic') GROUP BY 1, 2, 3, 4, 5, 6
-  ) AS e
-  JOIN counted c ON c.advertiser_id = e.advertiser_id AND c.currency = e.currency AND c.month = date_trunc('month', e.day)
-  LEFT JOIN transactions t ON t.id = e.transaction_id
-) AS told GROUP BY 1, 2, 3, 4, 5
+  SELECT e.transaction_id, e.campaign_id, e.advertiser_id, (e.received_at AT TIME ZONE a.time_zone)::date AS day, e.currency,
+         e.outcome, count(*) AS events, sum(e.price_micros) AS micros
+  FROM events e JOIN advertisers a ON a.id = e.advertiser_id
+  WHERE e.issued_day = $1 AND e.kind = e.billable AND e.outcome IN ('recorded', 'invalid_traffic') GROUP BY 1, 2, 3, 4, 5, 6
+) AS e
+JOIN counted USING (advertiser_id, currency)
+LEFT JOIN transactions t ON t.id = e.transaction_id
+CROSS JOIN LATERAL (
+  SELECT bool_or(CASE WHEN t.id IS NOT NULL THEN coalesce(pg_visible_in_snapshot(t.xid, snapshot), true) END) AS seen
+  FROM unnest(snapshots) AS snapshot
+) AS by
+WHERE month = date_trunc('month', day)::date GROUP BY 1, 2, 3, 4, 5
 
 -- name: sum_retired_due
 -- How many events of those that were invalid would have been billed is not among the figures, nor on which local day any was.
@@ -296,7 +297,7 @@ SELECT 'charges on invoices', side.booked,
        ARRAY[coalesce(invoices, own.id::text), b.advertiser_id::text, b.campaign_id::text, b.currency,
              nullif(day, '-infinity')::text, outcome, name], amount
 FROM (said FULL JOIN owed USING (advertiser_id, currency, campaign_id, day, outcome)) AS b
-LEFT JOIN standing own ON own.advertiser_id = b.advertiser_id AND own.currency = b.currency AND own.month = date_trunc('month', b.day)
+LEFT JOIN standing own ON own.advertiser_id = b.advertiser_id AND own.currency = b.currency AND own.month = date_trunc('month', b.day)::date
 CROSS JOIN LATERAL (VALUES
   (false, 'events', greatest(events_least, least(coalesce(events, 0), coalesce(events_most, 0)))), (true, 'events', coalesce(events, 0)),
   (false, 'micros', greatest(micros_least, least(coalesce(micros, 0), coalesce(micros_most, 0)))), (true, 'micros', coalesce(micros, 0))
