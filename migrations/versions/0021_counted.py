@@ -3,7 +3,7 @@
 from adserve.database.migrate import run_sql
 
 revision = "0021"
-down_revision = "0019"
+down_revision = "0020"
 
 
 def upgrade() -> None:

@@ -298,6 +298,37 @@ async def test_an_event_that_commits_while_drafts_are_made_is_late(billing: Bill
     assert await found(world) == ()
 
 
+async def test_control_a_draft_that_claims_to_have_seen_all_misses_what_is_late(
+    billing: Billing, database_url: str
+) -> None:
+    claimed = "f.target END, pg_snapshot '9000000000:9000000000:'"
+    await billing.replace_in("draft_invoices", "f.target END, v_counted_in", claimed, database_url)
+    await billing.charge(at("2026-01-10T12:00"), 10_000)
+    await billing.drafted(FEBRUARY)
+    assert await found(billing.world) == ()
+    await billing.charge(at("2026-01-10T13:00"), 10_000)
+    assert [each[-1] for each in told(await found(billing.world))] == [-1, -10_000]
+
+
+async def test_a_month_in_which_only_late_events_were_charged(billing: Billing) -> None:
+    assert await billing.drafted(FEBRUARY) == []
+    await billing.charge(at("2026-01-10T12:00"), 10_000)
+    await billing.charge(at("2026-02-10T12:00"), 10_000)
+    assert await found(billing.world) == ()
+    january, february = await billing.drafted(MARCH)
+    await billing.charge(at("2026-01-10T12:00"), 20_000)
+    await billing.charge(at("2026-02-10T12:00"), 20_000)
+    assert await found(billing.world) == ()
+    await billing.void(await billing.issue(january))
+    assert [invoice.gross_micros for invoice in await billing.drafted(MARCH)] == [30_000]
+    assert await found(billing.world) == ()
+    assert [invoice.gross_micros for invoice in await billing.drafted(APRIL)] == [20_000]
+    await billing.void(await billing.issue(february))
+    assert await found(billing.world) == ()
+    await billing.drafted(APRIL)
+    assert await found(billing.world) == ()
+
+
 async def test_invoices_from_before_counts_were_kept_have_no_more_than_was_charged(
     billing: Billing, database_url: str
 ) -> None:
