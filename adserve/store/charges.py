@@ -32,8 +32,6 @@ async def charged(connection: Connection, event: UUID) -> Charged:
     if stored is None:
         raise Missing("there is no such event, or its day is retired")
     lease = await connection.fetchrow(SQL.lease, stored["lease_id"])
-    transaction = (
-        stored["transaction_id"] if stored["billed_micros"] else None
-    )  # of others where it is invalid
+    transaction = stored["transaction_id"] if stored["billed_micros"] else None  # invalid, it has others'
     postings = await connection.fetch(SQL.postings, transaction, stored["lease_id"], stored["campaign_id"])
     return Charged(dict(stored), lease, postings)
