@@ -186,6 +186,7 @@ async def test_the_turn_of_a_process_that_hangs_ends_by_itself(
     async with pools.operator.acquire() as hanging:
         assert await ramps.take_turn(hanging)
         await until(lambda: taken_by_another(pools))
+        hanging.terminate()  # the server has ended it, which it may not have noticed
 
 
 async def test_control_without_a_limit_it_lasts(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 from aiohttp import web
 
+from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.pages.demo.handlers import DemoPages
 from adserve.pages.demo.service import Service
@@ -42,7 +43,7 @@ class Twin:
     @property
     def view(self) -> Any:
         rollouts = {"status": SurfaceRollout(percent_bp=self.percent_bp)}
-        return SimpleNamespace(paused=self.paused, snapshot=SimpleNamespace(rollouts=rollouts))
+        return SimpleNamespace(paused=self.paused, snapshot=Snapshot(1, (), rollouts))
 
     def explanation(self, viewer: str) -> dict[str, Any] | None:
         return self.decisions.get(viewer)
