@@ -1,6 +1,7 @@
 """Plans are walked by one replica at a time, from what PostgreSQL has of them: whoever dies, another goes on."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -183,10 +184,10 @@ async def test_the_turn_of_a_process_that_hangs_ends_by_itself(
     pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ramps, "TURN_SILENCE", "100ms")
-    async with pools.operator.acquire() as hanging:
-        assert await ramps.take_turn(hanging)
-        await until(lambda: taken_by_another(pools))
-        hanging.terminate()  # the server has ended it, which it may not have noticed
+    with suppress(asyncpg.InternalClientError):  # of giving back what the server ends at that moment
+        async with pools.operator.acquire() as hanging:
+            assert await ramps.take_turn(hanging)
+            await until(lambda: taken_by_another(pools))
 
 
 async def test_control_without_a_limit_it_lasts(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
