@@ -25,6 +25,7 @@ SHELF_ADS = 32
 SHELF_ADS_MAX = 2 * SHELF_ADS
 """A shelf that would end among ads which tie holds all of these. Where they are more, they lie behind it as rows."""
 ROWS_BEHIND_MAX = 1_024
+"""4 kB, as each shelf has its own. With more, all that match are ranked for each decision."""
 SHELVES_MAX = 20_480
 """Of a surface."""
 

@@ -175,9 +175,8 @@ class Slots:
             if past is None:
                 past = await self._counters.recall(ask.viewer.cap, ask.request, now_ms, ask.deadline_ms)
             while True:  # three times at the most: with what was assumed, with what is true, with an answer that came meanwhile
-                if past.earlier is not None and view.shows_ads(
-                    now_ms
-                ):  # the switch beats every promise to a retry
+                # The switch, and a snapshot that is too old, beat every promise to a retry.
+                if past.earlier is not None and view.shows_ads(now_ms):
                     return self._repeat(past.earlier.digest, past.earlier.memo, past.earlier.grant, ask)
                 try:
                     return await self._fill(_Moment(ask, view, now_ms, seed, ids, past, self._counters, True))

@@ -246,7 +246,7 @@ OTHERS = {
         f"UPDATE invoice_lines SET credits_micros = 0 {LAST_NOTE}; UPDATE credits SET invoice_id = NULL",
         {"credits on no invoice"},
     ),
-}  # fmt: skip
+}  # fmt: skip  # laid out as rows
 
 
 @pytest.mark.parametrize("planted", OTHERS)

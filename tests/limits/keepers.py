@@ -54,7 +54,7 @@ async def none_pending(_counters: object, _now_ms: int) -> int:
 
 @asynccontextmanager
 async def keeping(url: str, log: Any = None) -> AsyncIterator[SharedCounters]:
-    keeper = SharedCounters(url, TEXT, Epochs(), log or Log(), none_pending)  # type: ignore[arg-type]
+    keeper = SharedCounters(url, TEXT, Epochs(), log or Log(), none_pending)  # type: ignore[arg-type]  # twins of PostgreSQL's sides
     yield keeper
     keeper.close()
     await asyncio.sleep(0)

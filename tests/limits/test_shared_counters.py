@@ -299,7 +299,7 @@ def log_of(ticket: Ticket) -> EventLog:
         ticket.ticket, VIEWER, ticket.ad, ticket.campaign, ticket.advertiser, (), EventKind.IMPRESSION, Outcome.RECORDED, START_MS,
         ticket.expires_at_ms, settled=False,
     )  # fmt: skip  # laid out as rows
-    return EventLog(EmptyJournal(), Spool(told))  # type: ignore[arg-type]
+    return EventLog(EmptyJournal(), Spool(told))  # type: ignore[arg-type]  # twins with what is asked here
 
 
 async def fill_from_a_spool(shared: FreshCounters, ticket: Ticket) -> None:
