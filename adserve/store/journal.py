@@ -168,7 +168,7 @@ class Journal:
         return EventId(kept)
 
     async def of_ticket(self, ticket: Ticket) -> list[Kept]:
-        """The events of a ticket in the order they came."""
+        """The events of a ticket in the order they came, as told by the millisecond."""
         with _translated_errors():
             rows = await self._pool.fetch(SQL.of_ticket, day_of(ticket.issued_at_ms), ticket.ticket)
         return [
