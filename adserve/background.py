@@ -17,28 +17,50 @@ PACE_S = 0.02
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 5.0
 """And never longer than a task's own period: after an outage a pause is obeyed as soon as ever."""
+LONG_S = 300.0
+"""As long as a snapshot and the serving lock last without PostgreSQL: in an outage no task makes a replica unready before these do."""
 
 
 class Task(NamedTuple):
     """`step` runs every `every_s`, and when `wake` is set, but `pace_s` after the last one at the soonest. A step is safe
-    to repeat."""
+    to repeat. `needed` where slots cannot be decided or events not recorded without it for LONG_S, and nothing else would say so."""
 
     name: str
     step: Callable[[int], Awaitable[object]]
     every_s: float
     wake: asyncio.Event | None = None
     pace_s: float = PACE_S
+    needed: bool = False
+
+
+class Failure(NamedTuple):
+    """Why the last step failed, and when, by the loop's clock, the first that did and that one."""
+
+    reason: str
+    needed: bool
+    since_s: float
+    last_s: float
+
+    @property
+    def for_s(self) -> float:
+        return self.last_s - self.since_s
 
 
 class Background:
-    """The running tasks. `failures` names those whose last step failed, with the reason."""
+    """The running tasks."""
 
     def __init__(self, tasks: Sequence[Task], clock: Clock) -> None:
         self._tasks = tasks
         self._clock = clock
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
-        self.failures: dict[str, str] = {}
+        self._failures: dict[str, Failure] = {}
+
+    @property
+    def failures(self) -> dict[str, Failure]:
+        """Of the tasks whose last step failed. One that has run for LONG_S since has recovered: some steps never end."""
+        after_s = _now_s() - LONG_S
+        return {name: failure for name, failure in self._failures.items() if failure.last_s >= after_s}
 
     def start(self) -> None:
         self._loops = [asyncio.create_task(self._loop(task), name=task.name) for task in self._tasks]
@@ -65,7 +87,7 @@ class Background:
                 continue
             if self._stopping:  # so did what dealt with its failure itself
                 return
-            if self.failures.pop(task.name, None) is not None:
+            if self._failures.pop(task.name, None) is not None:
                 log.info("background task recovered", extra={"task": task.name})
             backoff_s = BACKOFF_FIRST_S
             await self._pause(task)
@@ -73,10 +95,12 @@ class Background:
     def _note(self, task: Task, error: Exception) -> None:
         """Once for each time that a task begins to fail; only what is no outage of PostgreSQL's needs its traceback."""
         reason = f"{type(error).__name__}: {error}"[:200]
-        if task.name not in self.failures:
+        before, last_s = self.failures.get(task.name), _now_s()
+        if before is None:
             bug = not isinstance(error, OUTAGES)
             log.warning("background task failed: %s", reason, extra={"task": task.name}, exc_info=bug)
-        self.failures[task.name] = reason
+        since_s = last_s if before is None else before.since_s
+        self._failures[task.name] = Failure(reason, task.needed, since_s, last_s)
 
     @staticmethod
     async def _pause(task: Task) -> None:
@@ -89,3 +113,7 @@ class Background:
                 await task.wake.wait()
         except TimeoutError:
             pass
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 from waiting import PATIENCE_S
 
-from adserve.background import BACKOFF_FIRST_S, BACKOFF_MAX_S, Background, Task
+from adserve.background import BACKOFF_FIRST_S, BACKOFF_MAX_S, LONG_S, Background, Task
 
 really_sleep = asyncio.sleep
 
@@ -57,7 +57,9 @@ async def test_failures_back_off_up_to_a_bound_and_are_named_until_it_recovers(s
     background = Background([Task("poll", step, every_s=60)], lambda: 0)
     background.start()
     await until(lambda: len(step.moments) == 3)
-    assert background.failures == {"poll": "ConnectionError: away"}
+    assert {name: failure.reason for name, failure in background.failures.items()} == {
+        "poll": "ConnectionError: away"
+    }
     await until(lambda: len(step.moments) == 10)
     await background.stop()
     assert background.failures == {}
@@ -99,6 +101,46 @@ async def test_backoff_starts_again_after_a_recovery(slept: list[float]) -> None
     await background.stop()
     twice = [BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 60]
     assert slept[:6] == twice + twice
+
+
+@pytest.mark.virtual_time
+async def test_a_failure_counts_from_the_first_until_a_step_ends_well() -> None:
+    step = Step(failing=range(100, 1_000_000))
+    background = Background([Task("poll", step, every_s=1)], lambda: 0)
+    background.start()
+    await asyncio.sleep(98.5)
+    assert background.failures == {}
+    await asyncio.sleep(LONG_S + 1)
+    failing_s = background.failures["poll"].for_s
+    step.failing = ()
+    await asyncio.sleep(2)
+    recovered = background.failures
+    await background.stop()
+    assert LONG_S < failing_s < LONG_S + 2
+    assert recovered == {}
+
+
+@pytest.mark.virtual_time
+async def test_a_step_that_never_ends_has_recovered_once_it_has_run_for_long() -> None:
+    """Two failures an hour apart are two, not one of an hour."""
+    calls = 0
+
+    async def run(_now_ms: int) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(3_600)
+        raise ConnectionError("away")
+
+    background = Background([Task("recorder", run, every_s=1)], lambda: 0)
+    background.start()
+    await asyncio.sleep(3_601)
+    assert set(background.failures) == {"recorder"}
+    await asyncio.sleep(LONG_S)
+    assert background.failures == {}
+    await asyncio.sleep(3_600 - LONG_S)
+    again = background.failures["recorder"]
+    await background.stop()
+    assert (calls, again.for_s) == (3, 0)
 
 
 async def test_a_failing_task_does_not_hold_up_the_others(slept: list[float]) -> None:

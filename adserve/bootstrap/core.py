@@ -229,13 +229,13 @@ def first_tasks_of(core: Core, wakes: Mapping[str, asyncio.Event]) -> tuple[Task
     """The background tasks whose first run, in this order, comes before the first request."""
     return (
         Task("partitions", core.ensure_partitions, PARTITIONS_S),
-        Task("secrets", core.rotation.step, rotation.PERIOD_S),
+        Task("secrets", core.rotation.step, rotation.PERIOD_S, needed=True),
         Task("keys", core.refresh_keys, Auth.POLL_S, wakes[Auth.CHANNEL]),
         Task("traffic rules", core.traffic.step, TRAFFIC_S),
         Task("qualities", core.weigh_hides, quality.PERIOD_S),
         Task("catalogue", core.refresh.step, REFRESH_S, wakes[CATALOGUE_CHANNEL], CATALOGUE_PACE_S),
         Task("switch", core.refresh.switch, REFRESH_S, wakes[SWITCH_CHANNEL]),
-        Task("leases", core.keeper.step, LEASES_S, core.keeper.wake),
+        Task("leases", core.keeper.step, LEASES_S, core.keeper.wake, needed=True),
         Task("hides", core.hides.step, HIDES_S),
         core.privacy.erasures(wakes),
     )

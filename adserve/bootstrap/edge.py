@@ -1,6 +1,6 @@
 """The HTTP edge of a core: every resource of the API, the wrapper, and the checks of /readyz."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from aiohttp import ClientSession
@@ -30,6 +30,7 @@ from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.traffic import TrafficApi
 from adserve.api.upstream import Upstream
+from adserve.background import LONG_S, Failure
 from adserve.bootstrap.core import Core, draw_128_bits, steady_clock
 from adserve.bootstrap.peers import Peers
 from adserve.bootstrap.traffic import trusted_proxies
@@ -79,7 +80,7 @@ def operations_of(
     slots: SlotsApi,
     session: ClientSession,
     witness: Witness,
-    failures: Callable[[], dict[str, str]],
+    failures: Callable[[], Mapping[str, Failure]],
     peers: Peers | None = None,
 ) -> list[Operation]:
     """The whole API; `failures` are the background tasks that fail now, with the reason."""
@@ -140,7 +141,7 @@ def _feeds(core: Core, session: ClientSession, witness: Witness) -> list[Feed]:
     return [feed]
 
 
-def _health(core: Core, failures: Callable[[], dict[str, str]], peers: Peers | None) -> Health:
+def _health(core: Core, failures: Callable[[], Mapping[str, Failure]], peers: Peers | None) -> Health:
     if peers is None:
         return Health(_checks(core, failures))
 
@@ -150,7 +151,7 @@ def _health(core: Core, failures: Callable[[], dict[str, str]], peers: Peers | N
     return Health({**_checks(core, failures), "workers": workers}, peers.metrics)
 
 
-def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Callable[[], Part]]:
+def _checks(core: Core, failures: Callable[[], Mapping[str, Failure]]) -> dict[str, Callable[[], Part]]:
     def snapshot_age_ms() -> int:
         return core.clock() - core.live.current().fresh_at_ms
 
@@ -196,5 +197,14 @@ def _checks(core: Core, failures: Callable[[], dict[str, str]]) -> dict[str, Cal
         "rates": lambda: Part(
             True, (core.rates_fallback and f"prior: {core.rates_fallback}") or core.live.current().rates.name
         ),
-        "tasks": lambda: Part(True, "; ".join(f"{name}: {why}" for name, why in failures().items())),
+        "tasks": lambda: tasks_part(failures()),
     }
+
+
+def tasks_part(failures: Mapping[str, Failure]) -> Part:
+    """One that fails for a moment is named, no more."""
+    long = [failure for failure in failures.values() if failure.for_s > LONG_S]
+    detail = "; ".join(
+        f"{name}: {failure.reason} (for {failure.for_s:.0f} s)" for name, failure in failures.items()
+    )
+    return Part(not long, detail, needed=any(failure.needed for failure in long))

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from adserve.api.slots import SlotsApi
 from adserve.api.upstream import open_session
-from adserve.background import Background, Task
+from adserve.background import Background, Failure, Task
 from adserve.bootstrap import privacy
 from adserve.bootstrap.core import (
     CATALOGUE_CHANNEL,
@@ -90,7 +90,7 @@ class Service:
         self._tasks = (*self._first, *later_tasks_of(core))
         self._runners = Background(
             (
-                Task("recorder", self._record, 1.0),
+                Task("recorder", self._record, 1.0, needed=True),
                 Task("serving lock", self._keep_lock, BEAT_S),
                 Task("counters", self._fill, FILL_S, core.filling.wake),
             ),
@@ -118,8 +118,7 @@ class Service:
         self._server: asyncio.Server | None = None
 
     @property
-    def failures(self) -> dict[str, str]:
-        """Background tasks whose last step failed, with the reason."""
+    def failures(self) -> dict[str, Failure]:
         return self._runners.failures | self._periodic.failures
 
     async def run_tasks(self, now_ms: int) -> None:

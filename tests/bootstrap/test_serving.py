@@ -7,9 +7,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from waiting import until
 
 from adserve import settings
+from adserve.api.health import Part
+from adserve.background import LONG_S, Background, Failure
 from adserve.bootstrap.core import Core
+from adserve.bootstrap.edge import tasks_part
 from adserve.bootstrap.service import Service, start
 from adserve.database.replica_lock import GRACE_S, ServingLock
 
@@ -61,3 +65,49 @@ async def test_a_start_that_fails_leaves_nothing_behind_that_would_take_the_lock
     with pytest.raises(ConnectionError, match="away"):
         await start(settings.load(data_home=str(tmp_path), port=0), database_url)
     assert left == [set()]
+
+
+async def failing(service: Service, task: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Any]:
+    """What /readyz says once a task fails and its loop has noticed."""
+    (broken,) = [each for each in service._tasks if each.name == task]
+
+    async def fail(_now_ms: int) -> None:
+        raise KeyError(task)
+
+    background = Background([broken._replace(step=fail, every_s=0.01, wake=None)], service.core.clock)
+    monkeypatch.setattr(service, "_periodic", background)
+    background.start()
+    async with aiohttp.ClientSession() as session:
+
+        async def answer() -> tuple[int, Any]:
+            async with session.get(f"{service.url}/readyz") as reply:
+                return reply.status, (await reply.json())["parts"]["tasks"]
+
+        async def noticed() -> bool:
+            _, part = await answer()
+            return task in part["detail"] and not part["ok"]
+
+        await until(noticed)
+        told = await answer()
+    await background.stop()
+    return told
+
+
+async def test_a_task_that_fails_for_long_shows_and_only_one_that_is_needed_makes_the_replica_unready(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adserve.bootstrap.edge.LONG_S", 0.1)
+    service = await start(settings.load(data_home=str(tmp_path), port=0), database_url, background=False)
+    try:
+        status, part = await failing(service, "old decisions", monkeypatch)
+        assert (status, part["needed"], "KeyError: 'old decisions'" in part["detail"]) == (200, False, True)
+        status, part = await failing(service, "leases", monkeypatch)
+        assert (status, part["needed"], "KeyError: 'leases'" in part["detail"]) == (503, True, True)
+    finally:
+        await service.stop()
+
+
+def test_a_task_that_fails_for_a_moment_is_named_and_nothing_else() -> None:
+    away = Failure("Away: gone", True, 0, LONG_S)
+    assert tasks_part({"leases": away}) == Part(True, "leases: Away: gone (for 300 s)", needed=False)
+    assert not tasks_part({"leases": away._replace(last_s=LONG_S + 1)}).ok
