@@ -45,7 +45,7 @@ from adserve.settings import Settings, SettingsError
 from adserve.store import ramps
 from adserve.store.invoices import Drafts
 from adserve.store.notify import Listener
-from adserve.web.app import build_app
+from adserve.web.app import Handler, build_app
 from adserve.web.auth import Auth
 from adserve.web.gate import Connection
 from adserve.web.lane import Decide, Lane
@@ -148,16 +148,13 @@ class Service:
                 await self.core.filling.done.wait()
         if background:
             self._periodic.start()
-        self._http = web.AppRunner(
-            app, access_log=None, shutdown_timeout=IN_FLIGHT_S, keepalive_timeout=IDLE_S
-        )
+        self._http = web.AppRunner(app, shutdown_timeout=IN_FLIGHT_S)
         await self._http.setup()
-        handlers = self._http.server
-        assert handlers is not None  # noqa: S101 - for the type checker: it is set up
+        server, loop = self._http.server, asyncio.get_running_loop()
+        assert server is not None  # noqa: S101 - for the type checker: it is set up
+        handler = partial(Handler, server, loop=loop, access_log=None, keepalive_timeout=IDLE_S)
         gate = partial(Connection, self.core.limiter, self.core.refusals, self._slots, self._events)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: gate(handlers()), sock=listener, backlog=BACKLOG
-        )
+        self._server = await loop.create_server(lambda: gate(handler()), sock=listener, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close.

@@ -10,7 +10,7 @@ from adserve.web.auth import Auth
 from adserve.web.docs import Docs
 from adserve.web.openapi import describe
 from adserve.web.operations import Operation, add_routes
-from adserve.web.problems import problems
+from adserve.web.problems import FAULT, KINDS, Problem, problem_response, problems
 
 
 class _WithoutCallers(logging.Filter):
@@ -24,6 +24,28 @@ class _WithoutCallers(logging.Filter):
 
 
 _without_callers = _WithoutCallers()
+
+
+class Handler(web.RequestHandler):
+    """aiohttp's protocol, which answers what it cannot parse itself."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = FAULT.status,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # which raises where an answer has begun
+        detail = "" if message is None else f"The request cannot be read: {_in_one_line(message)}"
+        response = problem_response(Problem(KINDS.get(status, FAULT), detail))
+        response.force_close()
+        return response
+
+
+def _in_one_line(message: str) -> str:
+    """Without the parser's arrow at the byte that it means."""
+    return " ".join(line.strip() for line in message.splitlines() if line.strip(" ^"))
 
 
 def build_app(

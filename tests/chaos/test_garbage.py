@@ -128,6 +128,31 @@ async def test_bodies_and_headers_have_bounds(replica: Live, client: Caller) -> 
     ]
 
 
+async def test_what_cannot_be_parsed_is_told_so_as_a_problem(replica: Live, client: Caller) -> None:
+    long, get = b"a" * 9_000, b"GET /i.gif?e=a-ticket HTTP/1.1\r\nHost: x\r\n"
+    for cannot_be_read, why in {
+        b"BREW /i.gif?e=a-ticket HTTP/1.1\r\n\r\n": "Invalid method encountered: b'BREW ",
+        b"GET /healthz HTTP/9.1\r\nHost: x\r\n\r\n": "Bad status line: ",
+        b"GET /healthz HTTP/1.1\r\n\r\n": "Missing 'Host' header in request.",
+        b"GET http://[::1 HTTP/1.1\r\nHost: x\r\n\r\n": "http://[::1",
+        get + b"bad header\r\n\r\n": "Invalid header token: b'bad header'",
+        get + b"X-Long: " + long + b"\r\n\r\n": "Got more than ",
+        b"GET /" + long + b" HTTP/1.1\r\nHost: x\r\n\r\n": "Got more than ",
+        request(
+            client, b"Transfer-Encoding: chunked", body=b"ZZ\r\n{}\r\n"
+        ): "Invalid character in chunk size: ",
+        request(client, b"Content-Length: -2", body=b"{}"): "Invalid character in Content-Length: ",
+    }.items():
+        answered = await exchange(replica, [cannot_be_read], end=False)
+        head, _, body = answered.partition(b"\r\n\r\n")
+        assert statuses(answered) == [400]
+        assert b"\r\nContent-Type: application/problem+json\r\n" in head
+        problem = json.loads(body)
+        assert (problem["type"], problem["status"]) == ("urn:adserve:problem:invalid", 400)
+        assert problem["detail"].startswith(f"The request cannot be read: {why}"), problem
+    assert "a-ticket" not in replica.said
+
+
 async def test_a_slow_caller_holds_up_nobody(replica: Live, client: Caller) -> None:
     """A byte now and then, on many connections."""
     head = request(client, b"Content-Length: %d" % len(SLOTS))

@@ -102,7 +102,7 @@ def examine(operation: Any, url: str, keys: dict[str, str], mode: GenerationMode
     def send(case: schemathesis.Case) -> None:
         response = case.call(base_url=url, headers=headers, allow_redirects=False)
         if response.status_code == 400 and response.headers["content-type"][0].startswith("text/plain"):
-            return  # a request line or header that aiohttp does not parse is its own to refuse
+            return  # from aiohttp's own server, which stands for ours here: what it does not parse is not ours to refuse
         case.validate_response(response, checks=CHECKS)
 
     with contextlib.suppress(Unsatisfiable):  # what takes nothing cannot be called wrongly
