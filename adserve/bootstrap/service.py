@@ -152,7 +152,13 @@ class Service:
         await self._http.setup()
         server, loop = self._http.server, asyncio.get_running_loop()
         assert server is not None  # noqa: S101 - for the type checker: it is set up
-        handler = partial(Handler, server, loop=loop, access_log=None, keepalive_timeout=IDLE_S)
+        handler = partial(
+            Handler,
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # which it takes as the runner does, whatever its annotation says
+            keepalive_timeout=IDLE_S,
+        )
         gate = partial(Connection, self.core.limiter, self.core.refusals, self._slots, self._events)
         self._server = await loop.create_server(lambda: gate(handler()), sock=listener, backlog=BACKLOG)
 
