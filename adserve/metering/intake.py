@@ -1,5 +1,6 @@
 """What becomes of the events that clients report: opened, judged, confirmed, recorded."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -32,7 +33,7 @@ from adserve.domain.traffic import Source, Verdict
 from adserve.limits.counters import CountersAway
 from adserve.limits.hides import Hides
 from adserve.limits.leases import LeaseBook
-from adserve.metering.errors import RecorderUnavailable, TicketRefused
+from adserve.metering.errors import TicketRefused
 from adserve.metering.recorder import Recorder
 from adserve.metering.tickets import Sealer
 from adserve.metering.traffic import Moments, Traffic
@@ -122,6 +123,17 @@ class Intake:
 
     async def take(self, reports: Sequence[Report], received_at_ms: int) -> list[Answer]:
         """One answer a report, in order. Raises RecorderUnavailable when not all of them could be made durable."""
+        confirming: list[Ticket] = []
+        try:
+            return await self._take(reports, received_at_ms, confirming)
+        except (Exception, asyncio.CancelledError):
+            for ticket in confirming:  # what the counters were asked, whether they have answered or not
+                await self._counters.doubt(ticket)
+            raise
+
+    async def _take(
+        self, reports: Sequence[Report], received_at_ms: int, confirming: list[Ticket]
+    ) -> list[Answer]:
         ids = derived_uuid7s(received_at_ms, self._draw(), len(reports))
         opened = [self._open(report, received_at_ms) for report in reports]
         known = list(zip(reports, opened, ids, strict=True))
@@ -131,15 +143,12 @@ class Intake:
                 ticket if isinstance(ticket, Answer) else self._judge(report, ticket, event, received_at_ms)
                 for report, ticket, event in known[first : first + ASKED_AT_ONCE]
             ]
+            confirming += [
+                one[0].ticket for one in asked if not isinstance(one, Answer) and one[1] is not None
+            ]
             judged += await self._all_counted(asked)
         events = [event for event in judged if isinstance(event, Event)]
-        try:
-            settled = iter(await self._recorder.record(events))
-        except RecorderUnavailable:
-            for doubtful in events:
-                if doubtful.counted_in is not None:  # else it is doubted already, or was never confirmed
-                    await self._counters.doubt(doubtful.ticket)
-            raise
+        settled = iter(await self._recorder.record(events))
         answers = []
         for taken in judged:
             if isinstance(taken, Answer):

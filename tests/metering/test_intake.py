@@ -239,7 +239,20 @@ async def test_whoever_is_cut_off_between_two_answers_awaits_no_more() -> None:
         cut_off.cancel()
         await asyncio.wait([cut_off])
     assert cut_off.cancelled()
+    assert len(setting.counters.doubted) == 2  # they may have been confirmed, and come again
     gc.collect()  # which would tell of a coroutine that was never awaited
+
+
+async def test_whoever_is_cut_off_before_the_ledger_answers_leaves_a_doubt() -> None:
+    """The event may not be stored, and come again."""
+    async with setting_with(Counters()) as setting:
+        cut_off = asyncio.create_task(setting.take(report(), report("click")))
+        await asyncio.sleep(0)
+        assert len(setting.counters.confirmed) == 1
+        cut_off.cancel()
+        await asyncio.wait([cut_off])
+    assert cut_off.cancelled()
+    assert setting.counters.doubted == [make_ticket()]
 
 
 async def test_an_impression_that_a_later_report_of_it_overtook_is_doubted(setting: Setting) -> None:
