@@ -63,7 +63,9 @@ class Ledger(Protocol):
 
     async def close_due(self, at_ms: int) -> None: ...
 
-    async def add_traffic(self, requests: Mapping[tuple[int, str], int]) -> None: ...
+    async def add_traffic(self, take: Callable[[], Mapping[tuple[int, str], int]]) -> None:
+        """Calls `take` when it can write, and not otherwise."""
+        ...
 
     async def traffic(self, since_quarter: int) -> Iterable[tuple[int, str, int]]: ...
 
@@ -199,15 +201,11 @@ class LeaseKeeper:
         return line
 
     async def _write_traffic(self, now_ms: int) -> None:
-        """Writes down what was counted here, and reads what all have counted."""
+        """Writes down what was counted here, and reads what all have counted. What may have been written is not written again: who
+        counts ten seconds too little is late for a while, who counts them twice has spent too early."""
         traffic = self._pacer.traffic
-        newest = traffic.take_newest(now_ms)
-        try:
-            if newest:
-                await self._ledger.add_traffic(newest)
-        except BaseException:
-            traffic.put_back(newest)
-            raise
+        if traffic.newest:
+            await self._ledger.add_traffic(lambda: traffic.take_newest(now_ms))
         quarter = now_ms // QUARTER_MS
         since = quarter - 1 if traffic.read_quarter >= quarter - 1 else quarter - QUARTERS_KEPT
         traffic.learn(await self._ledger.traffic(since), now_ms)

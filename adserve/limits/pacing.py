@@ -123,12 +123,6 @@ class Traffic:
             counts[quarter, EVERYWHERE] = sum(newest.values())
         return counts
 
-    def put_back(self, counts: dict[tuple[int, str], int]) -> None:
-        """Could not be written down."""
-        for (_, country), count in counts.items():
-            if country != EVERYWHERE:
-                self.newest[country] = self.newest.get(country, 0) + count
-
     def learn(self, rows: Iterable[tuple[int, str, int]], now_ms: int) -> None:
         """What has been written down of some quarters, in place of what was known of them."""
         self._advance(now_ms // QUARTER_MS)

@@ -1,7 +1,8 @@
 """Budget leases, funds, credits and balances: every movement of money that is neither the settlement of events nor an
 invoice's."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import date
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -89,15 +90,18 @@ class Ledger:
         """Gives back what is left of leases whose last ticket is over."""
         await self._fetch(SQL.close_due, from_ms(at_ms), CLOSED_AT_ONCE_MAX)
 
-    async def add_traffic(self, requests: Mapping[tuple[int, str], int]) -> None:
-        """Adds to the counts of slot requests by quarter of an hour and country."""
-        keys = sorted(requests)
-        await self._fetch(
-            SQL.add_traffic,
-            [quarter for quarter, _ in keys],
-            [country for _, country in keys],
-            [requests[key] for key in keys],
-        )
+    async def add_traffic(self, take: Callable[[], Mapping[tuple[int, str], int]]) -> None:
+        """Adds to the counts of slot requests by quarter of an hour and country. They are taken once there is a connection."""
+        async with self._lent() as connection:
+            requests = take()
+            keys = sorted(requests)
+            await connection.execute(
+                SQL.add_traffic,
+                [quarter for quarter, _ in keys],
+                [country for _, country in keys],
+                [requests[key] for key in keys],
+                timeout=TIMEOUT_S,
+            )
 
     async def traffic(self, since_quarter: int) -> Iterable[tuple[int, str, int]]:
         return [tuple(row) for row in await self._fetch(SQL.traffic, since_quarter)]
@@ -107,10 +111,15 @@ class Ledger:
         await self._fetch(SQL.forget_forecasts, from_ms(at_ms))
 
     async def _fetch(self, statement: str, *values: Any) -> list[Any]:
+        async with self._lent() as connection:
+            rows: list[Any] = await connection.fetch(statement, *values, timeout=TIMEOUT_S)
+            return rows
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[Connection]:
         try:
             async with self._pool.acquire(timeout=TIMEOUT_S) as connection:
-                rows: list[Any] = await connection.fetch(statement, *values, timeout=TIMEOUT_S)
-                return rows
+                yield connection
         except AWAY as error:
             raise Away from error
 

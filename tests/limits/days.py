@@ -159,8 +159,8 @@ class FakeLedger:
                 for day in (row.day, None):
                     self.leased[row.campaign, day] -= row.granted - row.captured
 
-    async def add_traffic(self, requests: Mapping[tuple[int, str], int]) -> None:
-        for key, count in requests.items():
+    async def add_traffic(self, take: Callable[[], Mapping[tuple[int, str], int]]) -> None:
+        for key, count in take().items():
             self.requests[key] += count
 
     async def traffic(self, since_quarter: int) -> list[tuple[int, str, int]]:

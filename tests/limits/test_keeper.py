@@ -1,6 +1,7 @@
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from leased import remaining_micros
 from msgspec import structs
@@ -16,6 +17,7 @@ from adserve.limits.leases import LeaseBook
 from adserve.limits.lines import ASK_AGAIN_MS, EVENTS_PER_LEASE_MIN
 from adserve.limits.rules import GRACE_MS
 from adserve.store.books import reconciled
+from adserve.store.errors import Away
 from adserve.store.ledger import deposit
 
 LEASE_MICROS = EVENTS_PER_LEASE_MIN * PRICE_MICROS
@@ -197,15 +199,51 @@ async def test_a_campaign_that_is_no_more_leaves_no_purse_behind(world: World) -
     assert kept.book.purses == {}
 
 
-async def test_traffic_that_could_not_be_written_down_is_written_with_what_came_since(world: World) -> None:
-    kept = Kept(world, [])
-    for country in (None, "ID", None):
+def note(kept: Kept, *countries: str | None) -> None:
+    for country in countries:
         kept.book.traffic.note(country)
-    kept.book.traffic.put_back(kept.book.traffic.take_newest(NOW_MS))
-    kept.book.traffic.note(None)
+
+
+async def written(world: World) -> dict[str, int]:
+    return {country: count for _, country, count in await world.ledger.traffic(0)}
+
+
+async def test_traffic_that_could_not_be_written_down_is_written_with_what_came_since(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unreachable:
+        def acquire(self, timeout: float) -> None:
+            raise ConnectionRefusedError
+
+    kept = Kept(world, [])
+    note(kept, None, "ID", None)
+    with monkeypatch.context() as away:
+        away.setattr(world.ledger, "_pool", Unreachable())
+        with pytest.raises(Away):
+            await kept.keeper.step(NOW_MS)
+    note(kept, None)
     await kept.keeper.step(NOW_MS)
-    rows = await world.ledger.traffic(0)
-    assert {country: count for _, country, count in rows} == {"*": 4, "": 3, "ID": 1}
+    assert await written(world) == {"*": 4, "": 3, "ID": 1}
+
+
+async def test_traffic_whose_commit_is_not_known_is_not_written_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = asyncpg.Connection.execute
+
+    async def lose_the_answer(*given: Any, **more: Any) -> None:
+        await execute(*given, **more)
+        raise ConnectionResetError("lost")
+
+    kept = Kept(world, [])
+    note(kept, None, "ID")
+    with monkeypatch.context() as lossy:
+        lossy.setattr(asyncpg.Connection, "execute", lose_the_answer)
+        with pytest.raises(Away):
+            await kept.keeper.step(NOW_MS)
+    note(kept, "ID")
+    await kept.keeper.step(NOW_MS)
+    assert await written(world) == {"*": 3, "": 1, "ID": 2}
 
 
 async def test_a_plan_in_which_no_micro_is_due_yet_is_not_off_its_pace(world: World) -> None:

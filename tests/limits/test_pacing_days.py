@@ -187,7 +187,7 @@ async def test_two_processes_share_budgets_in_postgresql(pools: Pools) -> None:
         await world.pools.catalogue.execute(beats, UUID(int=number))
     learnt = FakeLedger(campaigns)
     make_run(campaigns, day_of(NOW_MS), learnt_days=5, ledger=learnt)
-    await world.ledger.add_traffic(learnt.requests)
+    await world.ledger.add_traffic(lambda: learnt.requests)
     run = make_run(
         campaigns, day_of(NOW_MS), ledger=Real(world), step_ms=240 * SECOND_MS, processes=2, demand=6.0
     )

@@ -277,7 +277,7 @@ class FaultyLedger:
     async def forecast(self, _unspent: Sequence[Unspent], _replica: UUID, _at_ms: int) -> list[Used]:
         return []
 
-    async def add_traffic(self, _requests: Mapping[tuple[int, str], int]) -> None: ...
+    async def add_traffic(self, _take: Callable[[], Mapping[tuple[int, str], int]]) -> None: ...
 
     async def traffic(self, _since_quarter: int) -> Iterable[tuple[int, str, int]]:
         return []
