@@ -54,6 +54,7 @@ async def fill(store: Outcomes, stage: Stage, count: int) -> None:
                 _viewer(number),
                 standings[number % 2],
                 _viewer(number),
+                now_ms,
                 chance.randrange(60),
                 chance.randrange(900),
                 chance.random() < 0.6,

@@ -173,6 +173,7 @@ class OutcomesApi:
             key,
             standing,
             viewer,
+            occurred_ms,
             report.statuses_viewed,
             seconds,
             report.returned_next_day,

@@ -41,11 +41,12 @@ Answer = TypeVar("Answer")
 
 class Told(NamedTuple):
     """An outcome of a viewer who is compared. `key` stands for the id that the feed service gave it, `viewer` is the pseudonym for
-    caps; what is None was not told."""
+    caps, `at_ms` when it occurred; what is None was not told."""
 
     key: bytes
     standing: Standing
     viewer: bytes
+    at_ms: int
     statuses_viewed: int | None
     session_seconds: int | None
     returned_next_day: bool | None
@@ -61,7 +62,8 @@ class Outcomes:
         self._room = asyncio.Semaphore(CONNECTIONS_MAX)
 
     async def add(self, told: Sequence[Told], now_ms: int) -> set[bytes]:
-        """Commits those that are new, and answers their keys, which have to be different."""
+        """Commits those that are new, and answers their keys, which have to be different. Of a viewer who was erased since
+        nothing is kept but the key."""
         return await self._try(lambda: self._add(told, now_ms))
 
     async def assign(self, assignments: Sequence[Assignment]) -> None:
@@ -150,15 +152,12 @@ class Outcomes:
                 )
             }
             rows = [
-                (*_key(each.standing.stage), each.viewer, each.standing.arm, *each[3:])
+                (*_key(each.standing.stage), each.viewer, each.standing.arm, from_ms(each.at_ms), *each[4:])
                 for each in told
                 if each.key in new
             ]
             if rows:
-                stages, entered, viewers, arms, *sums = _columns(rows)
-                await connection.execute(
-                    SQL.add, stages, entered, viewers, arms, now, *sums, timeout=TIMEOUT_S
-                )
+                await connection.execute(SQL.add, now, *_columns(rows), timeout=TIMEOUT_S)
         return new
 
     async def _try(self, write: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:

@@ -42,4 +42,4 @@ def assigned(number: int, stage: Stage = STAGE) -> Assignment:
 def told(key: int, number: int, *sums: Any, stage: Stage = STAGE) -> Told:
     """`sums` are statuses, seconds, whether they returned, posts; what is left out was not told."""
     values: list[Any] = [*sums, None, None, None, None][:4]
-    return Told(key.to_bytes(16, "big"), standing(number, stage), viewer(number), *values)
+    return Told(key.to_bytes(16, "big"), standing(number, stage), viewer(number), NOW_MS, *values)

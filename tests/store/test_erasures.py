@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from msgspec.structs import replace
-from outcome_rows import assigned, outcomes
+from outcome_rows import assigned, outcomes, told
 from world import NOW_MS, World
 
 from adserve.access.keys import Key
@@ -70,7 +70,32 @@ async def test_who_waited_to_be_assigned_while_they_were_erased_is_not(world: Wo
     assert await world.pools.recorder.fetchval(viewers) == [noted.viewer, of_another.viewer]
 
 
-async def test_control_without_a_tombstone_its_keys_are_stored_until_they_are_forgotten(world: World) -> None:
+async def test_an_outcome_of_before_an_erasure_brings_nobody_back(world: World) -> None:
+    """The process that is told may not have heard of the erasure."""
+    erasures, store = Erasures(world.pools.recorder), outcomes(world.pools)
+    before, of_another = told(1, 1, 20), told(2, 2, 20)
+    erasure = await erasures.ask(before.viewer, uuid4(), KEY, NOW_MS)
+    assert await store.add([before, of_another], NOW_MS) == {before.key, of_another.key}
+    await erasures.finish([erasure.id], NOW_MS + SECOND_MS)
+    await store.add([told(3, 1, 20)], NOW_MS + HOUR_MS)
+    viewers = "SELECT array_agg(viewer ORDER BY viewer) FROM arm_viewers"
+    assert await world.pools.recorder.fetchval(viewers) == [of_another.viewer]
+    await store.add([told(4, 1, 20)._replace(at_ms=NOW_MS + SECOND_MS)], NOW_MS + HOUR_MS)  # somebody new
+    assert await world.pools.recorder.fetchval(viewers) == [before.viewer, of_another.viewer]
+
+
+async def test_control_without_a_tombstone_an_outcome_brings_its_viewer_back(world: World) -> None:
+    erasures, store = Erasures(world.pools.recorder), outcomes(world.pools)
+    erasure = await erasures.ask(told(1, 1).viewer, uuid4(), KEY, NOW_MS)
+    await erasures.finish([erasure.id], NOW_MS + SECOND_MS)
+    await world.pools.recorder.execute("DELETE FROM erasures")
+    await store.add([told(1, 1, 20)], NOW_MS + HOUR_MS)
+    assert await world.pools.recorder.fetchval("SELECT viewer FROM arm_viewers") == told(1, 1).viewer
+
+
+async def test_control_without_a_tombstone_its_its_keys_are_stored_until_they_are_forgotten(
+    world: World,
+) -> None:
     ticket = world.ticket(await world.lease(100_000))
     await world.journal.settle([traced(world, ticket)])
     assert await named(world, ticket) == (1, 1, 1)

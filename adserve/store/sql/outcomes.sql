@@ -16,10 +16,11 @@ ON CONFLICT DO NOTHING
 -- name: add
 INSERT INTO arm_viewers AS v (ramp_id, entered_at, viewer, arm, assigned_at, statuses_viewed, statuses_told, session_seconds,
                               sessions_told, returned, returns_told, posts_made, posts_told)
-SELECT ramp_id, entered_at, viewer, min(arm), $5, coalesce(sum(statuses), 0), count(statuses), coalesce(sum(seconds), 0),
+SELECT ramp_id, entered_at, viewer, min(arm), $1, coalesce(sum(statuses), 0), count(statuses), coalesce(sum(seconds), 0),
        count(seconds), count(*) FILTER (WHERE returned), count(returned), coalesce(sum(posts), 0), count(posts)
-FROM unnest($1::bigint[], $2::timestamptz[], $3::bytea[], $4::text[], $6::bigint[], $7::bigint[], $8::boolean[], $9::bigint[])
-  AS told (ramp_id, entered_at, viewer, arm, statuses, seconds, returned, posts)
+FROM unnest($2::bigint[], $3::timestamptz[], $4::bytea[], $5::text[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::boolean[], $10::bigint[])
+  AS told (ramp_id, entered_at, viewer, arm, at, statuses, seconds, returned, posts)
+WHERE NOT EXISTS (SELECT FROM erasures e WHERE e.tombstone = sha256(told.viewer) AND (e.cut_at IS NULL OR told.at < e.cut_at))
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 ON CONFLICT (ramp_id, entered_at, viewer) DO UPDATE SET
   statuses_viewed = v.statuses_viewed + excluded.statuses_viewed, statuses_told = v.statuses_told + excluded.statuses_told,
