@@ -33,6 +33,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PARTIAL = "restore.partial"
 POSTGRES = "postgres"
+CHECKED = f"{POSTGRES}/checked.json"
+"""The manifest, in what is put in place last: all is there and was checked, and nothing is to be copied again."""
 MEDIA = "media"
 SPOOL = "spool"
 BLOCK_BYTES = 2**20
@@ -105,10 +107,17 @@ async def take(
 async def restore(source: Path, data_home: Path, progress: Progress, meter: Meter) -> Manifest:
     """Puts a backup into `data_home`, which is new or empty, and answers what is there now.
 
-    Raises DatabaseRefused for a backup that is unfinished or damaged, and then leaves nothing behind.
+    Raises DatabaseRefused for a backup that is unfinished or damaged, and then leaves nothing behind. One that was cut short goes on.
     """
     manifest = _read_manifest(source)
     partial = data_home / PARTIAL
+    if (partial / CHECKED).exists():
+        if (partial / CHECKED).read_bytes() != msgspec.json.encode(manifest):
+            raise DatabaseRefused(
+                f"{partial} is what is left of restoring another backup: restore that one again, or name another ADSERVE_DATA_HOME"
+            )
+        progress("restoring this backup was cut short when all was checked: putting the rest in place")
+        return _put_in_place(partial, data_home, manifest)
     _remove(partial)
     if _holds_something(data_home):
         raise DatabaseRefused(
@@ -126,13 +135,13 @@ async def restore(source: Path, data_home: Path, progress: Progress, meter: Mete
         )
         if differing:
             raise DatabaseRefused(f"restored, these tables are not what they were: {', '.join(differing)}")
-        _put_in_place(partial, data_home)
+        _write_durably(partial / CHECKED, msgspec.json.encode(manifest))
     except BaseException as error:
         _remove(partial)
         if isinstance(error, OSError):
             raise DatabaseRefused(f"the backup could not be restored: {error}") from error
         raise
-    return manifest
+    return _put_in_place(partial, data_home, manifest)
 
 
 def _copy_spools(source: Path, target: Path) -> None:
@@ -299,11 +308,16 @@ def _write_durably(path: Path, data: bytes) -> None:
     partial.rename(path)
 
 
-def _put_in_place(partial: Path, data_home: Path) -> None:
+def _put_in_place(partial: Path, data_home: Path, manifest: Manifest) -> Manifest:
     """The ledger last: cut short before, none is there that could be served without its spool."""
-    for part in sorted(partial.iterdir(), key=lambda part: part.name == POSTGRES):
-        part.rename(data_home / part.name)
+    try:
+        for part in sorted(partial.iterdir(), key=lambda part: part.name == POSTGRES):
+            part.rename(data_home / part.name)
+    except OSError as error:
+        raise DatabaseRefused(f"the backup is not all in place: {error}. Then restore it again") from error
+    _remove(data_home / CHECKED)
     partial.rmdir()
+    return manifest
 
 
 def _holds_something(folder: Path) -> bool:

@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
@@ -231,10 +235,66 @@ def test_a_restore_that_is_cut_short_leaves_no_ledger_without_its_spool(
     parts = [tmp_path / backup.PARTIAL / name for name in ("postgres", "media", "spool")]
     for part in (*parts, tmp_path / "spool" / "in the way"):
         part.mkdir(parents=True)
+    manifest = backup.Manifest(backup.FORMAT, NOW, "", {}, (), ())
     monkeypatch.setattr(Path, "iterdir", lambda _: iter(parts))  # which may list them in any order
-    with pytest.raises(OSError, match="spool"):
-        backup._put_in_place(tmp_path / backup.PARTIAL, tmp_path)
+    with pytest.raises(DatabaseRefused, match=r"spool.* restore it again"):
+        backup._put_in_place(tmp_path / backup.PARTIAL, tmp_path, manifest)
     assert not (tmp_path / "postgres").exists()
+
+
+@pytest.fixture(scope="module")
+def taken_with_all(prepared_home: Path) -> Iterator[Path]:
+    """A backup that has a spool and media, too."""
+    with new_home() as folder:
+        home = folder / "home"
+        home.mkdir(mode=0o711)
+        subprocess.run(["cp", "-a", f"{prepared_home}/postgres", home], check=True)
+        spooling(home).close()
+        (home / "media" / "ab").mkdir(parents=True)
+        (home / "media" / "ab" / "picture.png").write_bytes(PICTURE)
+        asyncio.run(_take(home, folder / "backup"))
+        yield folder / "backup"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from adserve.__main__ import main
+left, rename = int(sys.argv[1]), Path.rename
+def rename_or_die(path, target):
+    global left
+    if path.parent.name == "restore.partial":
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+    return rename(path, target)
+Path.rename = rename_or_die
+main(["restore", sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+async def test_a_restore_that_was_killed_as_it_put_its_parts_in_place_goes_on(
+    taken_with_all: Path, taken: Path, empty_home: Path, moved: int
+) -> None:
+    environment = os.environ | {"ADSERVE_DATA_HOME": str(empty_home)}
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, str(moved), str(taken_with_all), env=environment
+    )
+    assert await killed.wait() == -signal.SIGKILL
+    assert len(list(empty_home.iterdir())) == 1 + moved  # noqa: ASYNC240 - of a few entries
+    with pytest.raises(DatabaseRefused, match="another backup"):
+        await backup.restore(taken, empty_home, silent, silent)
+    manifest = await backup.restore(taken_with_all, empty_home, silent, silent)
+    assert {path.name for path in empty_home.iterdir()} == {"media", "postgres", "spool"}  # noqa: ASYNC240 - as above
+    assert not (empty_home / backup.CHECKED).exists()
+    with closing(sqlite3.connect(empty_home / "spool" / "adserve.sqlite")) as spool:
+        assert spool.execute("SELECT event FROM spooled").fetchall() == [(b"committed",)]
+    async with restored(empty_home):
+        pass
+    assert manifest.format == backup.FORMAT
+    with pytest.raises(DatabaseRefused, match="nothing is overwritten"):
+        await backup.restore(taken_with_all, empty_home, silent, silent)
 
 
 async def test_nothing_is_overwritten(taken: Path, data_home: Path) -> None:
