@@ -21,7 +21,7 @@ from adserve.api.upstream import PREFIX, Upstream, end_to_end, pass_back, read_b
 from adserve.domain.slots import Ask, Viewer
 from adserve.selection.decision import Decision, Placement
 from adserve.web.auth import Auth, unauthenticated
-from adserve.web.bodies import BodyDecoder
+from adserve.web.bodies import UTF_8, BodyDecoder, media_type
 from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.problems import BAD_GATEWAY, GATEWAY_TIMEOUT, Problem
 
@@ -219,10 +219,8 @@ def _item(placement: bytes) -> bytes:
 
 
 def _is_json(answer: ClientResponse) -> bool:
-    media_type = answer.content_type
-    return (media_type == "application/json" or media_type.endswith("+json")) and (
-        (answer.charset or "utf-8").lower() in {"utf-8", "utf8"}
-    )
+    kind, charset = media_type(answer.headers.get("Content-Type", ""))
+    return (kind == "application/json" or kind.endswith("+json")) and charset in UTF_8
 
 
 def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | None:

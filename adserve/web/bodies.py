@@ -24,6 +24,7 @@ _HIGH, _LOW, _EITHER = (
     rb"u[dD][" + digits + rb"][0-9a-fA-F]{2}" for digits in (b"89abAB", b"c-fC-F", b"89a-fA-F")
 )
 _ESCAPE = re.compile(rb"\\(?:[^u]|" + _HIGH + rb"\\" + _LOW + rb"|(?P<lone>" + _EITHER + rb"))")
+UTF_8 = frozenset({"", "utf-8", "utf8"})
 _INTEGER = re.compile(r"-?[0-9]+")
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
@@ -80,12 +81,25 @@ def _too_large(most: int) -> Problem:
 
 
 def check_is_json(request: web.Request) -> None:
-    if request.headers.get("Content-Type") == "application/json":
+    header = request.headers.get("Content-Type", "")
+    if header == "application/json":
         return  # nearly always, and without parsing it
-    if request.content_type != "application/json":
+    kind, charset = media_type(header)
+    if kind != "application/json":
         raise about(CONTENT, "Content-Type", "is not application/json")
-    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+    if charset not in UTF_8:
         raise about(CONTENT, "Content-Type", "names another charset than UTF-8")
+
+
+def media_type(header: str) -> tuple[str, str]:
+    """The type that a Content-Type names, and its charset, empty without one; in small letters. The framework's own parser
+    raises whatever it likes."""
+    kind, *parameters = header.lower().split(";")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip(" \t*") == "charset":
+            return kind.strip(), value.strip(' \t"')
+    return kind.strip(), ""
 
 
 class BodyDecoder(Generic[Body]):

@@ -86,6 +86,7 @@ async def test_a_body_says_that_it_is_json(service: Service) -> None:
                 "text/plain",
                 "application/x-www-form-urlencoded",
                 "application/json; charset=latin-1",
+                "application/json; charset*=utf-16''x",
             ):
                 check(await send(service, operation, b"{}", Content_Type=kind), 415, "Content-Type")
     operation = next(of for of in service.operations if of.id == "slots")

@@ -126,6 +126,7 @@ PASSING = [
     pytest.param("200 OK", [JSON], b"\xef\xbb\xbf" + BODY, id="byte order mark"),
     pytest.param("200 OK", ["Content-Type: text/html"], BODY, id="html"),
     pytest.param("200 OK", [JSON + "; charset=latin-1"], BODY, id="charset"),
+    pytest.param("200 OK", [JSON + "; charset*=utf-16''x"], BODY, id="charset that cannot be read"),
     pytest.param("200 OK", [JSON, "Content-Encoding: br"], BODY, id="unknown encoding"),
     pytest.param(
         "200 OK", [JSON, "Content-Encoding: gzip, gzip"], gzip.compress(GZIPPED), id="two encodings"
