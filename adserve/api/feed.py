@@ -5,6 +5,7 @@ The upstream's status, headers and bytes pass unchanged whenever anything of our
 
 import asyncio
 import logging
+import re
 import zlib
 from collections.abc import Callable
 from enum import StrEnum
@@ -15,13 +16,13 @@ from multidict import CIMultiDict
 from prometheus_client import Counter
 
 from adserve.access.keys import Scope
-from adserve.api.slots import ADS_ASKED_MAX, Consent, Context
+from adserve.api.slots import ADS_ASKED_MAX, OPAQUE_CHARS_MAX, Consent, Context
 from adserve.api.splicing import find_items, splice
 from adserve.api.upstream import PREFIX, Upstream, end_to_end, pass_back, read_body
 from adserve.domain.slots import Ask, Viewer
 from adserve.selection.decision import Decision, Placement
 from adserve.web.auth import Auth, unauthenticated
-from adserve.web.bodies import BodyDecoder
+from adserve.web.bodies import UTF_8, BodyDecoder, media_type
 from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.problems import BAD_GATEWAY, GATEWAY_TIMEOUT, Problem
 
@@ -50,6 +51,9 @@ _DESCRIPTION = (
     "`X-Adserve-Consent` have, as JSON, what `POST /v1/slots` calls `context` and `consent`. All else goes to the "
     "upstream, whose answer passes as it is but for the ads."
 )
+
+_NO_TEXT = re.compile("[\udc80-\udcff]")
+"""What becomes of a header's bytes that are not UTF-8."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -193,8 +197,8 @@ class Feed:
             self._wrapped(ask, seconds() - began_s)
 
     def _ask(self, request: web.Request, authors: tuple[str | None, ...]) -> Ask | Untouched:
-        raw = request.headers.get("X-Adserve-Viewer")
-        if not raw:
+        raw = request.headers.get("X-Adserve-Viewer", "")
+        if not 0 < len(raw) <= OPAQUE_CHARS_MAX or _NO_TEXT.search(raw):
             return Untouched.NO_VIEWER
         try:
             context = _decode_context(request.headers.get("X-Adserve-Context", "{}").encode())
@@ -219,10 +223,8 @@ def _item(placement: bytes) -> bytes:
 
 
 def _is_json(answer: ClientResponse) -> bool:
-    media_type = answer.content_type
-    return (media_type == "application/json" or media_type.endswith("+json")) and (
-        (answer.charset or "utf-8").lower() in {"utf-8", "utf8"}
-    )
+    kind, charset = media_type(answer.headers.get("Content-Type", ""))
+    return (kind == "application/json" or kind.endswith("+json")) and charset in UTF_8
 
 
 def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | None:

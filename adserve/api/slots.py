@@ -40,6 +40,7 @@ DEADLINE_DEFAULT_MS = 30
 MAX_ADS_DEFAULT = 3
 ADS_ASKED_MAX = 50
 TOKEN_MAX_LENGTH = 4_096
+OPAQUE_CHARS_MAX = 256
 
 UNKNOWN_CONTEXT = Counter(
     "adserve_unknown_context_fields",
@@ -48,7 +49,7 @@ UNKNOWN_CONTEXT = Counter(
 
 log = logging.getLogger(__name__)
 
-Opaque = Annotated[str, Meta(min_length=1, max_length=256)]
+Opaque = Annotated[str, Meta(min_length=1, max_length=OPAQUE_CHARS_MAX)]
 Short = Annotated[str, Meta(max_length=64)]
 Token = Annotated[str, Meta(min_length=1, max_length=TOKEN_MAX_LENGTH)]
 

@@ -56,6 +56,11 @@ def build_app(
     docs = Docs()
     table = [*operations, *docs.operations()]
     docs.description = describe(table, version)
-    app = web.Application(middlewares=[problems], client_max_size=body_max_bytes)
+    app = web.Application(
+        middlewares=[problems],
+        client_max_size=body_max_bytes,
+        # What is refused is still read to its end: unpacked by the framework, that would take all the time there is.
+        handler_args={"auto_decompress": False},
+    )
     add_routes(app.router, table, auth, body_max_bytes)
     return app

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Generic, NoReturn, TypeVar
@@ -23,14 +24,25 @@ _HIGH, _LOW, _EITHER = (
     rb"u[dD][" + digits + rb"][0-9a-fA-F]{2}" for digits in (b"89abAB", b"c-fC-F", b"89a-fA-F")
 )
 _ESCAPE = re.compile(rb"\\(?:[^u]|" + _HIGH + rb"\\" + _LOW + rb"|(?P<lone>" + _EITHER + rb"))")
+UTF_8 = frozenset({"", "utf-8", "utf8"})
 _INTEGER = re.compile(r"-?[0-9]+")
+_PACKED = frozenset({"gzip", "x-gzip", "deflate"})
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _anything = msgspec.json.Decoder()
 
 
 async def read_body(request: web.Request, most: int) -> bytes:
     """The whole body, of at most `most` bytes (also when it was compressed)."""
+    coding = (request.headers.get("Content-Encoding") or "identity").lower()
+    if coding not in _PACKED and coding != "identity":
+        raise about(CONTENT, "Content-Encoding", "is neither gzip nor deflate")
+    raw = await _read(request, most)
+    return _unpacked(raw, most) if coding in _PACKED else raw
+
+
+async def _read(request: web.Request, most: int) -> bytes:
     if (request.content_length or 0) > most:
-        raise Problem(TOO_LARGE, f"At most {most:,} bytes are accepted here.")
+        raise _too_large(most)
     if request.content.is_eof():
         return await _collect(request, most)
     try:
@@ -47,17 +59,47 @@ async def _collect(request: web.Request, most: int) -> bytes:
     while not request.content.at_eof():
         body += await request.content.readany()
         if len(body) > most:
-            raise Problem(TOO_LARGE, f"At most {most:,} bytes are accepted here.")
+            raise _too_large(most)
     return body
 
 
+def _unpacked(packed: bytes, most: int) -> bytes:
+    inflater = zlib.decompressobj(_GZIP_OR_ZLIB)
+    try:
+        plain = inflater.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise invalid("Content-Encoding", "is not how the body is packed") from error
+    if len(plain) > most:
+        raise _too_large(most)
+    if not inflater.eof or inflater.unused_data:
+        raise invalid("Content-Encoding", "is of a body that ends elsewhere than it says")
+    return plain
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(TOO_LARGE, f"At most {most:,} bytes are accepted here.")
+
+
 def check_is_json(request: web.Request) -> None:
-    if request.headers.get("Content-Type") == "application/json":
+    header = request.headers.get("Content-Type", "")
+    if header == "application/json":
         return  # nearly always, and without parsing it
-    if request.content_type != "application/json":
+    kind, charset = media_type(header)
+    if kind != "application/json":
         raise about(CONTENT, "Content-Type", "is not application/json")
-    if (request.charset or "utf-8").lower() not in ("utf-8", "utf8"):
+    if charset not in UTF_8:
         raise about(CONTENT, "Content-Type", "names another charset than UTF-8")
+
+
+def media_type(header: str) -> tuple[str, str]:
+    """The type that a Content-Type names, and its charset, empty without one; in small letters. The framework's own parser
+    raises whatever it likes."""
+    kind, *parameters = header.lower().split(";")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip(" \t*") == "charset":
+            return kind.strip(), value.strip(' \t"')
+    return kind.strip(), ""
 
 
 class BodyDecoder(Generic[Body]):

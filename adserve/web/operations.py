@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from aiohttp import web
+from aiohttp import web, web_urldispatcher
 from msgspec import Struct
 from prometheus_client import Counter
 
@@ -147,7 +147,7 @@ class Endpoint:
         return await operation.handle(Call(request, caller, query, body, raw))
 
 
-async def expect(request: web.Request) -> web.StreamResponse | None:
+async def _expect(request: web.Request) -> web.StreamResponse | None:
     """Lets a caller that asked first send its body. The framework's own answer to anything else repeats it, which
     fails on bytes that are no text."""
     if request.headers.get("Expect", "").lower() == "100-continue":
@@ -157,9 +157,12 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
     return problem_response(Problem(EXPECTATION))
 
 
+web_urldispatcher._default_expect_handler = _expect  # type: ignore[assignment]  # of every route, and of what has none
+
+
 def add_routes(
     router: web.UrlDispatcher, operations: Iterable[Operation], auth: Auth, body_max_bytes: int
 ) -> None:
     for operation in operations:
         endpoint = Endpoint(operation, auth, body_max_bytes)
-        router.add_route(operation.method, operation.route, endpoint.handle, expect_handler=expect)
+        router.add_route(operation.method, operation.route, endpoint.handle)

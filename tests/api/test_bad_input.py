@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import re
+import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -84,6 +86,7 @@ async def test_a_body_says_that_it_is_json(service: Service) -> None:
                 "text/plain",
                 "application/x-www-form-urlencoded",
                 "application/json; charset=latin-1",
+                "application/json; charset*=utf-16''x",
             ):
                 check(await send(service, operation, b"{}", Content_Type=kind), 415, "Content-Type")
     operation = next(of for of in service.operations if of.id == "slots")
@@ -93,13 +96,30 @@ async def test_a_body_says_that_it_is_json(service: Service) -> None:
 
 
 async def test_compressed_bodies_count_by_their_size_unpacked(service: Service) -> None:
-    operation = next(of for of in service.operations if of.id == "slots")
+    operation = next(of for of in service.operations if of.id == "createAdvertiser")
     bomb = gzip.compress(b" " * (50 * BODY_MAX_BYTES))
     assert len(bomb) < BODY_MAX_BYTES
     check(await send(service, operation, bomb, Content_Encoding="gzip"), 413)
-    check(await send(service, operation, b"not gzip", Content_Encoding="gzip"), 400)
-    good = gzip.compress(b'{"viewer": "u", "feed_length": 0}')
-    assert (await send(service, operation, good, Content_Encoding="gzip")).status != 415
+    good = gzip.compress(b'{"name": "Kopi"}')
+    for packed, coding in ((good, "gzip"), (zlib.compress(b'{"name": "Kopi"}'), "Deflate")):
+        assert (await send(service, operation, packed, Content_Encoding=coding)).status == 201
+    for broken in (b"not gzip", good[:-9], good + b"more"):
+        check(await send(service, operation, broken, Content_Encoding="gzip"), 400, "Content-Encoding")
+    for unknown in ("br", "zstd", "compress", "gzip, gzip"):
+        check(await send(service, operation, good, Content_Encoding=unknown), 415, "Content-Encoding")
+
+
+async def test_a_body_that_is_refused_is_not_unpacked(service: Service) -> None:
+    """Not even while the rest of it is read and thrown away."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    million = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    bomb = gzip.compress(b"")[:10] + million * 1_000
+    before_s = time.thread_time()
+    reply = await service.call("POST", "/v1/keys", bomb, key=None, Content_Encoding="gzip")
+    check(reply, 401)
+    check(await service.call("POST", "/v1/keys", bomb, key="operator", Content_Encoding="gzip"), 413)
+    assert (await service.call("GET", "/healthz", key=None)).status == 200
+    assert time.thread_time() - before_s < 0.5
 
 
 async def test_every_path_refuses_other_methods_and_says_which_it_takes(service: Service) -> None:

@@ -12,6 +12,7 @@ from waiting import PATIENCE_MS
 from wrapping import (
     BODY,
     JSON,
+    KEY,
     OURS,
     Answer,
     AuthTwin,
@@ -126,6 +127,7 @@ PASSING = [
     pytest.param("200 OK", [JSON], b"\xef\xbb\xbf" + BODY, id="byte order mark"),
     pytest.param("200 OK", ["Content-Type: text/html"], BODY, id="html"),
     pytest.param("200 OK", [JSON + "; charset=latin-1"], BODY, id="charset"),
+    pytest.param("200 OK", [JSON + "; charset*=utf-16''x"], BODY, id="charset that cannot be read"),
     pytest.param("200 OK", [JSON, "Content-Encoding: br"], BODY, id="unknown encoding"),
     pytest.param(
         "200 OK", [JSON, "Content-Encoding: gzip, gzip"], gzip.compress(GZIPPED), id="two encodings"
@@ -226,6 +228,7 @@ async def test_on_a_fault_of_ours_the_feed_passes_unchanged(
     "headers",
     [
         {"X_Adserve_Viewer": ""},
+        {"X_Adserve_Viewer": "v" * 257},
         {"X_Adserve_Context": "{"},
         {"X_Adserve_Context": '{"age": "old"}'},
         {"X_Adserve_Context": '{"country": "*"}'},
@@ -240,6 +243,15 @@ async def test_without_a_viewer_or_with_a_bad_context_the_feed_passes(
     world.upstream.answers(BODY, JSON)
     status, _, body = await world.get(**headers)
     assert (status, body, world.slots.asked) == (200, BODY, [])
+
+
+async def test_with_a_viewer_that_is_no_text_the_feed_passes(world: World) -> None:
+    world.upstream.answers(BODY, JSON)
+    answer = await world.raw(
+        b"GET /v1/feed/status HTTP/1.0\r\nX-Adserve-Key: %b\r\nX-Adserve-Viewer: u-\xff\r\n\r\n"
+        % KEY.encode()
+    )
+    assert (answer.endswith(BODY), world.slots.asked) == (True, [])
 
 
 async def test_no_ads_leave_the_feed_as_it_was(world: World) -> None:

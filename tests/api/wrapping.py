@@ -119,8 +119,6 @@ class Held(NamedTuple):
     content: asyncio.StreamReader
     status: int = 200
     reason: str = "OK"
-    content_type: str = "application/json"
-    charset: str | None = None
 
 
 class HeldUpstream:
@@ -133,7 +131,8 @@ class HeldUpstream:
         content.feed_data(body)
         content.feed_eof()
         content.readany = lambda: content.read(1 << 20)
-        self.answer = Held(CIMultiDictProxy(CIMultiDict(headers)), content)
+        told = CIMultiDict({"Content-Type": "application/json"} | headers)
+        self.answer = Held(CIMultiDictProxy(told), content)
 
     @asynccontextmanager
     async def fetch(self, _request: web.Request) -> AsyncIterator[Held]:

@@ -211,6 +211,62 @@ async def test_the_switch_waits_for_no_plan_and_shows_nothing_of_before_it_was_t
     assert set(await page.evaluate("titles")) == {"All ads are paused"}
 
 
+async def test_an_address_of_no_plan_says_so_and_not_that_the_service_is_away(
+    page: Page, console: Console
+) -> None:
+    await sign_in(page, console)
+    await page.goto(f"{console.url}/console/rollout#plan-99")
+    await expect(page.locator("#stage")).to_have_text("There is no plan #99.")
+    async with page.expect_request(
+        "**/api/rollout/switch"
+    ):  # of the reading behind the one that found nothing
+        pass
+    await expect(page.locator("#live")).to_contain_text("Live")
+    await expect(page.locator("#banner")).to_be_hidden()
+
+
+async def test_what_was_asked_before_closes_no_other_dialog(page: Page, console: Console) -> None:
+    """Who sees the dialog of a roll-back close takes the plan for rolled back."""
+    await tell_story(console)
+    await sign_in(page, console)
+    sent, answered = asyncio.Event(), asyncio.Event()
+
+    async def hang(route: Route) -> None:
+        sent.set()
+        await answered.wait()
+        await route.continue_()
+
+    await page.route("**/api/ramps/3/pause", hang)
+    await page.goto(f"{console.url}/console/rollout#plan-3")
+    await page.locator(".acts").get_by_role("button", name="Pause plan").click()
+    await page.locator("#ask-reason").fill("late")
+    await page.locator("#ask-do").click()
+    await sent.wait()
+    await page.locator("#ask").get_by_role("button", name="Cancel").click()
+    await page.locator(".acts").get_by_role("button", name="Roll back").click()
+    await page.locator("#ask-reason").fill("not yet sent")
+    answered.set()
+    await expect(page.locator(".plan-head .pill")).to_have_text("Paused")
+    async with page.expect_request("**/api/rollout/switch"):
+        pass
+    await expect(page.locator("#ask")).to_be_visible()
+    await expect(page.locator("#ask-reason")).to_have_value("not yet sent")
+
+
+async def test_a_switch_that_could_not_be_turned_says_where_it_stands(page: Page, console: Console) -> None:
+    await sign_in(page, console)
+    button = page.locator("#switch-button")
+    await button.click()
+    await expect(page.locator("#switch-title")).to_have_text("All ads are paused")
+    await page.route("**/api/**", lambda route: route.abort())
+    await button.click()
+    await page.locator("#ask-do").click()
+    await expect(page.locator("#ask-fault")).to_have_text("The service does not answer.")
+    await page.keyboard.press("Escape")
+    await expect(button).to_have_text("Let ads run again")
+    assert await paused(console)
+
+
 ATTACK = """url => fetch(url + "/console/api/rollout/pause", {method: "POST", mode: "no-cors", credentials: "include"}).then(() => true, () => true)"""
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import random
 import re
 import time
+import zlib
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from statistics import median
@@ -151,6 +153,38 @@ async def test_what_cannot_be_parsed_is_told_so_as_a_problem(replica: Live, clie
         assert (problem["type"], problem["status"]) == ("urn:adserve:problem:invalid", 400)
         assert problem["detail"].startswith(f"The request cannot be read: {why}"), problem
     assert "a-ticket" not in replica.said
+
+
+async def test_nobody_expects_what_no_route_takes(replica: Live) -> None:
+    for line in (
+        b"GET /nowhere",
+        b"DELETE /healthz",
+        b"GET /console",
+        b"DELETE /console/session",
+        b"GET /healthz",
+    ):
+        asked = line + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: \xff\r\n\r\n"
+        answered = await exchange(replica, [asked], end=False)
+        assert statuses(answered) == [417], line
+        assert b"application/problem+json" in answered
+
+
+async def test_a_compressed_body_holds_up_nobody(replica: Live, client: Caller) -> None:
+    """Refused or not: what is thrown away is not unpacked."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    million = packer.compress(bytes(1_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)
+    bomb = gzip.compress(b"")[:10] + million * 900
+    packed = (b"Content-Length: %d" % len(bomb), b"Content-Encoding: gzip")
+    for authorised in (request(client, *packed), request(client, *packed).replace(b"Bearer", b"Nobody")):
+        sending = asyncio.create_task(exchange(replica, [authorised + bomb]))
+        took_s = []
+        while not sending.done():
+            began = time.monotonic()
+            assert (await client.call("GET", "/healthz", key=None)).status == 200
+            took_s.append(time.monotonic() - began)
+            await asyncio.sleep(0.02)
+        assert max(took_s) < 1
+        assert set(statuses(await sending)) <= {401, 413}
 
 
 async def test_a_slow_caller_holds_up_nobody(replica: Live, client: Caller) -> None:

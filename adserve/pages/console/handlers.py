@@ -17,7 +17,7 @@ from adserve.pages.console.guard import COOKIE, Guard, check_origin
 from adserve.store.sessions import Sessions
 from adserve.web.auth import Auth
 from adserve.web.bodies import BodyDecoder, check_is_json, read_body
-from adserve.web.operations import Endpoint, Operation, expect
+from adserve.web.operations import Endpoint, Operation
 from adserve.web.problems import Handler
 
 PAGE = "/console/rollout"
@@ -57,11 +57,11 @@ class ConsolePages:
         app.router.add_get("/console", self._enter)
         app.router.add_get(PAGE, self._page)
         app.router.add_get("/console/static/{name:.+}", self._assets.get)
-        app.router.add_post("/console/session", self._sign_in, expect_handler=expect)
+        app.router.add_post("/console/session", self._sign_in)
         app.router.add_delete("/console/session", self._sign_out)
         for operation in self._shown:
             path = API + operation.route.removeprefix("/v1")
-            app.router.add_route(operation.method, path, self._answering(operation), expect_handler=expect)
+            app.router.add_route(operation.method, path, self._answering(operation))
 
     async def _enter(self, _request: web.Request) -> web.Response:
         return web.Response(status=307, headers={hdrs.LOCATION: PAGE})

@@ -19,18 +19,18 @@ export function ask({ title, text, action, reason = true, harsh = false }, go) {
   field.value = "";
   field.required = reason;
   field.hidden = byId("ask-label").hidden = !reason;
-  dialog.querySelector("form").onsubmit = async (event) => {
+  const form = dialog.querySelector("form");
+  const submit = async (event) => {
     if (event.submitter?.value !== "do") return;
     event.preventDefault();
     button.disabled = true;
-    try {
-      await go(field.value.trim());
-      dialog.close();
-    } catch (error) {
-      fault.textContent = error.message;
-      button.disabled = false;
-    }
+    const said = await go(field.value.trim()).then(() => null, (error) => error.message);
+    if (form.onsubmit !== submit) return; // it was left meanwhile, and asks of something else now
+    if (said === null) return dialog.close();
+    fault.textContent = said;
+    button.disabled = false;
   };
+  form.onsubmit = submit;
   dialog.showModal();
   (reason ? field : button).focus();
 }

@@ -7,6 +7,11 @@ import { history } from "./history.js";
 import { progress, stairs } from "./stairs.js";
 import { STATES, capital, count, percent, places, when } from "./words.js";
 
+function unlessMissing(error) {
+  if (error.status !== 404) throw error;
+  return null;
+}
+
 const next = (plan) => plan.steps[plan.step];
 
 /** What each act does, in words for the dialog. */
@@ -86,7 +91,8 @@ export class PlanView {
   }
 
   async refresh() {
-    const plan = await api.plan(this.#id);
+    const plan = await api.plan(this.#id).catch(unlessMissing);
+    if (!plan) return this.element.replaceChildren(el("p", { class: "note" }, `There is no plan #${this.#id}.`));
     const lookAt = plan.look?.at ?? null;
     const [looks, moves] = await Promise.all([
       lookAt !== this.#looked || !this.#plan ? api.looks(this.#id).then(({ items }) => items) : null,

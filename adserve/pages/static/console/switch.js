@@ -63,13 +63,13 @@ export class Switch {
       this.#busy = false;
       this.turns += 1;
       button.disabled = false;
+      button.querySelector("span").textContent = this.#paused ? "Let ads run again" : "Pause all ads";
       if (!button.matches(":focus")) button.focus({ preventScroll: true });
     }
     this.#changed();
   }
 
   #failed(error) {
-    byId("switch-button").querySelector("span").textContent = "Pause all ads";
     byId("switch-note").textContent = `Not paused: ${error.message} Try again, or send each process SIGUSR1, which pauses it without the database.`;
   }
 }
