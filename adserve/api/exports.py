@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,7 +20,7 @@ from adserve.store.idempotency import Answer
 from adserve.store.impressions import Place, page
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, NoQuery, Operation
-from adserve.web.problems import INVALID, NOT_FOUND, SLOW, UNAVAILABLE, Problem, about, invalid
+from adserve.web.problems import INVALID, NOT_FOUND, OLD_HTTP, SLOW, UNAVAILABLE, Problem, about, invalid
 from adserve.web.replies import JSON, answer_response, created, json_response
 from adserve.web.tables import CSV, preferred
 
@@ -84,6 +84,12 @@ class Exports:
         kind = _KINDS[asked.format]
         if preferred(call.request.headers.get("Accept", ""), (JSON, kind)) == JSON:
             return json_response(_shown(call.id, asked, made_at))
+        if call.request.version < HttpVersion11:
+            raise Problem(
+                OLD_HTTP,
+                "HTTP/1.0 would not tell an export that broke off from a whole one.",
+                headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"},
+            )
         if self._streams >= STREAMS_MAX:
             raise Problem(
                 UNAVAILABLE, "Other exports are being sent.", headers={"Retry-After": str(RETRY_AFTER_S)}
@@ -159,7 +165,7 @@ class Exports:
                 scopes=READERS,
                 answer=Export,
                 content_types=(JSON, CSV, NDJSON),
-                refusals=(503,),
+                refusals=(426, 503),
             ),
         ]
 

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientPayloadError, web
 from service import Service
 from test_impressions import log_of
+from waiting import PATIENCE_S
 
 from adserve.api import exports
 from adserve.store.errors import Away
@@ -82,6 +83,31 @@ async def test_what_breaks_off_does_not_look_whole(
     asked_for[:] = [None, None]
     assert (await service.call("GET", export["url"], key="analyst")).status == 503, "nothing was sent yet"
     assert (await service.call("GET", export["url"], key="analyst")).status == 200
+
+
+async def test_in_the_old_http_nobody_could_tell_what_broke_off(service: Service, clock: Any) -> None:
+    await log_of(service, clock, viewers=1)
+    export = await asked(service)
+    headers = {"Authorization": f"Bearer {service.keys['analyst']}"}
+    old = await spoken(service, export["url"], headers, "1.0")
+    assert old.startswith(b"HTTP/1.0 426 ")
+    assert b"\r\nUpgrade: HTTP/1.1\r\n" in old
+    assert b"application/problem+json" in old
+    described = await spoken(service, export["url"], {**headers, "Accept": "application/json"}, "1.0")
+    assert described.startswith(b"HTTP/1.0 200 ")
+    whole = await spoken(service, export["url"], headers, "1.1")
+    assert whole.endswith(b"\r\n0\r\n\r\n"), "this is the end that an answer that broke off lacks"
+
+
+async def spoken(service: Service, path: str, headers: dict[str, str], version: str) -> bytes:
+    """What comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection(service.client.host, service.client.port)
+    lines = [f"GET {path} HTTP/{version}", "Host: x", "Connection: close", *map(": ".join, headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+    finally:
+        writer.close()
 
 
 async def test_so_many_are_sent_at_once(
