@@ -11,6 +11,8 @@ from adserve.prediction.impressions import Impression
 from adserve.store.learning import Learning
 
 EXPIRED_MS = NOW_MS + HOUR_MS
+MONTH_MS = NOW_MS - NOW_MS % DAY_MS
+"""It is the first."""
 
 MEDIA = "INSERT INTO media (sha256, content_type, bytes, width, height) VALUES ($1, 'image/png', 1, 1, 1)"
 CREATIVE = """
@@ -36,8 +38,8 @@ async def test_an_impression_is_told_with_its_viewer_and_click(world: World, lea
     facts = ViewerFacts(platform="android", surface="status")
     ad = AdFacts(12, world.campaign, world.advertiser, "image", "shop_now")
     assert sorted(told, key=lambda impression: str(impression.viewer)) == [
-        Impression(NOW_MS + 1_000, b"\1" * 16, facts, ad, False),
-        Impression(NOW_MS + 1_000, b"\2" * 16, facts, ad, True),
+        Impression(NOW_MS + 1_000, b"\1" * 16, facts, ad, False, MONTH_MS),
+        Impression(NOW_MS + 1_000, b"\2" * 16, facts, ad, True, MONTH_MS),
     ]
 
 
