@@ -1,11 +1,13 @@
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, World
 
 from adserve.domain.events import Outcome
 from adserve.domain.facts import ViewerFacts
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of
+from adserve.domain.traffic import Reason, Verdict
 from adserve.prediction.features import AdFacts
 from adserve.prediction.impressions import Impression
 from adserve.store.learning import Learning
@@ -52,6 +54,27 @@ async def test_what_did_not_count_teaches_nothing(
 ) -> None:
     await world.journal.settle([world.event(world.ticket(await world.lease(10_000)), outcome=outcome)])
     assert len(await learning.impressions(day_of(NOW_MS), EXPIRED_MS)) == told
+
+
+@pytest.mark.parametrize(
+    ("outcome", "clicked"),
+    [
+        (Outcome.RECORDED, True),
+        (Outcome.OVER_BUDGET, True),
+        (Outcome.LATE, False),
+        (Outcome.INVALID_TRAFFIC, False),
+    ],
+)
+async def test_a_click_that_nobody_could_be_charged_for_is_none(
+    world: World, learning: Learning, outcome: Outcome, clicked: bool
+) -> None:
+    """Nor may it depend on the day of training: a late one may come at any time."""
+    ticket = world.ticket(await world.lease(10_000), billable="click")
+    reason = Reason.DECLARED_BOT if outcome is Outcome.INVALID_TRAFFIC else None
+    click = replace(world.event(ticket, "click", outcome), verdict=Verdict(reason, 1))
+    await world.journal.settle([world.event(ticket, outcome=Outcome.UNBILLED_KIND), click])
+    (impression,) = await learning.impressions(day_of(NOW_MS), EXPIRED_MS)
+    assert impression.clicked is clicked
 
 
 async def test_what_may_still_be_clicked_waits(world: World, learning: Learning) -> None:
