@@ -11,6 +11,7 @@ from aiohttp import ClientPayloadError, web
 from service import Service
 from test_impressions import log_of
 from waiting import PATIENCE_S
+from world import superuser
 
 from adserve.api import exports
 from adserve.store.errors import Away
@@ -108,6 +109,27 @@ async def spoken(service: Service, path: str, headers: dict[str, str], version: 
         return await asyncio.wait_for(reader.read(), PATIENCE_S)
     finally:
         writer.close()
+
+
+async def test_what_is_gone_from_the_log_is_not_told_as_nothing(
+    service: Service, clock: Any, database_url: str
+) -> None:
+    owner = await service.issue(
+        "advertiser", advertiser=(await log_of(service, clock, viewers=1))["advertiser"]
+    )
+    known = {key: await asked(service, key) for key in ("analyst", owner)}
+    connection = await superuser(database_url)
+    try:
+        await connection.execute("INSERT INTO closed_days VALUES ('2026-01-01', 1, 0, 0, sha256(''), now())")
+        await connection.execute("ALTER TABLE events DETACH PARTITION events_20260101")
+    finally:
+        await connection.close()
+    for key, export in known.items():
+        told = await service.call("GET", export["url"], key=key)
+        assert (told.status, "before 2026-01-03" in told.body["detail"]) == (400, True)
+        reply = await service.call("POST", "/v1/exports", BETWEEN, key=key)
+        assert (reply.status, reply.fields) == (400, ["$.from"])
+        await asked(service, key, **{"from": "2026-01-03T00:00:00Z", "to": "2026-01-04T00:00:00Z"})
 
 
 async def test_so_many_are_sent_at_once(
