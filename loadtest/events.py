@@ -11,10 +11,10 @@ from adserve.bootstrap.core import system_clock
 from adserve.domain.time import rfc3339
 from loadtest.ceiling import Ceiling, ceiling
 from loadtest.figures import Plan, Say, Spread, median, spread_of
-from loadtest.generator import Load, load, post
+from loadtest.generator import Load, LoadError, load, post
 from loadtest.processes import Cores, serving
 from loadtest.servers import Ready, Wanted
-from loadtest.slots import tickets
+from loadtest.slots import SETTLED, tickets
 
 BATCH_EVENTS = 100
 CEILING_EVENTS = 1_000
@@ -85,10 +85,17 @@ async def measure(
             if nth == 0:
                 continue  # a warm-up: connections open, plans are made
             rounds.append(done)
-            for body in (*done.batches.bodies, *done.singles.bodies):
-                outcomes.update(result["outcome"] for result in orjson.loads(body)["results"])
+            outcomes += settled([*done.batches.bodies, *done.singles.bodies])
             say(f"events, round {nth} of {plan.rounds}: {_line(done)}")
     return EventsFigures(rounds, dict(outcomes))
+
+
+def settled(bodies: Sequence[bytes]) -> Counter[str]:
+    """Outcomes. Raises LoadError for one that cost less than settling: what is refused, a duplicate or spooled says nothing of that."""
+    found = Counter(result["outcome"] for body in bodies for result in orjson.loads(body)["results"])
+    if not found.keys() <= set(SETTLED):
+        raise LoadError(f"not all events were settled: {dict(found)}")
+    return found
 
 
 async def _round(

@@ -23,7 +23,8 @@ PATIENCE_S = 10.0
 PAUSE_S = 0.00005
 """The event loop's timers are a millisecond late, which is more than many an answer takes. Between two requests the thread
 itself sleeps for so long at a time, or the kernel moves all else that runs to the server's core."""
-NO_DECISION = (b'"no_fill":"overloaded"}', b'"no_fill":"deadline"}')
+NO_AD = b'"placements":[]'
+"""In the answer of a service that had no time, or is broken: in the market of a run everybody finds ads."""
 WARM_UP = 0.25
 """So much of the time is not counted: the limit of a server that is overloaded all of a sudden has yet to be found."""
 
@@ -36,8 +37,8 @@ class Side(NamedTuple):
 
 
 class Offered(NamedTuple):
-    """`good_per_s` are decisions within the deadline; the latencies are those of all decisions. `refused` is the share of
-    answers that were no decision, `given_up` counts requests that found no free connection in time."""
+    """`good_per_s` are answers with ads within the deadline; the latencies are those of all answers with ads. `refused` is the share of
+    those without, `given_up` counts requests that found no free connection in time."""
 
     sent_per_s: float
     good_per_s: float
@@ -156,7 +157,7 @@ async def _run(streams: Sequence[_Stream], ends_s: float) -> None:
 
 def _summed_up(slots: _Stream, beside: _Stream, started_s: float, seconds: float, cpu_s: float) -> Offered:
     counted = [answer for answer in slots.answers if answer.due_s >= started_s + WARM_UP * seconds]
-    decided_s = sorted(answer.latency_s for answer in counted if not answer.body.endswith(NO_DECISION))
+    decided_s = sorted(answer.latency_s for answer in counted if NO_AD not in answer.body)
     waited_s = decided_s or [PATIENCE_S]  # nobody was served, however long they waited
     return Offered(
         sent_per_s=(slots.sent + slots.given_up) / seconds,

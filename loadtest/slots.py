@@ -14,7 +14,7 @@ import orjson
 
 from loadtest.figures import Plan, Say
 from loadtest.generator import Load, LoadError, load, post
-from loadtest.open_loop import NO_DECISION, Offered, offer
+from loadtest.open_loop import NO_AD, Offered, offer
 from loadtest.processes import Cores, children, cpu_s, serving
 from loadtest.servers import Ready, Wanted
 
@@ -52,8 +52,8 @@ class Services(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """Decisions a second and what one costs of the core. `refused` is the share of the answers that were looked at which
-    were none: it should be nought, and then that is the same as of all answers."""
+    """Answers with ads a second and what one costs of the core. `refused` is the share of the answers that were looked at which
+    had none: it should be nought, and then that is the same as of all answers."""
 
     load: Load
     per_s: float
@@ -111,7 +111,7 @@ class _Bench:
         before_s = sum(map(cpu_s, pids))
         done = await ask(seconds=self.plan.round_s)
         used_s = sum(map(cpu_s, pids)) - before_s
-        refused = sum(body.endswith(NO_DECISION) for body in done.bodies) / len(done.bodies)
+        refused = sum(NO_AD in body for body in done.bodies) / len(done.bodies)
         per_s = done.per_s * max(1 - refused, 1 / len(done.bodies))
         return Closed(done, per_s, used_s * 1e6 / (per_s * self.plan.round_s), refused)
 
@@ -211,11 +211,11 @@ def _warn(rounds: Sequence[Round], say: Say) -> None:
         )
     refused = most_refused(rounds)
     if refused:
-        say(f"warning: {refused:.1%} of a closed loop's requests were refused or late")
+        say(f"warning: {refused:.1%} of a closed loop's requests were refused or late, or found no ad")
 
 
 def most_refused(rounds: Sequence[Round]) -> float:
-    """The largest share of a closed loop's answers that were no decision."""
+    """The largest share of a closed loop's answers that had no ad."""
     loads = [
         load
         for one in rounds

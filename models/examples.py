@@ -52,13 +52,16 @@ def _unknown_past(impression: Impression) -> Example:
 
 
 def _counted_past(impression: Impression, history: deque[tuple[int, int]]) -> Example:
-    """Counts the viewer's `history` of (time, campaign), then adds this impression to it."""
+    """Counts the viewer's `history` of (time, campaign), where all of it has the viewer's name on it; then adds this impression to it."""
     at_ms, campaign = impression.at_ms, impression.ad.campaign
     while history and history[0][0] <= at_ms - EXPOSURE_WINDOW_MS:
         history.popleft()
     exposures = sum(1 for _, shown in history if shown == campaign)
     facts = impression.facts._replace(seen=len(history))
     history.append((at_ms, campaign))
+    named_from_ms = impression.named_from_ms
+    if named_from_ms is not None and named_from_ms > at_ms - EXPOSURE_WINDOW_MS:
+        return _unknown_past(impression)
     return Example(at_ms, facts, impression.ad, exposures, impression.clicked)
 
 

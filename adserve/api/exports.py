@@ -6,21 +6,22 @@ from functools import partial
 from typing import Literal
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from msgspec import Struct
 from msgspec.structs import replace
 
 from adserve.api.impressions import HEADS, LINES, NDJSON, READERS, Wanted
 from adserve.api.shapes import Moment
-from adserve.domain.time import DAY_MS, Clock, from_ms, to_ms
+from adserve.domain.time import DAY_MS, Clock, day_of, from_ms, to_ms
 from adserve.store import exports
+from adserve.store.delivery import kept_from
 from adserve.store.desk import Connection, Desk
 from adserve.store.errors import Unanswerable
 from adserve.store.idempotency import Answer
 from adserve.store.impressions import Place, page
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, NoQuery, Operation
-from adserve.web.problems import INVALID, NOT_FOUND, SLOW, UNAVAILABLE, Problem, about, invalid
+from adserve.web.problems import INVALID, NOT_FOUND, OLD_HTTP, SLOW, UNAVAILABLE, Problem, about, invalid
 from adserve.web.replies import JSON, answer_response, created, json_response
 from adserve.web.tables import CSV, preferred
 
@@ -73,6 +74,8 @@ class Exports:
         return answer_response(answer)
 
     async def _create(self, connection: Connection, advertiser: int | None, asked: ExportAsked) -> Answer:
+        if (gone := await _gone(connection, asked)) is not None:
+            raise invalid("$.from", gone)
         at = from_ms(self._clock())
         id_ = await exports.add(connection, advertiser, msgspec.json.encode(asked).decode(), at)
         return created(_shown(id_, asked, at), f"/v1/exports/{id_}")
@@ -84,6 +87,12 @@ class Exports:
         kind = _KINDS[asked.format]
         if preferred(call.request.headers.get("Accept", ""), (JSON, kind)) == JSON:
             return json_response(_shown(call.id, asked, made_at))
+        if call.request.version < HttpVersion11:
+            raise Problem(
+                OLD_HTTP,
+                "HTTP/1.0 would not tell an export that broke off from a whole one.",
+                headers={"Upgrade": "HTTP/1.1", "Connection": "Upgrade"},
+            )
         if self._streams >= STREAMS_MAX:
             raise Problem(
                 UNAVAILABLE, "Other exports are being sent.", headers={"Retry-After": str(RETRY_AFTER_S)}
@@ -124,6 +133,8 @@ class Exports:
                     rows = await page(connection, asked.filters(), after, ROWS_AT_ONCE)
                 except Unanswerable as error:
                     raise Problem(INVALID, f"A part of it {error}.") from error
+                if (gone := await _gone(connection, asked)) is not None:  # meanwhile, perhaps
+                    raise Problem(INVALID, f"A part of it {gone}.")
             if rows:
                 yield LINES[kind](rows)
             if len(rows) < ROWS_AT_ONCE:
@@ -159,9 +170,17 @@ class Exports:
                 scopes=READERS,
                 answer=Export,
                 content_types=(JSON, CSV, NDJSON),
-                refusals=(503,),
+                refusals=(426, 503),
             ),
         ]
+
+
+async def _gone(connection: Connection, asked: ExportAsked) -> str | None:
+    """What is missing of it."""
+    kept = await kept_from(connection)
+    if asked.from_ is None or day_of(to_ms(asked.from_)) >= kept:
+        return None
+    return f"is before {kept}, and events of then are not in the log any more"
 
 
 async def _taken(written: Awaitable[None]) -> None:

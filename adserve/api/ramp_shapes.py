@@ -10,6 +10,8 @@ from adserve.api.shapes import Moment, TimeZone, check_moment, check_time_zone
 from adserve.domain.ramps import (
     COMPARED,
     ENDED,
+    LATENCIES,
+    SHARES,
     Act,
     Direction,
     Finding,
@@ -25,6 +27,7 @@ from adserve.domain.ramps import (
 )
 from adserve.domain.targeting import Country
 from adserve.domain.time import from_ms, to_ms
+from adserve.rollout.figures import BOUNDS_MS
 from adserve.rollout.ramps import BEFORE_FIRST, percent_bp_of, refusal, rises, waits_for
 from adserve.store.ramps import Made, Moved
 from adserve.web.problems import invalid
@@ -202,8 +205,16 @@ def _decode_step(field: str, step: StepBody) -> Step:
 
 
 def _decode_guardrail(field: str, body: GuardrailBody) -> Guardrail:
-    if body.metric in COMPARED and body.direction is Direction.FALLS and body.bound >= 1:
+    """One that nothing could breach protects nobody."""
+    rises = body.direction is Direction.RISES
+    if body.metric in COMPARED and not rises and body.bound >= 1:
         raise invalid(f"{field}.bound", "is a share: 0.02 is a change of 2 %")
+    if body.metric in SHARES and body.bound >= 1:
+        raise invalid(f"{field}.bound", "is a share: 0.02 is 2 %")
+    if body.metric in LATENCIES and rises and body.bound >= BOUNDS_MS[-1]:
+        raise invalid(f"{field}.bound", f"is more than is measured, {BOUNDS_MS[-1]:,.0f} ms")
+    if body.metric not in COMPARED and not rises and body.bound == 0:
+        raise invalid(f"{field}.bound", "is 0, below which nothing falls")
     return Guardrail(body.metric, body.direction, body.bound, body.on_breach, body.min_viewers)
 
 

@@ -64,7 +64,7 @@ class GapShown(Struct, frozen=True, rename={"from_": "from"}):
 
 
 class CoverageShown(Struct, frozen=True):
-    """Of how much of the hour everything was counted, and when something was lost."""
+    """Of how much of the hour some process counted, and when one lost what it counted, while others went on or not."""
 
     hour: Moment
     covered_s: float

@@ -44,7 +44,7 @@ from adserve.metering.recorder import Recorder
 from adserve.metering.rotation import Rotation
 from adserve.metering.spooled import Spooled
 from adserve.metering.tickets import Sealer
-from adserve.prediction import quality
+from adserve.prediction import prior, quality
 from adserve.prediction.model import Model
 from adserve.prediction.prior import Prior
 from adserve.prediction.quality import Qualities
@@ -198,6 +198,13 @@ class Core:
     async def weigh_hides(self, now_ms: int) -> None:
         self.refresh.weigh(await self.qualities.step(now_ms))
 
+    async def count_clicks(self, now_ms: int) -> None:
+        rates = self.live.current().rates
+        if isinstance(rates, Prior):
+            counts = await self.catalogue.click_counts(now_ms - CLICKS_BACK_MS)
+            if not rates.knows(counts):
+                self.live.predict_by(Prior(counts))
+
     async def forget_answers(self, now_ms: int) -> None:
         async with self.pools.operator.acquire() as connection:
             await idempotency.forget(connection, from_ms(now_ms - IDEMPOTENT_FOR_MS))
@@ -249,6 +256,7 @@ def later_tasks_of(core: Core) -> tuple[Task, ...]:
         Task("sweep", core.sweep, SWEEP_S),
         Task("idempotent answers", core.forget_answers, IDEMPOTENT_S),
         Task("checkpoint", core.checkpoint, core.settings.checkpoint_interval_s),
+        Task("click rates", core.count_clicks, prior.PERIOD_S),
         Task("recorded decisions", core.recording.step, 1.0),
         Task("old decisions", core.forget_decisions, PARTITIONS_S),
         Task("old origins", core.forget_origins, PARTITIONS_S),

@@ -38,6 +38,9 @@ COMPARED = frozenset(
 """Outcomes of exposed viewers relative to the control's: a bound of 0.02 is a change of 2 %."""
 OF_EXPOSED = frozenset({Metric.HIDE_RATE, Metric.REPORT_RATE, Metric.AD_LOAD, Metric.CLICK_RATE})
 """Ratios among exposed viewers alone: per impression, `AD_LOAD` in ads per session."""
+SHARES = frozenset({Metric.HIDE_RATE, Metric.REPORT_RATE, Metric.CLICK_RATE, Metric.NO_FILL, Metric.ERRORS})
+"""Of all: 1 at the most."""
+LATENCIES = frozenset({Metric.DECISION_P99_MS, Metric.FEED_LATENCY_P99_MS})
 OPERATIONAL = frozenset(Metric) - COMPARED - OF_EXPOSED
 """Plain figures of the last minutes against a threshold."""
 

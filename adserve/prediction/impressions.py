@@ -7,10 +7,12 @@ from adserve.prediction.features import AdFacts
 
 
 class Impression(NamedTuple):
-    """`viewer` is only compared; None when nobody knows any more who it was. `facts.seen` is not filled in."""
+    """`viewer` is only compared; None when nobody knows any more who it was. What the viewer saw before `named_from_ms` has another
+    name on it. `facts.seen` is not filled in."""
 
     at_ms: int
     viewer: str | bytes | None
     facts: ViewerFacts
     ad: AdFacts
     clicked: bool
+    named_from_ms: int | None = None

@@ -31,7 +31,7 @@ class Gap(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """`covered_ms` of the hour some process counted, and none lost what it counted then."""
+    """`covered_ms` of the hour some process counted. Another may have lost meanwhile what it counted: that is in `gaps` alone."""
 
     hour_ms: int
     covered_ms: int

@@ -94,11 +94,12 @@ class CompiledSurface:
         qualities: Mapping[AdId, float] | None = None,
         earlier: "CompiledSurface | None" = None,
     ) -> None:
-        """`earlier`, of the same settings and rates, lends what it worked out for ads that have not changed."""
+        """`earlier`, of the same settings, lends what it worked out for ads that have not changed."""
         self.settings = settings
         self.index: TargetingIndex
         self.prepared: Columns
         self._given = ads
+        self._rates = rates
         self._eligible: Sequence[Ad]
         self._columns: _Columns
         if earlier is not None and earlier._given is ads:
@@ -106,6 +107,8 @@ class CompiledSurface:
             self.index, self.prepared = earlier.index, earlier.prepared
         else:
             self._work_out([ad for ad in ads if ad.campaign.currency == settings.currency], rates, earlier)
+        if earlier is not None and earlier._rates is not rates:
+            self.prepared = rates.prepare(self._eligible)
         columns = self._columns
         self.ads, self.campaign_keys, self.ad_ids = columns.ads, columns.campaign_keys, columns.ad_ids
         self.campaigns, self.advertisers = columns.campaigns, columns.advertisers

@@ -47,6 +47,10 @@ class LiveView:
         self.paused_here = False
         """Whether `pause` was called, and the switch has not moved since."""
 
+    def predict_by(self, rates: Rates) -> None:
+        """From the next publication on."""
+        self._rates = rates
+
     def current(self) -> View:
         if self._view is None:
             raise RuntimeError("no snapshot has been published yet")
@@ -70,31 +74,33 @@ class LiveView:
             self._view = self._view._replace(paused=self._is_paused())
 
     async def publish(self, snapshot: Snapshot, switch: Switch, confirmed_at_ms: int) -> None:
-        """Compiles a new snapshot off the event loop; a known one is only confirmed."""
+        """Compiles a new snapshot off the event loop, or a known one for new rates; else it is only confirmed."""
         self.obey(switch)
-        view = self._view
-        if view is not None and view.snapshot is snapshot:
+        view, rates = self._view, self._rates
+        if view is not None and view.snapshot is snapshot and view.rates is rates:
             self._view = view._replace(fresh_at_ms=confirmed_at_ms)
             return
         if (
             view is not None
             and view.snapshot.ads is snapshot.ads
             and view.snapshot.qualities is snapshot.qualities
+            and view.rates is rates
         ):
             surfaces, shelves = view.surfaces, view.shelves
         else:
-            surfaces = await asyncio.to_thread(self._compile, snapshot, {} if view is None else view.surfaces)
-            shelves = {name: Shelves(surface, self._rates) for name, surface in surfaces.items()}
+            earlier = {} if view is None else view.surfaces
+            surfaces = await asyncio.to_thread(self._compile, snapshot, rates, earlier)
+            shelves = {name: Shelves(surface, rates) for name, surface in surfaces.items()}
         paused = self._is_paused()  # a switch may have been turned meanwhile
-        self._view = View(snapshot, surfaces, shelves, self._rates, paused, confirmed_at_ms)
+        self._view = View(snapshot, surfaces, shelves, rates, paused, confirmed_at_ms)
 
     def _is_paused(self) -> bool:
         return self.paused_here or (self._switch is not None and self._switch.paused)
 
     def _compile(
-        self, snapshot: Snapshot, earlier: Mapping[str, CompiledSurface]
+        self, snapshot: Snapshot, rates: Rates, earlier: Mapping[str, CompiledSurface]
     ) -> dict[str, CompiledSurface]:
         return {
-            name: CompiledSurface(settings, snapshot.ads, self._rates, snapshot.qualities, earlier.get(name))
+            name: CompiledSurface(settings, snapshot.ads, rates, snapshot.qualities, earlier.get(name))
             for name, settings in self._surfaces.items()
         }

@@ -182,12 +182,15 @@ async def report(connection: Connection, question: Question) -> list[Row]:
     return rows
 
 
-async def _check_kept(connection: Connection, question: Question) -> None:
+async def kept_from(connection: Connection) -> date:
+    """The first day (UTC) of which every single event is there that was received on it, or later."""
     gone: date | None = await connection.fetchval(SQL.last_gone)
-    if gone is None:
-        return
-    kept_from = gone + timedelta(days=2)
-    if day_of(question.start_ms) < kept_from:
+    return date.min if gone is None else gone + timedelta(days=2)
+
+
+async def _check_kept(connection: Connection, question: Question) -> None:
+    kept = await kept_from(connection)
+    if day_of(question.start_ms) < kept:
         raise Unanswerable(
-            f"is before {kept_from}: of that, only whole hours by {', '.join(ROLLED_UP)} are kept, and no reach"
+            f"is before {kept}: of that, only whole hours by {', '.join(ROLLED_UP)} are kept, and no reach"
         )

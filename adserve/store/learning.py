@@ -1,6 +1,6 @@
 """Reads recorded impressions and clicks for training."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import asyncpg
@@ -28,12 +28,15 @@ class Learning:
 
     async def impressions(self, day: date, now: int) -> list[Impression]:
         """Those of the day's tickets that have expired: the others may still be clicked."""
-        return [_from_row(row) for row in await self._pool.fetch(SQL.impressions, day, from_ms(now))]
+        month_ms = to_ms(datetime(day.year, day.month, 1, tzinfo=UTC))
+        rows = await self._pool.fetch(SQL.impressions, day, from_ms(now))
+        return [_from_row(row, month_ms) for row in rows]
 
 
-def _from_row(row: Any) -> Impression:
+def _from_row(row: Any, month_ms: int) -> Impression:
+    """The log has another name for a viewer in each month in which tickets are issued."""
     at_ms = to_ms(row["received_at"])
     context = Context(country=row["country"] or None, platform=row["platform"] or None)
     facts = facts_of(context, False, at_ms, row["surface"])
     ad = AdFacts(row["ad_id"], row["campaign_id"], row["advertiser_id"], row["kind"], row["call_to_action"])
-    return Impression(at_ms, row["viewer"], facts, ad, row["clicked"])
+    return Impression(at_ms, row["viewer"], facts, ad, row["clicked"], month_ms)

@@ -58,6 +58,7 @@ OUTDATED = Kind(412, "outdated", "The thing has changed since it was read")
 TOO_LARGE = Kind(413, "too-large", "The request is too large")
 CONTENT = Kind(415, "content-type", "The body's content type is not accepted")
 EXPECTATION = Kind(417, "expectation", "The expectation is not known")
+OLD_HTTP = Kind(426, "http-version", "HTTP/1.1 is needed")
 UNCONDITIONAL = Kind(428, "precondition-required", "If-Match is needed")
 FAULT = Kind(500, "fault", "Something went wrong on our side")
 BAD_GATEWAY = Kind(502, "bad-gateway", "The upstream feed cannot be read")
@@ -78,6 +79,7 @@ KINDS = {
         TOO_LARGE,
         CONTENT,
         EXPECTATION,
+        OLD_HTTP,
         UNCONDITIONAL,
         FAULT,
         BAD_GATEWAY,

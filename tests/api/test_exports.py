@@ -10,6 +10,8 @@ import pytest
 from aiohttp import ClientPayloadError, web
 from service import Service
 from test_impressions import log_of
+from waiting import PATIENCE_S
+from world import superuser
 
 from adserve.api import exports
 from adserve.store.errors import Away
@@ -82,6 +84,52 @@ async def test_what_breaks_off_does_not_look_whole(
     asked_for[:] = [None, None]
     assert (await service.call("GET", export["url"], key="analyst")).status == 503, "nothing was sent yet"
     assert (await service.call("GET", export["url"], key="analyst")).status == 200
+
+
+async def test_in_the_old_http_nobody_could_tell_what_broke_off(service: Service, clock: Any) -> None:
+    await log_of(service, clock, viewers=1)
+    export = await asked(service)
+    headers = {"Authorization": f"Bearer {service.keys['analyst']}"}
+    old = await spoken(service, export["url"], headers, "1.0")
+    assert old.startswith(b"HTTP/1.0 426 ")
+    assert b"\r\nUpgrade: HTTP/1.1\r\n" in old
+    assert b"application/problem+json" in old
+    described = await spoken(service, export["url"], {**headers, "Accept": "application/json"}, "1.0")
+    assert described.startswith(b"HTTP/1.0 200 ")
+    whole = await spoken(service, export["url"], headers, "1.1")
+    assert whole.endswith(b"\r\n0\r\n\r\n"), "this is the end that an answer that broke off lacks"
+
+
+async def spoken(service: Service, path: str, headers: dict[str, str], version: str) -> bytes:
+    """What comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection(service.client.host, service.client.port)
+    lines = [f"GET {path} HTTP/{version}", "Host: x", "Connection: close", *map(": ".join, headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    try:
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
+    finally:
+        writer.close()
+
+
+async def test_what_is_gone_from_the_log_is_not_told_as_nothing(
+    service: Service, clock: Any, database_url: str
+) -> None:
+    owner = await service.issue(
+        "advertiser", advertiser=(await log_of(service, clock, viewers=1))["advertiser"]
+    )
+    known = {key: await asked(service, key) for key in ("analyst", owner)}
+    connection = await superuser(database_url)
+    try:
+        await connection.execute("INSERT INTO closed_days VALUES ('2026-01-01', 1, 0, 0, sha256(''), now())")
+        await connection.execute("ALTER TABLE events DETACH PARTITION events_20260101")
+    finally:
+        await connection.close()
+    for key, export in known.items():
+        told = await service.call("GET", export["url"], key=key)
+        assert (told.status, "before 2026-01-03" in told.body["detail"]) == (400, True)
+        reply = await service.call("POST", "/v1/exports", BETWEEN, key=key)
+        assert (reply.status, reply.fields) == (400, ["$.from"])
+        await asked(service, key, **{"from": "2026-01-03T00:00:00Z", "to": "2026-01-04T00:00:00Z"})
 
 
 async def test_so_many_are_sent_at_once(

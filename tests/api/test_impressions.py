@@ -132,6 +132,8 @@ async def test_ndjson_and_csv_have_the_rows_and_cursor_of_json(service: Service,
     assert [int(row["billed_micros"]) for row in rows] == [item["billed"]["micros"] for item in page["items"]]
     link = table.headers["Link"]
     assert link == lines.headers["Link"] == f'</v1/impressions?limit=3&after={page["next"]}>; rel="next"'
+    for told in (lines, table):
+        assert int(told.headers["Content-Length"]) == len(told.raw), "whoever got less knows it"
     rest = await service.call("GET", link[1 : link.index(">")], key="analyst", Accept=CSV)
     assert len(rest.raw.decode().splitlines()) == 1 + 2
     assert "Link" not in rest.headers

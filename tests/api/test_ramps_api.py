@@ -7,6 +7,7 @@ from service import Reply, Service
 from waiting import PATIENCE_S
 
 from adserve.api.ramps import EXAMPLE
+from adserve.rollout.figures import BOUNDS_MS
 from adserve.store import rollouts
 
 PLAN: dict[str, Any] = {
@@ -53,6 +54,15 @@ async def test_a_plan_is_made_and_shown(service: Service) -> None:
     await service.made("/v1/ramps", EXAMPLE)
 
 
+UNBREACHABLE = (
+    ("hide_rate", "rises", 3),
+    ("errors", "rises", 1),
+    ("decision_p99_ms", "rises", 2_000),
+    ("feed_latency_p99_ms", "rises", BOUNDS_MS[-1]),
+    ("click_rate", "falls", 0),
+)
+
+
 async def test_a_bad_plan_is_refused_by_field(service: Service) -> None:
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"surface": "stories"}, "$.surface"),
@@ -64,6 +74,13 @@ async def test_a_bad_plan_is_refused_by_field(service: Service) -> None:
         ({"steps": [{"percent": 2, "min_time_s": -1}]}, "$.steps[0].min_time_s"),
         ({"guardrails": [{"metric": "joy", "direction": "falls", "bound": 1}]}, "$.guardrails[0].metric"),
         ({"guardrails": [PLAN["guardrails"][0] | {"bound": 1}]}, "$.guardrails[0].bound"),
+        *(
+            (
+                {"guardrails": [{"metric": metric, "direction": direction, "bound": bound}]},
+                "$.guardrails[0].bound",
+            )
+            for metric, direction, bound in UNBREACHABLE
+        ),
         ({"guardrails": PLAN["guardrails"] * 2}, "$.guardrails"),
         ({"countries": ["ID", "ID"]}, "$.countries"),
         ({"countries": ["id"]}, "$.countries[0]"),

@@ -16,6 +16,7 @@ from waiting import happens
 
 from adserve.web.gate import Connection, Refusals, answered
 from adserve.web.limiter import WINDOW_S, Limiter
+from loadtest.events import settled
 from loadtest.generator import LoadError, post
 from loadtest.open_loop import DEADLINE_S, Offered, offer
 
@@ -23,6 +24,7 @@ SERVICE_S = 0.002
 CAN_PER_S = 1 / SERVICE_S
 LONG_MS = 5 * DEADLINE_S * 1_000
 SLOTS = [post("/v1/slots", b'{"viewer":"u"}', "key")]
+AD = '{"decision":"1","placements":[{}],"no_fill":null}'
 EVENTS = [post("/v1/events", b"{}", "key")] * 20
 
 
@@ -37,14 +39,15 @@ class NoLimiter(Limiter):
 class Core:
     """It sleeps in place of work: so that each request takes the same, whoever has the machine's core."""
 
-    def __init__(self, kind: type[Limiter] = Limiter) -> None:
+    def __init__(self, kind: type[Limiter] = Limiter, answer: str = AD) -> None:
         self.worked_s = 0.0
+        self.answer = answer
         self.limiter = kind(time.perf_counter, lambda: self.worked_s)
 
     async def slots(self, _request: web.Request) -> web.Response:
         time.sleep(SERVICE_S)  # noqa: ASYNC251 - the core is busy
         self.worked_s += SERVICE_S
-        response = web.Response(text='{"decision":"1","placements":[],"no_fill":null}')
+        response = web.Response(text=self.answer)
         answered(response)
         return response
 
@@ -117,6 +120,19 @@ async def test_below_its_capacity_nobody_is_refused() -> None:
         return done.refused < 0.05 and done.sent_per_s == pytest.approx(0.2 * CAN_PER_S, rel=0.3)
 
     assert await happens(it_copes)
+
+
+async def test_a_broken_service_that_has_no_ads_to_give_is_not_quick_but_bad() -> None:
+    done = await offered(Core(answer='{"decision":"1","placements":[],"no_fill":"degraded"}'), 0.2)
+    assert (done.good_per_s, done.refused) == (0, 1)
+
+
+def test_events_that_were_not_settled_are_no_figure() -> None:
+    body = b'{"results":[{"outcome":"%s"},{"outcome":"recorded"}]}'
+    assert settled([body % b"unbilled_kind"] * 2) == {"recorded": 2, "unbilled_kind": 2}
+    for outcome in (b"refused", b"duplicate", b"accepted"):
+        with pytest.raises(LoadError, match="not all events"):
+            settled([body % b"recorded", body % outcome])
 
 
 async def test_an_answer_that_is_no_success_ends_the_load() -> None:

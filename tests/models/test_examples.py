@@ -36,6 +36,14 @@ def test_a_viewer_nobody_knows_has_an_unknown_past() -> None:
     assert pasts(with_exposures([shown(1, None, 1), shown(2, None, 1)])) == [(EXPOSURES_UNKNOWN, None)] * 2
 
 
+def test_of_a_viewer_with_a_new_name_the_past_is_unknown_for_as_long_as_it_counts() -> None:
+    log = [
+        shown(at_ms, "a", 1)._replace(named_from_ms=1)
+        for at_ms in (1, EXPOSURE_WINDOW_MS, EXPOSURE_WINDOW_MS + 1)
+    ]
+    assert pasts(with_exposures(log)) == [(EXPOSURES_UNKNOWN, None)] * 2 + [(1, 1)]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 10**9), st.sampled_from("ab"), st.integers(1, 2)), unique=True),
     st.data(),

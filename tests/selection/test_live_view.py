@@ -44,6 +44,18 @@ async def test_a_snapshot_is_compiled_once_and_then_only_confirmed(live: LiveVie
     assert [compiled.ad.id for compiled in live.current().surfaces["status"].ads] == [3]
 
 
+async def test_new_rates_hold_from_the_next_publication_on(live: LiveView) -> None:
+    known = snapshot(1, 1, 2)
+    await live.publish(known, Switch(1), NOW_MS)
+    for newest, rate in ((known, 0.02), (snapshot(2, 2, 3), 0.03)):
+        before, rates = live.current(), ToldRates(otherwise=rate)
+        live.predict_by(rates)
+        assert live.current() is before
+        await live.publish(newest, Switch(1), NOW_MS)
+        assert live.current().rates is rates
+        assert live.current().surfaces["status"].prepared[0].tolist() == [rate, rate]
+
+
 async def test_an_unconfirmed_snapshot_serves_no_ads(live: LiveView) -> None:
     await live.publish(snapshot(1, 1), Switch(1), NOW_MS)
     late_ms = NOW_MS + SNAPSHOT_MAX_AGE_MS + 1

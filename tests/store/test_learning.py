@@ -1,16 +1,20 @@
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 from world import NOW_MS, World
 
 from adserve.domain.events import Outcome
 from adserve.domain.facts import ViewerFacts
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of
+from adserve.domain.traffic import Reason, Verdict
 from adserve.prediction.features import AdFacts
 from adserve.prediction.impressions import Impression
 from adserve.store.learning import Learning
 
 EXPIRED_MS = NOW_MS + HOUR_MS
+MONTH_MS = NOW_MS - NOW_MS % DAY_MS
+"""It is the first."""
 
 MEDIA = "INSERT INTO media (sha256, content_type, bytes, width, height) VALUES ($1, 'image/png', 1, 1, 1)"
 CREATIVE = """
@@ -36,8 +40,8 @@ async def test_an_impression_is_told_with_its_viewer_and_click(world: World, lea
     facts = ViewerFacts(platform="android", surface="status")
     ad = AdFacts(12, world.campaign, world.advertiser, "image", "shop_now")
     assert sorted(told, key=lambda impression: str(impression.viewer)) == [
-        Impression(NOW_MS + 1_000, b"\1" * 16, facts, ad, False),
-        Impression(NOW_MS + 1_000, b"\2" * 16, facts, ad, True),
+        Impression(NOW_MS + 1_000, b"\1" * 16, facts, ad, False, MONTH_MS),
+        Impression(NOW_MS + 1_000, b"\2" * 16, facts, ad, True, MONTH_MS),
     ]
 
 
@@ -50,6 +54,27 @@ async def test_what_did_not_count_teaches_nothing(
 ) -> None:
     await world.journal.settle([world.event(world.ticket(await world.lease(10_000)), outcome=outcome)])
     assert len(await learning.impressions(day_of(NOW_MS), EXPIRED_MS)) == told
+
+
+@pytest.mark.parametrize(
+    ("outcome", "clicked"),
+    [
+        (Outcome.RECORDED, True),
+        (Outcome.OVER_BUDGET, True),
+        (Outcome.LATE, False),
+        (Outcome.INVALID_TRAFFIC, False),
+    ],
+)
+async def test_a_click_that_nobody_could_be_charged_for_is_none(
+    world: World, learning: Learning, outcome: Outcome, clicked: bool
+) -> None:
+    """Nor may it depend on the day of training: a late one may come at any time."""
+    ticket = world.ticket(await world.lease(10_000), billable="click")
+    reason = Reason.DECLARED_BOT if outcome is Outcome.INVALID_TRAFFIC else None
+    click = replace(world.event(ticket, "click", outcome), verdict=Verdict(reason, 1))
+    await world.journal.settle([world.event(ticket, outcome=Outcome.UNBILLED_KIND), click])
+    (impression,) = await learning.impressions(day_of(NOW_MS), EXPIRED_MS)
+    assert impression.clicked is clicked
 
 
 async def test_what_may_still_be_clicked_waits(world: World, learning: Learning) -> None:
