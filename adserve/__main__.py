@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; answers its exit code: 0 done, 1 it did not add up or was refused, 2 a usage error."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     named = next((word for word in words if not word.startswith("-")), None)
+    if named == "serve":  # a pause that comes before somebody hears it waits: by itself it would end us
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     parser = argparse.ArgumentParser(
         prog="adserve",
         description="The ad service between a Status feed and its clients.",

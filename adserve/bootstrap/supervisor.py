@@ -73,7 +73,8 @@ class Supervisor:
             code = await self._run(worker)
             if self._stopping.is_set():
                 return
-            if not self._switchboard.ever:  # nor will another: its reason stands in the log
+            # Nor will another: its reason stands in the log. SIGUSR1 ends one that does not hear it yet.
+            if not self._switchboard.ever and code != -signal.SIGUSR1:
                 self._code = code or 1
                 self.stop()
                 return
@@ -92,15 +93,18 @@ class Supervisor:
 
     async def _run(self, worker: str) -> int:
         ours, theirs = socket.socketpair()
+        paused = self._switchboard.paused
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "adserve", "serve", "--worker", worker, "--link", str(theirs.fileno()),
-                *(["--paused"] if self._switchboard.paused else []),
+                *(["--paused"] if paused else []),
                 env=self._environment,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # an interrupt is for us, who then end it in order
             )  # fmt: skip  # laid out as rows
         self._processes[worker] = process
+        if self._switchboard.paused and not paused:
+            process.send_signal(signal.SIGUSR1)
         if self._stopping.is_set():
             process.send_signal(signal.SIGTERM)
         await self._switchboard.serve(worker, ours)

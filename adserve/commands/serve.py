@@ -5,6 +5,8 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvloop
 from pythonjsonlogger.json import JsonFormatter
@@ -44,10 +46,15 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     configure_logs(settings.log_level)
     if arguments.worker is not None:
         link = socket.socket(fileno=arguments.link)
-        return uvloop.run(_work(settings, arguments.worker, link, paused=arguments.paused))
-    if arguments.workers > 1:
-        return uvloop.run(_supervise(settings, arguments.workers))
-    return uvloop.run(_serve(settings))
+        serving = _work(settings, arguments.worker, link, paused=arguments.paused)
+    elif arguments.workers > 1:
+        serving = _supervise(settings, arguments.workers)
+    else:
+        serving = _serve(settings)
+    try:
+        return uvloop.run(serving)
+    except asyncio.CancelledError:  # it was to stop before it had started
+        return 0
 
 
 def configure_logs(level: str) -> None:
@@ -59,10 +66,11 @@ def configure_logs(level: str) -> None:
 
 async def _serve(settings: Settings) -> int:
     stop, pause = stop_signal(), set_by(signal.SIGUSR1)
-    async with database_server(settings, log.info) as url:
-        if settings.database_url is None:
-            await schema.update(url, log.info)
-        return await _serve_until(stop, pause, settings, url)
+    with heeding(stop) as started:
+        async with database_server(settings, log.info) as url:
+            if settings.database_url is None:
+                await schema.update(url, log.info)
+            return await _serve_until(stop, pause, settings, url, started)
 
 
 async def _work(settings: Settings, worker: str, link: socket.socket, *, paused: bool) -> int:
@@ -71,30 +79,40 @@ async def _work(settings: Settings, worker: str, link: socket.socket, *, paused:
     stop, pause = stop_signal(), set_by(signal.SIGUSR1)
     if paused:
         pause.set()
-    return await _serve_until(stop, pause, settings, settings.database_url, Peers(worker, link, stop.set))
+    with heeding(stop) as started:
+        peers = Peers(worker, link, stop.set)
+        return await _serve_until(stop, pause, settings, settings.database_url, started, peers)
 
 
 async def _supervise(settings: Settings, workers: int) -> int:
     stop, pause = stop_signal(), set_by(signal.SIGUSR1)
-    async with database_server(settings, log.info) as url:
-        if settings.database_url is None:
-            await schema.update(url, log.info)
-        supervisor = Supervisor(settings, url, workers)
-        if pause.is_set():
-            supervisor.pause()
-        running = asyncio.create_task(supervisor.run())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.pause)
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        supervisor.stop()
-        return await running
+    with heeding(stop) as started:
+        async with database_server(settings, log.info) as url:
+            if settings.database_url is None:
+                await schema.update(url, log.info)
+            supervisor = Supervisor(settings, url, workers)
+            started()
+            if pause.is_set():
+                supervisor.pause()
+            running = asyncio.create_task(supervisor.run())
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, supervisor.pause)
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            supervisor.stop()
+            return await running
 
 
 async def _serve_until(
-    stop: asyncio.Event, pause: asyncio.Event, settings: Settings, url: str, peers: Peers | None = None
+    stop: asyncio.Event,
+    pause: asyncio.Event,
+    settings: Settings,
+    url: str,
+    started: Callable[[], object],
+    peers: Peers | None = None,
 ) -> int:
     service = await start(settings, url, peers=peers)
+    started()
     collect_rarely()
     try:
         if pause.is_set():  # it came while we started
@@ -115,7 +133,22 @@ def set_by(*signals: signal.Signals) -> asyncio.Event:
     event = asyncio.Event()
     for number in signals:
         asyncio.get_running_loop().add_signal_handler(number, event.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     return event
+
+
+@contextmanager
+def heeding(stop: asyncio.Event) -> Iterator[Callable[[], object]]:
+    """The task is cancelled when it is to stop before it has called what it is given: a start may wait for minutes, for
+    PostgreSQL's recovery or for an earlier process."""
+    starting = asyncio.current_task()
+    assert starting is not None  # noqa: S101 - for the type checker
+    stopping = asyncio.create_task(stop.wait())
+    stopping.add_done_callback(lambda told: None if told.cancelled() else starting.cancel())
+    try:
+        yield stopping.cancel
+    finally:
+        stopping.cancel()
 
 
 async def until(stop: asyncio.Event, service: Service) -> int:

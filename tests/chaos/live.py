@@ -89,7 +89,7 @@ class Live:
         """Returns when it listens, which it does not do before it can answer."""
         self.spawn()
         deadline = time.monotonic() + STARTS_WITHIN_S
-        while not listens(self.port):
+        while not self.listens:
             assert self._process is not None
             assert self._process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
@@ -110,6 +110,10 @@ class Live:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self.wait()
+
+    @property
+    def listens(self) -> bool:
+        return listens(self.port)
 
     @property
     def runs(self) -> bool:
