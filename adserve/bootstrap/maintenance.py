@@ -1,5 +1,5 @@
-"""What is done with the books while nobody waits: roll-ups are compacted, everything is derived again at night, old days
-are closed and retired."""
+"""What is done with the books while nobody waits: roll-ups are compacted, everything is derived again at night, days that are over
+are indexed, old ones closed and retired."""
 
 import logging
 
@@ -8,6 +8,8 @@ from prometheus_client import Gauge
 from adserve.accounting.reconciliation import night_of
 from adserve.background import Task
 from adserve.bootstrap.core import Core
+from adserve.bootstrap.privacy import CLOSED_MS, INDEX_S
+from adserve.database import partitions
 from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, day_of, from_ms
 from adserve.store.books import Nights
 from adserve.store.closing import Closing
@@ -22,6 +24,8 @@ CLOSED_DAYS_S = 60.0
 KNOWN_AFTER_MS = HOUR_MS
 """After so long every process knows that a day is closed, and its partition may go."""
 DIFFERENCES_LOGGED_MAX = 20
+BY_ADVERTISER = ("advertiser_id", "received_at", "event_id")
+"""As the log is read by a tenant; of others' events it is nearly all."""
 
 DIFFERENCES = Gauge(
     "adserve_reconciliation_differences",
@@ -51,6 +55,7 @@ class Maintenance:
             Task("roll-ups", self.compact, COMPACTED_S),
             Task("nightly reconciliation", self.reconcile, RECONCILED_S),
             Task("closed days", self.learn_closed_days, CLOSED_DAYS_S),
+            Task("log's index", self.index, INDEX_S),
             Task("old events", self.retire, RETIRED_S),
         )
 
@@ -79,6 +84,11 @@ class Maintenance:
 
     async def learn_closed_days(self, _now_ms: int) -> None:
         await self._journal.learn_closed_days()
+
+    async def index(self, now_ms: int) -> None:
+        """So that a small advertiser's events of a day are found without a look at all of them."""
+        async with self._owner.acquire() as connection:
+            await partitions.index_closed(connection, "events", BY_ADVERTISER, day_of(now_ms - CLOSED_MS))
 
     async def retire(self, now_ms: int) -> None:
         settings = self._settings
