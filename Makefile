@@ -42,7 +42,7 @@ format: $(VENV)/dev.stamp     ## put the code into shape
 bench: $(VENV)/dev.stamp      ## what slots and events cost beside their ceilings, into loadtest/results/latest.json
 	$(BIN)/python -m loadtest $(ARGS)
 
-restart-check: $(VENV)/dev.stamp  ## how soon ads come after a start with 5,000,000 events behind it (ARGS="--events 100000")
+restart-check: $(VENV)/dev.stamp  ## whether ads come soon after a start with 5,000,000 events behind it (ARGS="--events 100000")
 	$(BIN)/python -m loadtest.restart $(ARGS)
 
 caps-check: $(VENV)/dev.stamp     ## millions of decisions of clients at once, judged by the stored events

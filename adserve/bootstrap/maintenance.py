@@ -1,5 +1,5 @@
-"""What is done with the books while nobody waits: roll-ups are compacted, everything is derived again at night, old days
-are closed and retired."""
+"""What is done with the books while nobody waits: roll-ups are compacted, everything is derived again at night, days that are over
+are indexed, old ones closed and retired."""
 
 import logging
 
@@ -8,9 +8,12 @@ from prometheus_client import Gauge
 from adserve.accounting.reconciliation import night_of
 from adserve.background import Task
 from adserve.bootstrap.core import Core
+from adserve.bootstrap.privacy import CLOSED_MS, INDEX_S
+from adserve.database import partitions
 from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, day_of, from_ms
 from adserve.store.books import Nights
 from adserve.store.closing import Closing
+from adserve.store.ledger import Ledger
 from adserve.store.rollups import Rollups
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,11 @@ CLOSED_DAYS_S = 60.0
 KNOWN_AFTER_MS = HOUR_MS
 """After so long every process knows that a day is closed, and its partition may go."""
 DIFFERENCES_LOGGED_MAX = 20
+OVERDUE_S = 60.0
+OVERDUE_MS = HOUR_MS
+"""A lease closes seconds after it is due, unless events of before wait somewhere."""
+BY_ADVERTISER = ("advertiser_id", "received_at", "event_id")
+"""As the log is read by a tenant; of others' events it is nearly all."""
 
 DIFFERENCES = Gauge(
     "adserve_reconciliation_differences",
@@ -34,6 +42,12 @@ RECONCILED_AT = Gauge(
     multiprocess_mode="livemax",
 )
 
+OVERDUE = Gauge(
+    "adserve_leases_overdue",
+    "Leases that should have closed an hour ago: their budget is kept for events that may wait in a spool.",
+    multiprocess_mode="livemax",
+)
+
 
 class Maintenance:
     """No start waits for these; in every process, of which one works."""
@@ -43,6 +57,7 @@ class Maintenance:
         self._journal = core.events.journal
         self._rollups = Rollups(core.pools.recorder)
         self._nights = Nights(core.pools.analyst, core.pools.recorder)
+        self._ledger = Ledger(core.pools.recorder)
         self._owner = core.pools.owner
         self._waits_for: str | None = None
 
@@ -51,6 +66,8 @@ class Maintenance:
             Task("roll-ups", self.compact, COMPACTED_S),
             Task("nightly reconciliation", self.reconcile, RECONCILED_S),
             Task("closed days", self.learn_closed_days, CLOSED_DAYS_S),
+            Task("overdue leases", self.look_for_overdue, OVERDUE_S),
+            Task("log's index", self.index, INDEX_S),
             Task("old events", self.retire, RETIRED_S),
         )
 
@@ -79,6 +96,14 @@ class Maintenance:
 
     async def learn_closed_days(self, _now_ms: int) -> None:
         await self._journal.learn_closed_days()
+
+    async def look_for_overdue(self, now_ms: int) -> None:
+        OVERDUE.set(await self._ledger.overdue(now_ms - OVERDUE_MS))
+
+    async def index(self, now_ms: int) -> None:
+        """So that a small advertiser's events of a day are found without a look at all of them."""
+        async with self._owner.acquire() as connection:
+            await partitions.index_closed(connection, "events", BY_ADVERTISER, day_of(now_ms - CLOSED_MS))
 
     async def retire(self, now_ms: int) -> None:
         settings = self._settings

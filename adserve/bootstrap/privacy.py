@@ -97,4 +97,4 @@ class Privacy:
     async def index(self, now_ms: int) -> None:
         """So that a viewer's tickets of a day are found without a look at all of them."""
         async with self._pools.owner.acquire() as connection:
-            await partitions.index_closed(connection, "viewer_caps", "viewer", day_of(now_ms - CLOSED_MS))
+            await partitions.index_closed(connection, "viewer_caps", ("viewer",), day_of(now_ms - CLOSED_MS))

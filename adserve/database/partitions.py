@@ -1,6 +1,7 @@
 """A partition a day for every table that is partitioned by its ticket's day. There is no default partition: a row without
 a partition is an error, not a row that has to be moved later."""
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -33,16 +34,18 @@ async def drop(connection: asyncpg.Connection, parent: str, first_kept: date) ->
     return dropped
 
 
-async def index_closed(connection: asyncpg.Connection, parent: str, column: str, before: date) -> bool:
-    """Gives the first of a table's partitions of the days before that which has none an index on a column, as adserve_owner;
-    answers whether there was one.
+async def index_closed(
+    connection: asyncpg.Connection, parent: str, columns: Sequence[str], before: date
+) -> bool:
+    """Gives the first of a table's partitions of the days before that which has none an index on columns, of which the first names
+    it, as adserve_owner; answers whether there was one.
 
     While a day is written its writers pay for no index; later rows of it are few. Nobody waits while it is built, so it cannot be
     part of a transaction: what was cut short is dropped and built again.
     """
     if not await connection.fetchval(SQL.turn_to_index):
         return False
-    unindexed = await connection.fetchrow(SQL.unindexed, parent, column, before)
+    unindexed = await connection.fetchrow(SQL.unindexed, parent, columns, before)
     if unindexed is None:
         return False
     drop_broken, build = unindexed

@@ -50,6 +50,6 @@ async def page(connection: Connection, filters: Filters, after: Place | None, li
         rows: list[Row] = await connection.fetch(SQL.page, limit, received_at, event, *filters)
     except asyncpg.QueryCanceledError as error:
         raise Unanswerable(
-            f"takes longer than {PATIENCE_MS // 1_000} s to look through: ask for less"
+            f"takes longer than {PATIENCE_MS // 1_000} s to look through: ask for a shorter time (from, to), or of one advertiser for days that are over"
         ) from error
     return rows

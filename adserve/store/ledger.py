@@ -90,6 +90,10 @@ class Ledger:
         """Gives back what is left of leases whose last ticket is over."""
         await self._fetch(SQL.close_due, from_ms(at_ms), CLOSED_AT_ONCE_MAX)
 
+    async def overdue(self, before_ms: int) -> int:
+        """How many leases were due before a moment and are open yet, as an event may wait that is to be charged to them."""
+        return int((await self._fetch(SQL.overdue, from_ms(before_ms)))[0][0])
+
     async def add_traffic(self, take: Callable[[], Mapping[tuple[int, str], int]]) -> None:
         """Adds to the counts of slot requests by quarter of an hour and country. They are taken once there is a connection."""
         async with self._lent() as connection:

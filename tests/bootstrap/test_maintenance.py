@@ -1,6 +1,7 @@
 """The books, looked after by the tasks of a whole service."""
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.time import DAY_MS, day_of
 from adserve.settings import SettingsError
+from adserve.store.impressions import SQL
 
 
 @pytest.fixture
@@ -52,6 +54,25 @@ async def test_a_night_that_finds_a_difference_is_an_error_once(
     (record,) = [record for record in caplog.records if "do not add up" in record.message]
     assert record.__dict__["differences"][0].startswith("balances kept for leasing")
     assert metric("differences") == 1
+
+
+async def test_an_advertisers_events_of_a_day_that_is_over_are_found_without_a_look_at_all(
+    service: Service, world: World
+) -> None:
+    maintenance = Maintenance(service.core)
+
+    async def indexes() -> set[str]:
+        """That a page of the log is read from."""
+        async with world.pools.analyst.acquire() as connection, connection.transaction():
+            await connection.execute("SET LOCAL enable_seqscan = off")
+            filters = "impression", None, None, world.advertiser, *[None] * 7, False
+            plan = await connection.fetch("EXPLAIN " + SQL.page, 100, None, None, *filters)
+        return {found[1] for (line,) in plan if (found := re.search(r"using (events_\d{8}_by_\w+)", line))}
+
+    assert await indexes() == set()
+    for _ in range(3):
+        await maintenance.index(NOW_MS + DAY_MS)
+    assert await indexes() == {f"events_{day_of(NOW_MS - DAY_MS):%Y%m%d}_by_advertiser_id"}
 
 
 async def test_old_days_are_exported_and_young_ones_stay(

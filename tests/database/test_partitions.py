@@ -110,7 +110,9 @@ async def test_days_that_are_over_are_indexed_one_by_one(pools: Pools) -> None:
     async with pools.owner.acquire() as connection:
         await partitions.ensure(connection, MONDAY, FRIDAY)
         before = MONDAY + timedelta(days=2)
-        assert [await partitions.index_closed(connection, "seen", "id", before) for _ in range(3)] == [
+        assert [
+            await partitions.index_closed(connection, "seen", ("id", "issued_day"), before) for _ in range(3)
+        ] == [
             True,
             True,
             False,
@@ -126,7 +128,7 @@ async def broken(pools: Pools, database_url: str) -> Pools:
     """As a build leaves it that was cut short."""
     async with pools.owner.acquire() as connection:
         await partitions.ensure(connection, MONDAY, MONDAY)
-        await partitions.index_closed(connection, "seen", "id", FRIDAY)
+        await partitions.index_closed(connection, "seen", ("id",), FRIDAY)
     superuser = await asyncpg.connect(database_url)
     await superuser.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'adserve.seen_20261123_by_id'::regclass"
@@ -137,8 +139,8 @@ async def broken(pools: Pools, database_url: str) -> Pools:
 
 async def test_an_index_that_was_cut_short_is_built_again(broken: Pools) -> None:
     async with broken.owner.acquire() as connection:
-        assert await partitions.index_closed(connection, "seen", "id", FRIDAY)
-        assert not await partitions.index_closed(connection, "seen", "id", FRIDAY)
+        assert await partitions.index_closed(connection, "seen", ("id",), FRIDAY)
+        assert not await partitions.index_closed(connection, "seen", ("id",), FRIDAY)
 
 
 async def test_nobody_waits_behind_a_long_reader_for_an_index_that_is_built_again(
@@ -148,7 +150,7 @@ async def test_nobody_waits_behind_a_long_reader_for_an_index_that_is_built_agai
     async with broken.owner.acquire() as reader, broken.owner.acquire() as connection:
         async with reader.transaction():
             await reader.fetch("SELECT FROM seen")
-            indexing = asyncio.create_task(partitions.index_closed(connection, "seen", "id", FRIDAY))
+            indexing = asyncio.create_task(partitions.index_closed(connection, "seen", ("id",), FRIDAY))
             await until_a_lock_is_waited_for(database_url)
             told = await asyncio.gather(broken.owner.execute(read), return_exceptions=True)
         assert await indexing

@@ -14,6 +14,7 @@ from adserve.domain.time import DAY_MS, HOUR_MS, day_of
 from adserve.limits.pacing import Asked, Granted, Unspent
 from adserve.store.books import reconciled
 from adserve.store.ledger import SQL, Balance, Ledger, balances, deposit
+from adserve.store.spools import Spools
 
 TODAY = day_of(NOW_MS)
 
@@ -122,6 +123,17 @@ async def test_what_was_not_captured_comes_back_when_the_lease_closes(world: Wor
     late = await world.journal.settle([world.event(world.ticket(lease, campaign=campaign))])
     assert late[0].outcome == "over_budget"
     assert await taken(world, campaign, 10_000) == 10_000 - PRICE_MICROS
+
+
+async def test_a_lease_that_waits_for_a_spool_that_never_settles_can_be_told(world: World) -> None:
+    spools, due_ms, later_ms = Spools(world.pools.recorder), NOW_MS + HOUR_MS, NOW_MS + 3 * DAY_MS
+    await world.ledger.freeze({await world.lease(100): due_ms}, NOW_MS)
+    await spools.note(REPLICA, NOW_MS, later_ms)
+    await world.ledger.close_due(later_ms)
+    assert [await world.ledger.overdue(before_ms) for before_ms in (due_ms, later_ms)] == [0, 1]
+    await spools.forget(REPLICA)
+    await world.ledger.close_due(later_ms)
+    assert await world.ledger.overdue(later_ms) == 0
 
 
 async def test_a_lease_is_closed_without_a_wait_for_other_days(world: World, database_url: str) -> None:

@@ -10,9 +10,10 @@ SET LOCAL lock_timeout = '500ms';
 SELECT drop_partitions($1, $2);
 
 -- name: unindexed
-SELECT format('DROP INDEX CONCURRENTLY IF EXISTS adserve.%1$I', name), format('CREATE INDEX CONCURRENTLY %1$I ON adserve.%2$I (%3$I)', name, relname, $2)
+SELECT format('DROP INDEX CONCURRENTLY IF EXISTS adserve.%1$I', name),
+       format('CREATE INDEX CONCURRENTLY %1$I ON adserve.%2$I (%3$s)', name, relname, (SELECT string_agg(quote_ident(c), ', ') FROM unnest($2::text[]) AS c))
 FROM (
-  SELECT c.oid, c.relname, c.relname || '_by_' || $2 AS name
+  SELECT c.oid, c.relname, c.relname || '_by_' || ($2::text[])[1] AS name
   FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
   WHERE i.inhparent = format('adserve.%I', $1::text)::regclass AND c.relname < $1 || to_char($3::date, '_YYYYMMDD')
 ) AS days

@@ -28,6 +28,9 @@ SELECT freeze_lost_leases($1, $2, $3, $4)
 -- name: close_due
 SELECT close_leases($1, $2)
 
+-- name: overdue
+SELECT count(*) FROM leases WHERE closed_at IS NULL AND closes_at < $1
+
 -- name: deposit
 SELECT deposit($1, $2, $3, $4, $5)
 
