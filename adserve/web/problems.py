@@ -161,7 +161,7 @@ def problem_response(problem: Problem, instance: str = "") -> web.Response:
         status=kind.status,
         body=msgspec.json.encode(document),
         content_type=CONTENT_TYPE,
-        headers=problem.headers,
+        headers={"Cache-Control": "no-store", **(problem.headers or {})},
     )
 
 
