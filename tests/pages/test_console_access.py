@@ -1,5 +1,6 @@
 """The console's way in: who gets a session, what ends it, and what another page cannot do with it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -16,6 +17,7 @@ from adserve.database.pools import Pools
 from adserve.pages.console import guard
 from adserve.pages.console.guard import COOKIE
 from adserve.pages.console.handlers import ConsolePages
+from adserve.store.desk import ACQUIRE_TIMEOUT_S
 from adserve.store.sessions import Sessions
 from adserve.web.app import build_app
 
@@ -112,6 +114,17 @@ async def test_a_session_ends_with_time_with_its_key_and_by_hand(
     assert await status_of(browser, "DELETE", "/console/session", OURS) == 204
     async with TestClient(replica(service)) as other:
         assert await status_of(other, "GET", "/console/api/rollout", stolen) == 401
+
+
+async def test_cookies_that_anybody_sends_leave_connections_to_the_operator(service: Service) -> None:
+    sessions = Sessions(desks(service.pools)[0])
+    async with service.pools.owner.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE sessions")
+        asked = [asyncio.create_task(sessions.caller(hash_of(str(guess)), 0)) for guess in range(20)]
+        await asyncio.sleep(0.1)
+        async with service.pools.operator.acquire(timeout=ACQUIRE_TIMEOUT_S):
+            pass
+    await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def test_a_key_has_a_bounded_number_of_sessions(service: Service) -> None:
