@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 
 from adserve.access.keys import Key
 from adserve.access.sessions import SESSIONS_PER_KEY_MAX, NewSession
@@ -39,8 +39,7 @@ class Sessions:
 
     async def caller(self, session_hash: bytes, now_ms: int) -> Key | None:
         """The key that the session was opened with, while both last."""
-        turn = nullcontext() if session_hash in self._known else self._turn()
-        async with turn, self._desk.transaction(None) as connection:
+        async with self._turn(session_hash), self._desk.transaction(None) as connection:
             row = await connection.fetchrow(SQL.caller, session_hash, from_ms(now_ms))
         if row is None:
             self._known.discard(session_hash)
@@ -51,11 +50,14 @@ class Sessions:
         return key_from_row(row)
 
     async def close(self, session_hash: bytes) -> None:
-        async with self._desk.transaction(None) as connection:
+        async with self._turn(session_hash), self._desk.transaction(None) as connection:
             await connection.execute(SQL.close, session_hash)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, session_hash: bytes) -> AsyncIterator[None]:
+        if session_hash in self._known:
+            yield
+            return
         try:
             async with asyncio.timeout(ACQUIRE_TIMEOUT_S):
                 await self._turns.acquire()

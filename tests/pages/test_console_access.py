@@ -1,7 +1,7 @@
 """The console's way in: who gets a session, what ends it, and what another page cannot do with it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,14 @@ async def test_a_session_ends_with_time_with_its_key_and_by_hand(
         assert await status_of(other, "GET", "/console/api/rollout", stolen) == 401
 
 
-async def test_cookies_that_anybody_sends_leave_connections_to_the_operator(service: Service) -> None:
+@pytest.mark.parametrize("use", [lambda sessions, hash_: sessions.caller(hash_, 0), Sessions.close])
+async def test_cookies_that_anybody_sends_leave_connections_to_the_operator(
+    service: Service, use: Callable[[Sessions, bytes], Coroutine[Any, Any, Any]]
+) -> None:
     sessions = Sessions(desks(service.pools)[0])
     async with service.pools.owner.acquire() as other, other.transaction():
         await other.execute("LOCK TABLE sessions")
-        asked = [asyncio.create_task(sessions.caller(hash_of(str(guess)), 0)) for guess in range(20)]
+        asked = [asyncio.create_task(use(sessions, hash_of(str(guess)))) for guess in range(20)]
         await asyncio.sleep(0.1)
         async with service.pools.operator.acquire(timeout=ACQUIRE_TIMEOUT_S):
             pass
