@@ -6,7 +6,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.web_exceptions import HTTPException
 from msgspec import Struct
 from prometheus_client import Counter
@@ -17,6 +17,8 @@ from adserve.store.errors import Away, Contradiction, KeyReused, Missing, Outdat
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
+GONE = 499
+"""Of callers who do not wait for the end of an answer; only our figures see it."""
 
 FAULTS = Counter("adserve_faults", "Requests that ended in an unexpected exception.")
 
@@ -163,7 +165,7 @@ def problem_response(problem: Problem, instance: str = "") -> web.Response:
         status=kind.status,
         body=msgspec.json.encode(document),
         content_type=CONTENT_TYPE,
-        headers=problem.headers,
+        headers={"Cache-Control": "no-store", **(problem.headers or {})},
     )
 
 
@@ -183,6 +185,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         response = problem_response(Problem(INVALID, f"The body cannot be read: {error}"))
         response.force_close()  # what follows on this connection cannot be told apart any more
         return response
+    except ClientConnectionResetError:
+        return web.Response(status=GONE)
     except Exception as error:
         expected = problem_of(error)
         return _fault(request, error) if expected is None else problem_response(expected)

@@ -11,6 +11,8 @@ from adserve.store.idempotency import Answer
 from adserve.web.problems import UNCONDITIONAL, about
 
 JSON = "application/json"
+NOT_KEPT = {"Cache-Control": "no-store"}
+"""Answers hold money or secrets, and are true just now."""
 
 Item = TypeVar("Item")
 
@@ -23,7 +25,8 @@ class Page(Struct, Generic[Item], frozen=True):
 
 
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type=JSON, headers=headers)
+    body, headers = msgspec.json.encode(value), NOT_KEPT | (headers or {})
+    return web.Response(body=body, status=status, content_type=JSON, headers=headers)
 
 
 def etag(version: int) -> str:
@@ -40,7 +43,7 @@ def created(thing: Any, location: str, version: int | None = None) -> Answer:
 
 def answer_response(answer: Answer) -> web.Response:
     headers = {"ETag": answer.etag, "Location": answer.location}
-    given = {name: value for name, value in headers.items() if value is not None}
+    given = NOT_KEPT | {name: value for name, value in headers.items() if value is not None}
     return web.Response(body=answer.body, status=answer.status, content_type=JSON, headers=given)
 
 

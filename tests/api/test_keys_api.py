@@ -44,6 +44,20 @@ async def test_a_key_is_issued_used_listed_and_revoked(service: Service, clock: 
     assert (await service.call("POST", "/v1/keys/999/revoke")).status == 404
 
 
+async def test_no_cache_keeps_what_is_answered(service: Service) -> None:
+    mine = (await service.plant())["advertiser"]
+    asked = [
+        await service.call("POST", "/v1/keys", WANTED),
+        await service.call("GET", "/v1/keys"),
+        await service.call("GET", f"/v1/advertisers/{mine}"),
+        await service.call("GET", f"/v1/advertisers/{mine}/balance"),
+        await service.call("GET", "/v1/advertisers/999"),
+        await service.call("GET", "/v1/keys", key=None),
+    ]
+    assert [reply.status for reply in asked] == [201, 200, 200, 200, 404, 401]
+    assert {reply.headers.get("Cache-Control") for reply in asked} == {"no-store"}
+
+
 async def test_a_key_of_an_advertiser_speaks_for_it_alone(service: Service) -> None:
     mine, _ = [(await service.plant())["advertiser"] for _ in range(2)]
     wanted = {"name": "kopi", "scopes": ["advertiser", "analyst"], "advertiser": mine}

@@ -1,6 +1,7 @@
 """The console's way in: who gets a session, what ends it, and what another page cannot do with it."""
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from adserve.database.pools import Pools
 from adserve.pages.console import guard
 from adserve.pages.console.guard import COOKIE
 from adserve.pages.console.handlers import ConsolePages
+from adserve.store import sessions as store
+from adserve.store.desk import ACQUIRE_TIMEOUT_S
+from adserve.store.errors import Away
 from adserve.store.sessions import Sessions
 from adserve.web.app import build_app
 
@@ -112,6 +116,37 @@ async def test_a_session_ends_with_time_with_its_key_and_by_hand(
     assert await status_of(browser, "DELETE", "/console/session", OURS) == 204
     async with TestClient(replica(service)) as other:
         assert await status_of(other, "GET", "/console/api/rollout", stolen) == 401
+
+
+@pytest.mark.parametrize("use", [lambda sessions, hash_: sessions.caller(hash_, 0), Sessions.close])
+async def test_cookies_that_anybody_sends_leave_connections_to_the_operator(
+    service: Service, use: Callable[[Sessions, bytes], Coroutine[Any, Any, Any]]
+) -> None:
+    sessions = Sessions(desks(service.pools)[0])
+    async with service.pools.owner.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE sessions")
+        asked = [asyncio.create_task(use(sessions, hash_of(str(guess)))) for guess in range(20)]
+        await asyncio.sleep(0.1)
+        async with service.pools.operator.acquire(timeout=ACQUIRE_TIMEOUT_S):
+            pass
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def test_who_has_a_session_does_not_wait_for_strangers(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "ACQUIRE_TIMEOUT_S", 0.1)
+    sessions = Sessions(desks(service.pools)[0])
+    key = service.auth.authorise(service.keys["operator"], {Scope.OPERATOR})
+    opened = new_session(b"m" * TOKEN_BYTES, 0)
+    await sessions.open(opened, key.id, 0)
+    assert await sessions.caller(opened.hash, 1) == key
+    monkeypatch.setattr(sessions, "_turns", asyncio.Semaphore(0))
+    assert await sessions.caller(opened.hash, 1) == key
+    await sessions.close(opened.hash)
+    assert await sessions.caller(opened.hash, 1) is None
+    with pytest.raises(Away):
+        await sessions.caller(opened.hash, 1)
 
 
 async def test_a_key_has_a_bounded_number_of_sessions(service: Service) -> None:
