@@ -156,9 +156,12 @@ class Service:
         handlers = self._http.server
         assert handlers is not None  # noqa: S101 - for the type checker: it is set up
         gate = partial(Connection, self.core.limiter, self.core.refusals, self._slots, self._events)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: gate(handlers()), sock=listener, backlog=BACKLOG
-        )
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: gate(handlers()), sock=listener, backlog=BACKLOG
+            )
+        except OSError as error:  # another was bound to it as well, and listened first
+            raise _taken(self.core.settings, error) from error
 
     async def stop(self) -> None:
         """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close.
@@ -307,5 +310,9 @@ def bound(settings: Settings, *, shared: bool = False) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise _taken(settings, error) from error
     return listener
+
+
+def _taken(settings: Settings, error: OSError) -> SettingsError:
+    return SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")

@@ -10,7 +10,7 @@ import pytest
 
 from adserve import settings
 from adserve.bootstrap.core import Core
-from adserve.bootstrap.service import Service, start
+from adserve.bootstrap.service import Service, bound, start
 from adserve.database.replica_lock import GRACE_S, ServingLock
 
 SET_BACK_S = 400
@@ -61,3 +61,19 @@ async def test_a_start_that_fails_leaves_nothing_behind_that_would_take_the_lock
     with pytest.raises(ConnectionError, match="away"):
         await start(settings.load(data_home=str(tmp_path), port=0), database_url)
     assert left == [set()]
+
+
+async def test_of_two_that_start_on_one_port_at_once_the_later_one_says_so(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may bind it as long as neither listens."""
+    first = bound(settings.load(port=0))
+    ensure = Core.ensure_partitions
+
+    async def listen_first(core: Core, now_ms: int) -> None:
+        first.listen()
+        await ensure(core, now_ms)
+
+    monkeypatch.setattr(Core, "ensure_partitions", listen_first)
+    with first, pytest.raises(settings.SettingsError, match="cannot listen on .*: Address already in use"):
+        await start(settings.load(data_home=str(tmp_path), port=first.getsockname()[1]), database_url)
