@@ -129,6 +129,17 @@ async def test_it_says_where_its_data_is_and_starts_again_with_it(empty_home: Pa
     await second.stop()
 
 
+@pytest.mark.parametrize("name", ["with space", "дом", "x" * 120, b"\xff".decode(errors="surrogateescape")])
+async def test_a_path_may_be_any(data_home: Path, name: str) -> None:
+    home = data_home / name
+    home.mkdir(mode=0o711)
+    (data_home / "postgres").rename(home / "postgres")
+    async with asyncio.timeout(PATIENCE_S):
+        server = await start(home, lambda _: None)
+    await execute(server.url, "SELECT 1")
+    await server.stop()
+
+
 async def test_it_is_private_and_safe(own_server: Embedded, data_home: Path) -> None:
     connection = await asyncpg.connect(own_server.url)
     settings = dict(await connection.fetch("SELECT name, setting FROM pg_settings"))
