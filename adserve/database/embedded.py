@@ -201,8 +201,10 @@ async def start(data_home: Path, progress: Progress) -> Embedded:
     embedded = Embedded(installation.locate(data_home), progress)
     try:
         await embedded.hold_or_join()
-    except BaseException:
+    except BaseException as error:
         await embedded.stop()
+        if isinstance(error, OSError | asyncpg.PostgresError):  # a full disk, a damaged data home
+            raise DatabaseRefused(f"PostgreSQL cannot be started in {data_home}: {error}") from error
         raise
     return embedded
 

@@ -75,5 +75,5 @@ async def test_of_two_that_start_on_one_port_at_once_the_later_one_says_so(
         await ensure(core, now_ms)
 
     monkeypatch.setattr(Core, "ensure_partitions", listen_first)
-    with first, pytest.raises(settings.SettingsError, match="cannot listen on .*: Address already in use"):
+    with first, pytest.raises(settings.SettingsError, match=r"cannot listen on .*: Address already in use"):
         await start(settings.load(data_home=str(tmp_path), port=first.getsockname()[1]), database_url)
