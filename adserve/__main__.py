@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from asyncpg import ReadOnlySQLTransactionError
-
 from adserve import settings
 from adserve.database.refusal import DatabaseRefused
 from adserve.store.errors import AWAY
@@ -58,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DatabaseRefused as refused:
         print(f"adserve: {refused}", file=sys.stderr)
         return 1
-    except (*AWAY, ReadOnlySQLTransactionError) as error:
+    except AWAY as error:
         print(f"adserve: {error or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
