@@ -10,6 +10,7 @@ from types import ModuleType
 
 from adserve import settings
 from adserve.database.refusal import DatabaseRefused
+from adserve.store.errors import AWAY
 
 COMMANDS = {
     "serve": "answer slot requests and record events",
@@ -54,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except DatabaseRefused as refused:
         print(f"adserve: {refused}", file=sys.stderr)
+        return 1
+    except AWAY as error:
+        print(f"adserve: {error or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

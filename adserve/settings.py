@@ -35,6 +35,10 @@ OUTCOMES_KEPT_DAYS_MAX = 200
 """As long as anything that hangs on a viewer's pseudonym for caps."""
 
 
+DAYS_KEPT_MAX = 36_500
+"""A century: some more of them, and what is kept would begin before the first day that a date can be."""
+
+
 class SettingsError(ValueError):
     """A setting is unknown or has a value that it cannot have; the message names it."""
 
@@ -46,7 +50,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     data_home: Path = Path("/var/lib/adserve" if os.geteuid() == 0 else "~/.local/share/adserve")
     database_url: str | None = None
     redis_url: Annotated[str, Meta(pattern=r"^(rediss?|redis\+cluster)://")] | None = None
-    host: str = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
     public_url: str | None = None
     upstream_url: str | None = None
@@ -62,22 +66,24 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     spool_max_bytes: Annotated[int, Meta(ge=65_536)] = 268_435_456
     spool_rows_per_s: Annotated[int, Meta(ge=10, le=10_000)] = 2_000
     checkpoint_interval_s: Positive = 60
-    click_hold_factor: Annotated[float, Meta(gt=0)] = 2.0
+    click_hold_factor: Annotated[float, Meta(gt=0, le=1_000)] = 2.0
     model_path: Path | None = None
-    partitions_ahead_days: Positive = 7
+    partitions_ahead_days: Annotated[int, Meta(ge=1, le=366)] = 7
     decision_sample_rate: Annotated[float, Meta(ge=0, le=1)] = 0.001
-    decisions_kept_days: Positive = 30
-    origins_kept_days: Annotated[int, Meta(ge=ORIGINS_KEPT_DAYS_MIN)] = 60
+    decisions_kept_days: Annotated[int, Meta(ge=1, le=DAYS_KEPT_MAX)] = 30
+    origins_kept_days: Annotated[int, Meta(ge=ORIGINS_KEPT_DAYS_MIN, le=DAYS_KEPT_MAX)] = 60
     ramp_look_s: Annotated[int, Meta(ge=1, le=3_600)] = 60
     outcomes_kept_days: Annotated[int, Meta(ge=1, le=OUTCOMES_KEPT_DAYS_MAX)] = 90
     networks_path: Path | None = None
     trusted_proxies: str | None = None
-    events_kept_days: Annotated[int, Meta(ge=EVENTS_KEPT_DAYS_MIN)] = 400
+    events_kept_days: Annotated[int, Meta(ge=EVENTS_KEPT_DAYS_MIN, le=DAYS_KEPT_MAX)] = 400
     retired_events: Literal["keep", "export", "drop"] = "keep"
     reconcile_hour: Annotated[int, Meta(ge=0, le=23)] = 3
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     seller: Seller = Seller()
-    surfaces: dict[str, Surface] = msgspec.field(default_factory=lambda: {"status": Surface()})
+    surfaces: Annotated[dict[str, Surface], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: {"status": Surface()}
+    )
 
     @property
     def base_url(self) -> str:
@@ -98,11 +104,33 @@ def load(environment: Mapping[str, str] = os.environ, **overrides: Any) -> Setti
     values |= overrides
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_decode)
+        _check_is_postgresql(settings.database_url)
         _check_is_http("public_url", settings.public_url)
         _check_is_http("upstream_url", settings.upstream_url)
     except msgspec.ValidationError as error:
         raise SettingsError(f"settings: {_as_given(str(error), environment)}") from error
-    return msgspec.structs.replace(settings, data_home=settings.data_home.expanduser().absolute())
+    try:
+        return msgspec.structs.replace(settings, data_home=settings.data_home.expanduser().absolute())
+    except RuntimeError as error:
+        raise SettingsError(
+            f"settings: ADSERVE_DATA_HOME={settings.data_home}: there is no such home"
+        ) from error
+
+
+def _check_is_postgresql(url: str | None) -> None:
+    """Without its driver's words: they quote a password that is not encoded."""
+    if url is None:
+        return
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("postgresql", "postgres") and ("@" in parts.netloc or "@" not in url)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise msgspec.ValidationError(
+            "Expected postgresql://user:password@host:port/database, with what is special in the password percent-encoded - "
+            "at `$.database_url`"
+        )
 
 
 def _check_is_http(name: str, url: str | None) -> None:
@@ -135,6 +163,6 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _decode(wanted: type, value: Any) -> Any:
-    if wanted is Path and isinstance(value, str | Path):
+    if wanted is Path and isinstance(value, str | Path) and str(value):
         return Path(value)
-    raise NotImplementedError
+    raise ValueError("Expected a path")

@@ -10,7 +10,7 @@ from adserve.limits.rebuild import Filling
 from adserve.metering.named import Named
 from adserve.metering.pending import Pending
 from adserve.selection.memo import decode_offer, encode_offer, keep_offer, offer_again
-from adserve.settings import Settings
+from adserve.settings import Settings, SettingsError
 from adserve.store.checkpoints import Checkpoints
 from adserve.store.counters import MemoCodec, RedisCounters
 from adserve.store.epochs import Epochs
@@ -41,7 +41,12 @@ async def filling_of(
 
     assert settings.redis_url is not None  # noqa: S101 - for the type checker: or the lock would be the other
     codec = MemoCodec(encode_offer, decode_offer)
-    return SharedCounters(settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending, erased)
+    try:
+        return SharedCounters(
+            settings.redis_url, codec, Epochs(pools.recorder), events, settle_pending, erased
+        )
+    except ValueError as error:  # whose words may quote a password
+        raise SettingsError("redis_url: is no URL; a password in it has to be percent-encoded") from error
 
 
 async def save_checkpoint(

@@ -45,7 +45,7 @@ from adserve.settings import Settings, SettingsError
 from adserve.store import ramps
 from adserve.store.invoices import Drafts
 from adserve.store.notify import Listener
-from adserve.web.app import Handler, build_app
+from adserve.web.app import HANDLED, Handler, build_app
 from adserve.web.auth import Auth
 from adserve.web.gate import Connection
 from adserve.web.lane import Decide, Lane
@@ -158,9 +158,13 @@ class Service:
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # which it takes as the runner does, whatever its annotation says
             keepalive_timeout=IDLE_S,
+            **HANDLED,
         )
         gate = partial(Connection, self.core.limiter, self.core.refusals, self._slots, self._events)
-        self._server = await loop.create_server(lambda: gate(handler()), sock=listener, backlog=BACKLOG)
+        try:
+            self._server = await loop.create_server(lambda: gate(handler()), sock=listener, backlog=BACKLOG)
+        except OSError as error:  # another was bound to it as well, and listened first
+            raise _taken(self.core.settings, error) from error
 
     async def stop(self) -> None:
         """In order: accept no more, answer what is in flight, drain the recorder, stop the tasks, hand over, close.
@@ -309,5 +313,9 @@ def bound(settings: Settings, *, shared: bool = False) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise _taken(settings, error) from error
     return listener
+
+
+def _taken(settings: Settings, error: OSError) -> SettingsError:
+    return SettingsError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")

@@ -27,6 +27,7 @@ class Supervisor:
     """`run` is over when `stop` was called and every worker has ended, or when the first of them cannot serve."""
 
     def __init__(self, settings: Settings, database_url: str, workers: int) -> None:
+        bound(settings).close()  # another service that shares it among its workers would share it with ours
         self._listener = bound(settings, shared=True)  # keeps the port ours; only the workers listen
         self.port = int(self._listener.getsockname()[1])
         self._environment = {

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import getpass
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _act(arguments: argparse.Namespace, settings: Settings, connection: Any) -> int:
-    now_ms, by = time.time_ns() // SECOND_MS**2, f"{getpass.getuser()} on the command line"
+    now_ms, by = time.time_ns() // SECOND_MS**2, f"{_user()} on the command line"
     action = arguments.action
     if action == "status":
         await _show(arguments, connection, now_ms)
@@ -133,6 +134,13 @@ async def _act(arguments: argparse.Namespace, settings: Settings, connection: An
             await ramps.act(connection, id_, ACTS[action][0], by, arguments.reason, now_ms, step)
     print(_line(await _shown(connection, id_, now_ms)))
     return 0
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container it may have no name
+        return f"user {os.getuid()}"
 
 
 async def _switch(connection: Any, pause: bool) -> int:

@@ -26,6 +26,11 @@ async def check(connection: asyncpg.Connection, now: Clock) -> None:
             f"PostgreSQL {promises['version'] // 10_000} is too old: "
             f"{OLDEST_VERSION // 10_000} or later is needed"
         )
+    if promises["read_only"]:
+        raise DatabaseRefused(
+            "PostgreSQL writes nothing: it is a standby, or default_transaction_read_only is on for it, the database or the "
+            "user. ADSERVE_DATABASE_URL has to name the primary"
+        )
     off = [name for name in ("fsync", "full_page_writes", "synchronous_commit") if promises[name] == "off"]
     if off:
         cures = " ".join(f"ALTER SYSTEM RESET {name};" for name in off)

@@ -174,8 +174,9 @@ class Embedded:
     def _pid_file(self) -> tuple[int | None, str]:
         """The process that has the cluster, and how far it has come."""
         try:
-            lines = (self._place.cluster / "postmaster.pid").read_text(encoding="ascii").splitlines()
-            return int(lines[0]), lines[7].strip()
+            # Bytes: one of the lines is the path, in whatever encoding.
+            lines = (self._place.cluster / "postmaster.pid").read_bytes().split(b"\n")
+            return int(lines[0]), lines[7].strip().decode("ascii")
         except (FileNotFoundError, ValueError, IndexError):
             return None, ""
 
@@ -200,8 +201,10 @@ async def start(data_home: Path, progress: Progress) -> Embedded:
     embedded = Embedded(installation.locate(data_home), progress)
     try:
         await embedded.hold_or_join()
-    except BaseException:
+    except BaseException as error:
         await embedded.stop()
+        if isinstance(error, OSError | asyncpg.PostgresError):  # a full disk, a damaged data home
+            raise DatabaseRefused(f"PostgreSQL cannot be started in {data_home}: {error}") from error
         raise
     return embedded
 

@@ -89,6 +89,8 @@ def locate(data_home: Path) -> Installation:
             raise PermissionError(f"{root} belongs to another user")
     except PermissionError as error:
         raise DatabaseRefused(f"{error}: choose another ADSERVE_DATA_HOME, or run as its owner") from error
+    except OSError as error:
+        raise DatabaseRefused(f"{error}: choose another ADSERVE_DATA_HOME") from error
     for folder in (root, *root.parents):
         if not _may_enter(folder, installation.user):
             raise DatabaseRefused(
@@ -110,7 +112,13 @@ def prepare(installation: Installation, progress: Callable[[str], None]) -> None
 
 def _server_user(cluster: Path) -> pwd.struct_passwd:
     if os.geteuid() != 0:
-        return pwd.getpwuid(os.geteuid())
+        try:
+            return pwd.getpwuid(os.geteuid())
+        except KeyError:
+            raise DatabaseRefused(
+                f"user id {os.geteuid()} has no name, and PostgreSQL does not run without: add one to /etc/passwd, or set "
+                "ADSERVE_DATABASE_URL"
+            ) from None
     if cluster.exists():
         return pwd.getpwuid(cluster.stat().st_uid)
     known = {user.pw_name: user for user in pwd.getpwall()}
@@ -141,8 +149,13 @@ def _copy_programs(installation: Installation) -> None:
     partial = installation.root / "programs.partial"
     shutil.rmtree(partial, ignore_errors=True)
     ignore = shutil.ignore_patterns("include", "*.a")
-    shutil.copytree(package / "pginstall18", partial / WHEEL / "pginstall18", symlinks=True, ignore=ignore)
-    shutil.copytree(package.with_name(WHEEL + ".libs"), partial / (WHEEL + ".libs"))
+    try:
+        shutil.copytree(
+            package / "pginstall18", partial / WHEEL / "pginstall18", symlinks=True, ignore=ignore
+        )
+        shutil.copytree(package.with_name(WHEEL + ".libs"), partial / (WHEEL + ".libs"))
+    except shutil.Error as error:  # a list of all that could not be copied, each with its reason
+        raise DatabaseRefused(f"PostgreSQL's programs cannot be copied: {error.args[0][0][2]}") from error
     for folder, _, names in os.walk(partial):
         os.chmod(folder, 0o755)  # noqa: S103 - the server's user reads them, whatever our umask was
         for name in names:

@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 
 from adserve.database import schema, statements
+from adserve.database.refusal import DatabaseRefused
 
 SQL = statements.load(Path(__file__).parent / "sql" / "pools.sql")
 
@@ -104,8 +105,11 @@ async def _open(url: str, role: str, *, size: int, holder: UUID | None) -> async
             "application_name": role if holder is None else f"{role} {holder}",
         },
     )
-    async with pool.acquire():
-        return pool
+    try:
+        async with pool.acquire():
+            return pool
+    except asyncpg.PostgresError as error:  # the role is not there, or not for this user
+        raise DatabaseRefused(f"PostgreSQL gives no connection as {role}: {error}") from error
 
 
 async def _reset(connection: asyncpg.Connection) -> None:

@@ -81,8 +81,11 @@ class ServingLock:
 
     async def acquire(self, now_ms: int) -> None:
         """Takes both locks, or raises DatabaseRefused. May leave us WAITING for an earlier holder that may still serve."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file_lock = try_lock(self._file)
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file_lock = try_lock(self._file)
+        except OSError as error:
+            raise DatabaseRefused(f"{error}: choose another ADSERVE_DATA_HOME") from error
         if self._file_lock is None:
             raise DatabaseRefused(f"another process serves with {self._file}: stop it first")
         self._home = _name_file(self._file_lock) or str(self._holder)

@@ -45,6 +45,10 @@ async def _standing(url: str) -> tuple[str | None, str | None]:
         return tuple(await connection.fetchrow(SQL.standing) or (None, None))
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
         return None, None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise DatabaseRefused(
+            f"PostgreSQL: {error}: the user of ADSERVE_DATABASE_URL has to be the one that migrated, or a superuser"
+        ) from error
     finally:
         await connection.close()
 

@@ -45,5 +45,6 @@ AWAY = (
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,  # what was the primary is a standby now
     asyncpg.InternalClientError,  # what the driver says when a server is killed in the middle of a statement
 )

@@ -13,6 +13,10 @@ from adserve.web.operations import Operation, add_routes
 from adserve.web.problems import FAULT, KINDS, Problem, problem_response, problems
 
 
+HANDLED = {"auto_decompress": False}
+"""What is refused is still read to its end: unpacked by the framework, that would take all the time there is."""
+
+
 class _WithoutCallers(logging.Filter):
     """Keeps the framework from logging callers' addresses, and what it cannot parse: that may hold a ticket."""
 
@@ -56,11 +60,6 @@ def build_app(
     docs = Docs()
     table = [*operations, *docs.operations()]
     docs.description = describe(table, version)
-    app = web.Application(
-        middlewares=[problems],
-        client_max_size=body_max_bytes,
-        # What is refused is still read to its end: unpacked by the framework, that would take all the time there is.
-        handler_args={"auto_decompress": False},
-    )
+    app = web.Application(middlewares=[problems], client_max_size=body_max_bytes, handler_args=HANDLED)
     add_routes(app.router, table, auth, body_max_bytes)
     return app

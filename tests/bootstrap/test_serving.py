@@ -14,7 +14,7 @@ from adserve.api.health import Part
 from adserve.background import LONG_S, Background, Failure
 from adserve.bootstrap.core import Core
 from adserve.bootstrap.edge import tasks_part
-from adserve.bootstrap.service import Service, start
+from adserve.bootstrap.service import Service, bound, start
 from adserve.database.replica_lock import GRACE_S, ServingLock
 
 SET_BACK_S = 400
@@ -111,3 +111,19 @@ def test_a_task_that_fails_for_a_moment_is_named_and_nothing_else() -> None:
     away = Failure("Away: gone", True, 0, LONG_S)
     assert tasks_part({"leases": away}) == Part(True, "leases: Away: gone (for 300 s)", needed=False)
     assert not tasks_part({"leases": away._replace(last_s=LONG_S + 1)}).ok
+
+
+async def test_of_two_that_start_on_one_port_at_once_the_later_one_says_so(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may bind it as long as neither listens."""
+    first = bound(settings.load(port=0))
+    ensure = Core.ensure_partitions
+
+    async def listen_first(core: Core, now_ms: int) -> None:
+        first.listen()
+        await ensure(core, now_ms)
+
+    monkeypatch.setattr(Core, "ensure_partitions", listen_first)
+    with first, pytest.raises(settings.SettingsError, match=r"cannot listen on .*: Address already in use"):
+        await start(settings.load(data_home=str(tmp_path), port=first.getsockname()[1]), database_url)

@@ -81,10 +81,29 @@ async def test_two_workers_answer_for_each_other_and_a_killed_one_is_replaced(
         await until(lambda: len(workers_of(live, b"--paused")) == 1)
         await until_workers(live, 2)
         await until(all_count_alike)
+        assert "Address already in use" in await refusal_of_another(live, tmp_path, database_url, redis_url)
         assert live.terminate() == 0
         assert not listens(live.port)
     finally:
         live.end()
+
+
+async def refusal_of_another(live: Live, home: Path, database_url: str, redis_url: str) -> str:
+    """On the same port, whose connections the kernel would deal out to both."""
+    (home / "another").mkdir()
+    another = Live(
+        home / "another",
+        live.port,
+        arguments=["--workers", "2"],
+        database_url=database_url,
+        redis_url=redis_url,
+    )
+    another.spawn()
+    try:
+        assert await asyncio.to_thread(another.wait) == 2
+        return another.said
+    finally:
+        another.end()
 
 
 @pytest.fixture(scope="module")

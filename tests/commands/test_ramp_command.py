@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ async def test_all_ads_are_paused_whatever_is_planned(
     assert (await ran(capsys, "pause", "--all-ads"))[:2] == (0, "all ads paused: 0 of 0 replicas obey\n")
     assert (await ran(capsys, "status"))[1].startswith("all ads are paused\nplan 1")
     assert (await ran(capsys, "resume", "--all-ads"))[0] == 0
+
+
+async def test_a_user_without_a_name_can_pause_all_ads(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs as some number."""
+    monkeypatch.setenv("ADSERVE_DATABASE_URL", database_url)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54_321)
+    assert (await ran(capsys, "pause", "--all-ads"))[0] == 0
 
 
 def test_a_file_that_is_no_plan_is_refused_by_field(

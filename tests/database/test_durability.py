@@ -50,6 +50,13 @@ async def test_control_a_database_of_a_safe_server_may_still_be_unsafe(database_
     await connection.close()
 
 
+async def test_a_standby_is_refused(pools: Pools) -> None:
+    """Which says of itself what a read-only transaction says."""
+    async with pools.recorder.acquire() as connection, connection.transaction(readonly=True):
+        with pytest.raises(DatabaseRefused, match="has to name the primary"):
+            await durability.check(connection, wall_ms)
+
+
 @pytest.mark.parametrize(("offset_ms", "side"), [(400, "behind"), (-400, "ahead of")])
 async def test_a_clock_of_another_time_is_refused(pools: Pools, offset_ms: int, side: str) -> None:
     async with pools.recorder.acquire() as connection:

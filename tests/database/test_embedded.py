@@ -129,6 +129,17 @@ async def test_it_says_where_its_data_is_and_starts_again_with_it(empty_home: Pa
     await second.stop()
 
 
+@pytest.mark.parametrize("name", ["with space", "дом", "x" * 120, b"\xff".decode(errors="surrogateescape")])
+async def test_a_path_may_be_any(data_home: Path, name: str) -> None:
+    home = data_home / name
+    home.mkdir(mode=0o711)
+    (data_home / "postgres").rename(home / "postgres")
+    async with asyncio.timeout(PATIENCE_S):
+        server = await start(home, lambda _: None)
+    await execute(server.url, "SELECT 1")
+    await server.stop()
+
+
 async def test_it_is_private_and_safe(own_server: Embedded, data_home: Path) -> None:
     connection = await asyncpg.connect(own_server.url)
     settings = dict(await connection.fetch("SELECT name, setting FROM pg_settings"))
@@ -316,6 +327,29 @@ async def test_a_folder_that_the_servers_user_cannot_enter_is_named(empty_home: 
         DatabaseRefused, match=f"may not enter {empty_home}: choose another ADSERVE_DATA_HOME"
     ):
         await start(empty_home / "closed", lambda _: None)
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+async def test_a_file_is_no_data_home(empty_home: Path, below: str) -> None:
+    (empty_home / "file").touch()
+    with pytest.raises(DatabaseRefused, match=r"Not a directory: .*: choose another ADSERVE_DATA_HOME"):
+        await start(empty_home / "file" / below, lambda _: None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_a_user_without_a_name_is_told_what_postgresql_needs(empty_home: Path) -> None:
+    os.chown(empty_home, 54_321, 54_321)
+    command = ("setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--", sys.executable)
+    if subprocess.run([*command, "-c", ""], check=False, capture_output=True).returncode:  # noqa: ASYNC221 - it ends at once
+        pytest.skip("another user cannot read this interpreter")
+    ended = subprocess.run([*command, "-c", START, empty_home], check=False, capture_output=True, text=True)  # noqa: ASYNC221 - so does it
+    assert "DatabaseRefused: user id 54321 has no name" in ended.stderr
+
+
+async def test_a_password_that_is_not_the_servers_is_refused_in_words(data_home: Path) -> None:
+    (data_home / "postgres" / "password").write_text("another")
+    with pytest.raises(DatabaseRefused, match="password authentication failed"):
+        await start(data_home, lambda _: None)
 
 
 async def test_a_damaged_cluster_is_refused_with_what_postgresql_says(data_home: Path) -> None:

@@ -1,5 +1,7 @@
 """Every pool is one role, and comes back to it."""
 
+import secrets
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -54,6 +56,25 @@ async def test_a_statement_is_bounded(pools: Pools) -> None:
 async def test_no_pools_without_a_server(place: str) -> None:
     with pytest.raises(DatabaseRefused, match="cannot be reached"):
         await open_pools(f"postgresql://nobody:x@{place}/adserve?sslmode=disable")
+
+
+async def test_no_pools_for_a_user_who_may_not_have_them(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    user = f"plain_{secrets.token_hex(4)}"
+    await connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'x'")
+    theirs = urlsplit(database_url)
+    url = theirs._replace(netloc=f"{user}:x@{theirs.netloc.rpartition('@')[2]}").geturl()
+    try:
+        with pytest.raises(DatabaseRefused, match="permission denied for schema adserve"):
+            await open_pools(url)
+        await connection.execute(f"GRANT USAGE ON SCHEMA adserve TO {user}")
+        await connection.execute(f"GRANT SELECT ON adserve.alembic_version TO {user}")
+        with pytest.raises(DatabaseRefused, match="gives no connection as adserve_recorder"):
+            await open_pools(url)
+    finally:
+        await connection.execute(f"DROP OWNED BY {user}")
+        await connection.execute(f"DROP ROLE {user}")
+        await connection.close()
 
 
 async def test_no_pools_on_a_database_that_misses_a_revision(database_url: str) -> None:

@@ -114,6 +114,14 @@ async def test_a_second_process_is_refused(
         assert holder.may_serve(now_ms())
 
 
+async def test_a_data_home_that_cannot_be_is_refused_in_words(
+    database_url: str, tmp_path: Path, now_ms: WallClock
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DatabaseRefused, match="choose another ADSERVE_DATA_HOME"):
+        await ServingLock(database_url, tmp_path / "file", uuid4()).acquire(now_ms())
+
+
 async def test_after_a_clean_release_the_next_serves_at_once(
     database_url: str, tmp_path: Path, now_ms: WallClock
 ) -> None:
