@@ -10,9 +10,13 @@ import mmh3
 
 from adserve.domain.facts import EXPOSURE_WINDOW_MS, EXPOSURES_UNKNOWN, ViewerFacts, facts_of
 from adserve.domain.ids import CATALOGUE_ID_MAX
+from adserve.domain.time import DAY_MS
 from adserve.prediction.features import AdFacts
 from adserve.prediction.impressions import Impression
 from adserve.simulation.logs import Row
+
+CHOSEN_BEFORE_MAX_MS = DAY_MS
+"""No ticket lasts longer."""
 
 
 class Example(NamedTuple):
@@ -52,17 +56,19 @@ def _unknown_past(impression: Impression) -> Example:
 
 
 def _counted_past(impression: Impression, history: deque[tuple[int, int]]) -> Example:
-    """Counts the viewer's `history` of (time, campaign), where all of it has the viewer's name on it; then adds this impression to it."""
+    """Counts the viewer's `history` of (time, campaign) as it was when the ad was chosen, where all of it has the viewer's name on it; then
+    adds this impression to it. Of ads that were chosen together none has seen the others, as when they are served."""
     at_ms, campaign = impression.at_ms, impression.ad.campaign
-    while history and history[0][0] <= at_ms - EXPOSURE_WINDOW_MS:
+    chosen_ms = at_ms if impression.chosen_ms is None else impression.chosen_ms
+    since_ms = chosen_ms - EXPOSURE_WINDOW_MS
+    while history and history[0][0] <= at_ms - EXPOSURE_WINDOW_MS - CHOSEN_BEFORE_MAX_MS:
         history.popleft()
-    exposures = sum(1 for _, shown in history if shown == campaign)
-    facts = impression.facts._replace(seen=len(history))
+    seen = [shown for when_ms, shown in history if since_ms < when_ms <= chosen_ms]
     history.append((at_ms, campaign))
-    named_from_ms = impression.named_from_ms
-    if named_from_ms is not None and named_from_ms > at_ms - EXPOSURE_WINDOW_MS:
+    if impression.named_from_ms is not None and impression.named_from_ms > since_ms:
         return _unknown_past(impression)
-    return Example(at_ms, facts, impression.ad, exposures, impression.clicked)
+    facts = impression.facts._replace(seen=len(seen))
+    return Example(at_ms, facts, impression.ad, seen.count(campaign), impression.clicked)
 
 
 @lru_cache(maxsize=65_536)

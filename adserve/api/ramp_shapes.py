@@ -11,6 +11,7 @@ from adserve.domain.ramps import (
     COMPARED,
     ENDED,
     LATENCIES,
+    OPERATIONAL,
     SHARES,
     Act,
     Direction,
@@ -28,6 +29,7 @@ from adserve.domain.ramps import (
 from adserve.domain.targeting import Country
 from adserve.domain.time import from_ms, to_ms
 from adserve.rollout.figures import BOUNDS_MS
+from adserve.rollout.guardrails import BANDED_VIEWERS_MIN
 from adserve.rollout.ramps import BEFORE_FIRST, percent_bp_of, refusal, rises, waits_for
 from adserve.store.ramps import Made, Moved
 from adserve.web.problems import invalid
@@ -215,6 +217,10 @@ def _decode_guardrail(field: str, body: GuardrailBody) -> Guardrail:
         raise invalid(f"{field}.bound", f"is more than is measured, {BOUNDS_MS[-1]:,.0f} ms")
     if body.metric not in COMPARED and not rises and body.bound == 0:
         raise invalid(f"{field}.bound", "is 0, below which nothing falls")
+    if body.metric not in OPERATIONAL and body.min_viewers < BANDED_VIEWERS_MIN:
+        raise invalid(
+            f"{field}.min_viewers", f"is less than {BANDED_VIEWERS_MIN}: of so few chance tells anything"
+        )
     return Guardrail(body.metric, body.direction, body.bound, body.on_breach, body.min_viewers)
 
 

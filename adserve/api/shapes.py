@@ -99,6 +99,8 @@ def span(asked: Between, now_ms: int, *, step_ms: int, default: int, most: int) 
     end_ms -= end_ms % step_ms
     start_ms = end_ms - default * step_ms if asked.from_ is None else to_ms(asked.from_)
     start_ms -= start_ms % step_ms
+    if start_ms > end_ms:
+        raise invalid("?from", "is in the future")
     if end_ms - start_ms > most * step_ms:
         raise invalid("?from", f"is more than {most * step_ms // DAY_MS} days before the end")
     return start_ms, end_ms

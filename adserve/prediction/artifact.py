@@ -3,6 +3,7 @@
 import hashlib
 import os
 import zipfile
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ HEADER_NAME = "model.json"
 FILE_BYTES_MAX = 64_000_000
 WEIGHT_MAX = 100.0
 """Regularised weights are far smaller; a larger one says that something went wrong."""
+
+
+_DAMAGE = (
+    *(ValueError, KeyError, EOFError, OSError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy and zipfile raise for a file that is none of theirs."""
 
 
 class ArtifactRefused(Exception):
@@ -85,7 +93,7 @@ def _unpack(data: bytes) -> tuple[Numbers, float]:
     try:
         with np.load(BytesIO(data), allow_pickle=False) as arrays:
             indexes, values, intercept = arrays["index"], arrays["weight"], arrays["intercept"]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ArtifactRefused(f"{WEIGHTS_NAME} is damaged: {error}") from error
     if (indexes.dtype, values.dtype, intercept.dtype) != (np.uint32, np.float64, np.float64):
         raise ArtifactRefused(f"{WEIGHTS_NAME} holds numbers of other types")

@@ -8,7 +8,7 @@ from adserve.prediction.features import AdFacts
 
 class Impression(NamedTuple):
     """`viewer` is only compared; None when nobody knows any more who it was. What the viewer saw before `named_from_ms` has another
-    name on it. `facts.seen` is not filled in."""
+    name on it. The ad was chosen at `chosen_ms` (None: when it was shown), by what had been seen until then. `facts.seen` is not filled in."""
 
     at_ms: int
     viewer: str | bytes | None
@@ -16,3 +16,4 @@ class Impression(NamedTuple):
     ad: AdFacts
     clicked: bool
     named_from_ms: int | None = None
+    chosen_ms: int | None = None

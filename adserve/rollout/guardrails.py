@@ -32,6 +32,9 @@ PLAN_ERROR = 0.05
 """How often a plan that breaks no limit may be said to break one, all steps, guardrails and looks together."""
 SCALE_MIN = 0.001
 """The size of effect that bands of guardrails with a bound of zero are narrowest for."""
+BANDED_VIEWERS_MIN = 10
+"""Bands rest on a central limit: with two or three viewers one in eleven was wrong within four hours where one in forty may be, with
+five one in forty-three."""
 WHOLE_BP = 10_000
 EVENTS_BEHIND_MAX_MS = 10 * MINUTE_MS
 """With more of them still to be counted, a rate among exposed viewers is of the past: good enough for a breach, not for a step up."""

@@ -35,8 +35,8 @@ class Learning:
 
 def _from_row(row: Any, month_ms: int) -> Impression:
     """The log has another name for a viewer in each month in which tickets are issued."""
-    at_ms = to_ms(row["received_at"])
+    at_ms, chosen_ms = to_ms(row["received_at"]), to_ms(row["issued_at"])
     context = Context(country=row["country"] or None, platform=row["platform"] or None)
-    facts = facts_of(context, False, at_ms, row["surface"])
+    facts = facts_of(context, False, chosen_ms, row["surface"])
     ad = AdFacts(row["ad_id"], row["campaign_id"], row["advertiser_id"], row["kind"], row["call_to_action"])
-    return Impression(at_ms, row["viewer"], facts, ad, row["clicked"], month_ms)
+    return Impression(at_ms, row["viewer"], facts, ad, row["clicked"], month_ms, chosen_ms)

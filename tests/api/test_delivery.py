@@ -313,6 +313,7 @@ async def test_bad_questions_are_named(service: Service) -> None:
         ("time_zone=Mars/Base", "?time_zone"),
         ("from=2020-01-01T00:00:00Z", "?from"),
         ("from=yesterday", "?from"),
+        ("from=2099-01-01T00:00:00Z", "?from"),
         ("from=2026-01-01T00:30:00Z&to=2026-01-01T00:00:00Z", "?to"),
         ("position=-1", "?position"),
         ("after=x", "?after"),

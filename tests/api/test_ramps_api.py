@@ -81,6 +81,7 @@ async def test_a_bad_plan_is_refused_by_field(service: Service) -> None:
             )
             for metric, direction, bound in UNBREACHABLE
         ),
+        ({"guardrails": [PLAN["guardrails"][0] | {"min_viewers": 9}]}, "$.guardrails[0].min_viewers"),
         ({"guardrails": PLAN["guardrails"] * 2}, "$.guardrails"),
         ({"countries": ["ID", "ID"]}, "$.countries"),
         ({"countries": ["id"]}, "$.countries[0]"),

@@ -36,6 +36,15 @@ def test_a_viewer_nobody_knows_has_an_unknown_past() -> None:
     assert pasts(with_exposures([shown(1, None, 1), shown(2, None, 1)])) == [(EXPOSURES_UNKNOWN, None)] * 2
 
 
+def test_ads_that_were_chosen_together_have_not_seen_each_other() -> None:
+    """Nor has one that was chosen before another was seen."""
+    feed = [shown(at_ms, "a", campaign)._replace(chosen_ms=1) for at_ms, campaign in ((2, 1), (3, 1), (9, 2))]
+    later = shown(10, "a", 1)._replace(chosen_ms=8)
+    assert pasts(with_exposures([*feed, later])) == [(0, 0), (0, 0), (0, 0), (2, 2)]
+    old = EXPOSURE_WINDOW_MS + 2
+    assert pasts(with_exposures([*feed, shown(old + 5, "a", 1)._replace(chosen_ms=old)]))[-1] == (1, 2)
+
+
 def test_of_a_viewer_with_a_new_name_the_past_is_unknown_for_as_long_as_it_counts() -> None:
     log = [
         shown(at_ms, "a", 1)._replace(named_from_ms=1)

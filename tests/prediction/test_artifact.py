@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_an_unusable_artifact_gives_the_prior_and_says_why(
     assert rates.name == "prior"
     assert said is not None
     assert reason in said
+
+
+@pytest.mark.filterwarnings("ignore")  # numpy and zipfile warn of some
+def test_whatever_byte_is_damaged_under_a_checksum_that_is_right_nothing_else_is_raised(folder: Path) -> None:
+    sound, refused = (folder / WEIGHTS_NAME).read_bytes(), 0
+    for place, flip in product(range(len(sound)), (0x01, 0x10, 0xFF)):
+        data = bytearray(sound)
+        data[place] ^= flip
+        try:
+            artifact._unpack(bytes(data))
+        except ArtifactRefused:
+            refused += 1
+    assert refused > len(sound)
 
 
 def test_sound_weights_of_another_model_are_refused_by_checksum_alone(folder: Path) -> None:

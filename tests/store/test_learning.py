@@ -40,8 +40,8 @@ async def test_an_impression_is_told_with_its_viewer_and_click(world: World, lea
     facts = ViewerFacts(platform="android", surface="status")
     ad = AdFacts(12, world.campaign, world.advertiser, "image", "shop_now")
     assert sorted(told, key=lambda impression: str(impression.viewer)) == [
-        Impression(NOW_MS + 1_000, b"\1" * 16, facts, ad, False, MONTH_MS),
-        Impression(NOW_MS + 1_000, b"\2" * 16, facts, ad, True, MONTH_MS),
+        Impression(NOW_MS + 1_000, b"\1" * 16, facts, ad, False, MONTH_MS, NOW_MS),
+        Impression(NOW_MS + 1_000, b"\2" * 16, facts, ad, True, MONTH_MS, NOW_MS),
     ]
 
 

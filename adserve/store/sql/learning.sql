@@ -4,7 +4,7 @@
 SELECT min(issued_day), max(issued_day) FROM events
 
 -- name: impressions
-SELECT shown.received_at, whose.viewer, shown.country, shown.platform, shown.surface, shown.ad_id, shown.campaign_id,
+SELECT shown.received_at, shown.issued_at, whose.viewer, shown.country, shown.platform, shown.surface, shown.ad_id, shown.campaign_id,
        shown.advertiser_id, creatives.kind, creatives.call_to_action, clicked.ticket_id IS NOT NULL AS clicked
 FROM events shown
 JOIN creatives ON creatives.id = shown.creative_id
