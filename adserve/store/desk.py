@@ -48,5 +48,8 @@ class Desk:
         except asyncpg.InsufficientPrivilegeError as error:
             # A row policy refused a row of another advertiser: the tenant cannot see that one.
             raise UnknownReference("advertiser") from error
-        except AWAY as error:
+        except (
+            *AWAY,
+            asyncpg.DeadlockDetectedError,
+        ) as error:  # of two that wait for each other one is ended
             raise Away from error
