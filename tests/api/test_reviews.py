@@ -1,6 +1,5 @@
 """What an advertiser made, from its making to its being shown, through HTTP."""
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -250,42 +249,6 @@ async def test_what_was_not_looked_at_is_not_judged(service: Service) -> None:
         reply = await judge(service, creative, verdict, 2)
         assert (reply.status, "archived" in reply.body["detail"]) == (409, True)
     assert await verdicts(service, creative) == []
-
-
-async def test_an_edit_and_an_approval_at_once_never_show_what_nobody_saw(service: Service) -> None:
-    advertiser, key = await tenant(service)
-    refused = 0
-    for number in range(40):
-        creative = await waiting(service, advertiser, key)
-        path = f"/v1/creatives/{creative}"
-        edit, approval = (
-            service.call("PATCH", path, {"headline": "Unseen."}, key=key, If_Match="*"),
-            judge(service, creative),
-        )
-        calls = (edit, approval) if number % 2 else (approval, edit)
-        statuses = sorted(reply.status for reply in await asyncio.gather(*calls))
-        assert statuses in ([200, 200], [200, 409])
-        refused += statuses == [200, 409]
-        after = (await service.call("GET", path, key=key)).body
-        assert (after["revision"], after["review"]["state"]) == (2, "waiting")
-        assert (2, "approved", None) not in await verdicts(service, creative)
-    assert refused > 0, "neither came first"
-
-
-async def test_a_rename_and_approvals_at_once_never_show_what_nobody_saw(service: Service) -> None:
-    """They may wait for each other, until PostgreSQL ends one, who is to try again."""
-    for _ in range(10):
-        advertiser, key = await tenant(service)
-        creatives = [await waiting(service, advertiser, key) for _ in range(4)]
-        rename = service.call(
-            "PATCH", f"/v1/advertisers/{advertiser}", {"name": "Rude"}, key=key, If_Match="*"
-        )
-        renamed, *judged = await asyncio.gather(rename, *(judge(service, creative) for creative in creatives))
-        assert renamed.status in (200, 503)
-        assert {reply.status for reply in judged} <= {200, 409, 503}
-        if renamed.status == 200:
-            items = await listed(service, f"?advertiser={advertiser}")
-            assert [item["revision"] for item in items] == [2] * 4
 
 
 async def test_the_list_is_paged_and_asked_by_state_and_advertiser(service: Service) -> None:
