@@ -33,6 +33,7 @@ from adserve.api.placements import PlacementEncoder
 from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
+from adserve.api.reviews import Reviews
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import SlotsApi
 from adserve.api.traffic import TrafficApi
@@ -292,6 +293,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
         Campaigns(desk, clock),
         Creatives(desk),
         Ads(desk),
+        Reviews(desk, "http://ads.test"),
         MediaFiles(media),
         RolloutApi(desk, SURFACES),
         RampsApi(desk, SURFACES, clock),

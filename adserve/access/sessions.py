@@ -11,6 +11,8 @@ LASTS_MS = 12 * HOUR_MS
 """However much it is used: an operator signs in once a day."""
 SESSIONS_PER_KEY_MAX = 20
 """Beyond them the oldest one ends."""
+ENTRANTS = frozenset({Scope.OPERATOR, Scope.REVIEWER})
+"""Any one of them opens the console; which of its pages, the key's scopes decide."""
 
 
 class NewSession(NamedTuple):
@@ -31,4 +33,4 @@ def new_session(chance: bytes, now_ms: int) -> NewSession:
 
 def may_enter(key: Key) -> bool:
     """Whether a key opens the console, and keeps it open."""
-    return Scope.OPERATOR in key.scopes and key.advertiser is None
+    return not key.scopes.isdisjoint(ENTRANTS) and key.advertiser is None

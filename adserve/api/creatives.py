@@ -11,6 +11,7 @@ from adserve.api.shapes import Id, Moment, Status, changes_of, check_landing_url
 from adserve.domain.ids import AdvertiserId
 from adserve.store.desk import Connection
 from adserve.store.media import Media
+from adserve.store.reviews import State
 from adserve.store.setup import CREATIVES, Row
 from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.paging import PageQuery
@@ -42,6 +43,14 @@ class NewCreative(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     landing_url: Url
 
 
+class CreativeReview(Struct, frozen=True):
+    """Of the newest revision, which is shown once a person has approved it; `at` is since when."""
+
+    state: State
+    reason: str | None
+    at: Moment
+
+
 class Creative(Struct, frozen=True, kw_only=True):
     id: int
     advertiser: int
@@ -53,6 +62,7 @@ class Creative(Struct, frozen=True, kw_only=True):
     landing_url: str
     revision: int
     status: Status
+    review: CreativeReview
     created_at: Moment
     updated_at: Moment
 
@@ -82,8 +92,9 @@ class Creatives(Resource):
     }
 
     def encode(self, row: Row) -> Creative:
-        names = set(Creative.__struct_fields__) - {"advertiser"}
-        return Creative(advertiser=row["advertiser_id"], **{name: row[name] for name in names})
+        names = set(Creative.__struct_fields__) - {"advertiser", "review"}
+        review = CreativeReview(State(row["review"]), row["review_reason"], row["review_at"])
+        return Creative(advertiser=row["advertiser_id"], review=review, **{name: row[name] for name in names})
 
     def body_of(self, row: Row) -> NewCreative:
         return NewCreative(advertiser=row["advertiser_id"], **{name: row[name] for name in _PLAIN})

@@ -26,6 +26,7 @@ from adserve.api.placements import PlacementEncoder
 from adserve.api.ramps import RampsApi
 from adserve.api.reconciliation import ReconciliationApi
 from adserve.api.reports import Reports
+from adserve.api.reviews import Reviews
 from adserve.api.rollout import RolloutApi
 from adserve.api.slots import DEADLINE_DEFAULT_MS, SlotsApi
 from adserve.api.traffic import TrafficApi
@@ -99,6 +100,7 @@ def operations_of(
         Creatives(staff),
         MediaFiles(core.media),
         Ads(staff),
+        Reviews(staff, settings.base_url),
         RolloutApi(staff, settings.surfaces),
         RampsApi(staff, settings.surfaces, clock),
         core.judged.api(core.pseudonyms, settings.surfaces, clock),

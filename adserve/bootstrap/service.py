@@ -33,6 +33,7 @@ from adserve.bootstrap.edge import Witness, console_of, events_api_of, operation
 from adserve.bootstrap.maintenance import Maintenance
 from adserve.bootstrap.peers import PERIOD_S, Peers
 from adserve.bootstrap.ramps import Walking
+from adserve.bootstrap.reviews import counting
 from adserve.database import durability
 from adserve.database.pools import Sizes, open_pools
 from adserve.database.refusal import DatabaseRefused
@@ -107,6 +108,7 @@ class Service:
                 *Maintenance(core).tasks(),
                 *_walking(core).tasks(self._wakes),
                 invoices,
+                counting(core.pools),
             ),
             core.clock,
         )

@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     issue = actions.add_parser("issue", help="make a key and show it, once")
     issue.add_argument("--name", required=True, type=_name, help="who or what it is for")
     issue.add_argument(
-        "--scope", required=True, action="append", type=_scope, choices=list(Scope), help="may be given again"
+        "--scope",
+        required=True,
+        action="append",
+        type=_scope,
+        choices=list(Scope),
+        help="may be given again; a reviewer approves and rejects creatives, as an operator may",
     )
     issue.add_argument(
         "--advertiser", type=row_id, metavar="ID", help="the advertiser that the key speaks for"

@@ -48,5 +48,6 @@ class Desk:
         except asyncpg.InsufficientPrivilegeError as error:
             # A row policy refused a row of another advertiser: the tenant cannot see that one.
             raise UnknownReference("advertiser") from error
-        except AWAY as error:
+        except (*AWAY, asyncpg.DeadlockDetectedError) as error:
+            # Of two that wait for each other PostgreSQL ends one, who is to try again.
             raise Away from error

@@ -39,10 +39,14 @@ class Auth:
         key = self._ring.find(secret)
         if key is None:
             raise unauthenticated("This key is unknown or revoked.", f'{_REALM}, error="invalid_token"')
-        if key.scopes.isdisjoint(scopes):
-            needed = " or ".join(f"'{scope}'" for scope in sorted(scopes))
-            raise Problem(FORBIDDEN, f"This needs a key with the scope {needed}.")
+        check_scope(key, scopes)
         return key
+
+
+def check_scope(key: Key, scopes: Collection[Scope]) -> None:
+    if key.scopes.isdisjoint(scopes):
+        needed = " or ".join(f"'{scope}'" for scope in sorted(scopes))
+        raise Problem(FORBIDDEN, f"This needs a key with the scope {needed}.")
 
 
 def unauthenticated(detail: str, challenge: str = _REALM) -> Problem:

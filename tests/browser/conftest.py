@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from browser_serving import serve_demo, serve_twin, show_ads_to_everybody
@@ -11,6 +12,7 @@ from browser_twin import Twin
 from console_serving import Console, serve_console
 from folders import new_home
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from reviews_serving import Room, serve_reviews
 from waiting import PATIENCE_MS, PATIENCE_S
 
 from adserve.database.pools import Pools
@@ -72,6 +74,12 @@ def _is_fault(message: ConsoleMessage) -> bool:
 async def console(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
     monkeypatch.setattr(rollouts, "APPLIED_WITHIN_S", PATIENCE_S)
     async with serve_console(pools) as served:
+        yield served
+
+
+@pytest.fixture
+async def room(pools: Pools, tmp_path: Path) -> AsyncIterator[Room]:
+    async with serve_reviews(pools, tmp_path) as served:
         yield served
 
 

@@ -21,7 +21,7 @@ PHONE = {"width": 390, "height": 844}
 
 async def give_key(page: Page, console: Console, key: str) -> None:
     await page.goto(f"{console.url}/console")
-    await expect(page.get_by_label("Operator key")).to_be_focused()
+    await expect(page.get_by_label("Operator or reviewer key")).to_be_focused()
     await page.keyboard.type(key)
     await page.keyboard.press("Enter")
 

@@ -10,8 +10,10 @@ from browser_serving import show_ads_to_everybody
 from console_serving import Console, tell_story
 from PIL import Image
 from playwright.async_api import Browser, Page, expect
+from reviews_serving import Room
 from test_console import PHONE, sign_in
 from test_demo import open_demo, walk
+from test_reviews_page import sign_in as sign_in_to_reviews
 
 pytestmark = [
     pytest.mark.browser,
@@ -61,6 +63,26 @@ async def test_the_demo(browser: Browser, page: Page, service_url: str) -> None:
     await open_demo(phone, service_url)
     await walk(phone, ".sponsored")
     await keep(phone, "demo-phone")
+
+
+async def test_the_reviews(page: Page, room: Room) -> None:
+    for number in range(3):
+        creative = await room.make(number)
+    await room.service.call(
+        "POST",
+        f"/v1/reviews/{creative}/reject",
+        {"revision": 1, "reason": "The landing page sells cables, not headphones."},
+        key="reviewer",
+    )
+    await room.edit(creative, 2, landing_url="https://zephyra.example/headphones")
+    await page.set_viewport_size(WIDE)
+    await sign_in_to_reviews(page, room)
+    await expect(page.locator(".review img").first).to_be_visible()
+    await keep(page, "reviews-light")
+    await page.locator("[data-theme-toggle]").click()
+    await page.set_viewport_size(PHONE)
+    await page.locator(".review").last.evaluate("card => scrollTo(0, card.offsetTop + 300)")
+    await keep(page, "reviews-phone")
 
 
 async def test_the_console(browser: Browser, page: Page, console: Console) -> None:

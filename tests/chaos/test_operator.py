@@ -57,6 +57,20 @@ async def test_a_new_percent_takes_effect_within_a_second(client: Caller) -> Non
     assert await happens(at_once)
 
 
+async def test_a_rejection_takes_an_ad_off_within_a_second(client: Caller) -> None:
+    (creative,) = (await client.call("GET", "/v1/creatives")).body["items"]
+    path, seen = f"/v1/reviews/{creative['id']}", {"revision": creative["revision"]}
+
+    async def at_once() -> bool:
+        took_s = []
+        for verb, more, no_fill in (("reject", {"reason": "no"}, "no_eligible_ad"), ("approve", {}, None)):
+            assert (await client.call("POST", f"{path}/{verb}", seen | more)).status == 200
+            took_s.append(await until(partial(fills, client, no_fill)))
+        return max(took_s) < AT_ONCE_S
+
+    assert await happens(at_once)
+
+
 async def test_sigusr1_pauses_a_replica_until_the_operator_moves_the_switch(
     replica: Live, client: Caller
 ) -> None:

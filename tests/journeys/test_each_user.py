@@ -108,13 +108,14 @@ def creative(media: str) -> dict[str, Any]:
 
 async def test_from_the_first_key_to_the_last_figure(world: World) -> None:
     operator, feed = world.key("ops", "--scope", "operator"), world.key("feed", "--scope", "feed")
-    analyst = world.key("analyst", "--scope", "analyst")
-    await until(lambda: is_known(world, analyst))
+    analyst, reviewer = (world.key(name, "--scope", name) for name in ("analyst", "reviewer"))
+    await until(lambda: is_known(world, reviewer))
     kopi = await the_operator_opens_the_rollout_for_an_advertiser(world, operator)
     owner = world.key("kopi", "--scope", "advertiser", "--advertiser", kopi)
     await until(lambda: is_known(world, owner))
     campaign_id = await the_advertiser_sets_a_campaign_up(world, owner)
     await another_advertiser_sees_nothing_of_it(world, operator, campaign_id)
+    await the_reviewer_lets_it_be_shown(world, reviewer, owner, feed)
     await the_feed_service_shows_it_once(world, feed)
     await the_analyst_finds_what_happened(world, analyst)
     await the_advertiser_sees_what_it_cost(world, owner, kopi)
@@ -151,6 +152,20 @@ async def another_advertiser_sees_nothing_of_it(world: World, operator: str, cam
     await until(lambda: is_known(world, key))
     assert (await call(world, key, "GET", f"/v1/campaigns/{campaign_id}")).status == 404
     assert (await call(world, key, "GET", "/v1/campaigns")).body["items"] == []
+
+
+async def the_reviewer_lets_it_be_shown(world: World, reviewer: str, owner: str, feed: str) -> None:
+    unseen = await call(world, feed, "POST", "/v1/slots", {"viewer": "u-0", "feed_length": 12})
+    assert unseen.body["no_fill"] == "no_eligible_ad"
+    (waiting,) = (await call(world, reviewer, "GET", "/v1/reviews")).body["items"]
+    assert (await call(world, None, "GET", waiting["media_url"].removeprefix(world.url))).status == 200
+    path, seen = f"/v1/reviews/{waiting['id']}", {"revision": waiting["revision"]}
+    rejected = await call(world, reviewer, "POST", f"{path}/reject", seen | {"reason": "In which language?"})
+    assert rejected.status == 200, rejected
+    mine = (await call(world, owner, "GET", f"/v1/creatives/{waiting['id']}")).body["review"]
+    assert (mine["state"], mine["reason"]) == ("rejected", "In which language?")
+    assert (await call(world, owner, "POST", f"{path}/approve", seen)).status == 403
+    assert (await call(world, reviewer, "POST", f"{path}/approve", seen)).status == 200
 
 
 async def the_feed_service_shows_it_once(world: World, feed: str) -> None:

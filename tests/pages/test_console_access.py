@@ -14,7 +14,7 @@ from service import SURFACES, Service, desks, running
 from adserve.access.keys import Scope, hash_of
 from adserve.access.sessions import LASTS_MS, SESSIONS_PER_KEY_MAX, TOKEN_BYTES, new_session
 from adserve.database.pools import Pools
-from adserve.pages.console import guard
+from adserve.pages.console import guard, handlers
 from adserve.pages.console.guard import COOKIE
 from adserve.pages.console.handlers import ConsolePages
 from adserve.store import sessions as store
@@ -89,10 +89,37 @@ async def test_a_session_holds_on_every_replica_and_only_its_hash_is_stored(
 
 
 async def test_other_keys_open_nothing(service: Service, browser: Browser) -> None:
-    for scope in ("feed", "analyst", "reviewer"):
+    for scope in ("feed", "analyst"):
         assert await sign_in(browser, service.keys[scope]) == 403
     assert await sign_in(browser, "ads_unknown") == 401
     assert not list(browser.session.cookie_jar)
+
+
+async def test_a_reviewer_sees_reviews_and_nothing_of_the_ramps(service: Service, browser: Browser) -> None:
+    assert await sign_in(browser, service.keys["reviewer"]) == 204
+    for path in ("/console", "/console/rollout", "/console/reviews"):
+        async with browser.get(path) as answer:
+            assert (answer.status, answer.url.path) == (200, "/console/reviews")
+            assert "/console/rollout" not in await answer.text()
+    assert await status_of(browser, "GET", "/console/api/reviews") == 200
+    reading = ("rollout", "rollout/switch", "ramps", "ramps/1", "ramps/1/looks", "ramps/1/history")
+    for path in reading:
+        assert await status_of(browser, "GET", f"/console/api/{path}") == 403
+    for path in ("rollout/pause", "rollout/resume", "ramps", "ramps/1/abort"):
+        assert await status_of(browser, "POST", f"/console/api/{path}", OURS) == 403
+    assert (await service.call("GET", "/v1/rollout")).body["paused"] is False
+    assert await sign_in(browser, service.keys["operator"]) == 204
+    assert await status_of(browser, "GET", "/console/api/reviews") == 200
+    async with browser.get("/console/reviews") as answer:
+        assert "/console/rollout" in await answer.text()
+
+
+async def test_control_without_the_scope_a_reviewer_stops_all_ads(
+    service: Service, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sign_in(browser, service.keys["reviewer"])
+    monkeypatch.setattr(handlers, "check_scope", lambda *_: None)
+    assert await status_of(browser, "POST", PAUSE, OURS) == 200
 
 
 async def test_a_session_ends_with_time_with_its_key_and_by_hand(

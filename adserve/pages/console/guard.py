@@ -27,7 +27,7 @@ class Guard:
         check_origin(request)
         key = await self.known(request)
         if key is None:
-            raise Problem(UNAUTHENTICATED, "Sign in with an operator key.")
+            raise Problem(UNAUTHENTICATED, "Sign in first.")
         return key
 
     async def known(self, request: web.Request) -> Key | None:

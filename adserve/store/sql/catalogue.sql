@@ -28,7 +28,7 @@ JOIN campaigns p ON p.id = a.campaign_id
 JOIN creatives c ON c.id = a.creative_id
 JOIN media m ON m.sha256 = c.media
 CROSS JOIN LATERAL (
-  SELECT 'active' = ALL (ARRAY[a.status, v.status, p.status, c.status])
+  SELECT 'active' = ALL (ARRAY[a.status, v.status, p.status, c.status]) AND c.review = 'approved'
      AND (p.ends_at IS NULL OR p.ends_at > $3) AS live
 ) live
 WHERE live.live OR $1 > 0;

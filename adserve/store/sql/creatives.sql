@@ -1,4 +1,4 @@
--- A row is a creative as it stands now; every change is a new revision.
+-- A row is a creative as it stands now. A trigger makes other content a new revision, which waits for a review if a tenant made it.
 
 -- name: create
 INSERT INTO creatives (advertiser_id, kind, media, headline, body, call_to_action, landing_url)
@@ -20,7 +20,7 @@ ORDER BY id LIMIT $2
 -- name: change
 UPDATE creatives SET
   advertiser_id = $3, kind = $4, media = $5, headline = $6, body = $7, call_to_action = $8, landing_url = $9,
-  revision = revision + 1, version = version + 1, updated_at = now()
+  version = version + 1, updated_at = now()
 WHERE id = $1 AND version = $2
 RETURNING *
 

@@ -47,5 +47,7 @@ export const api = {
   looks: (id) => ask("GET", `api/ramps/${id}/looks?points=300`),
   history: (id) => all(`api/ramps/${id}/history?limit=200`),
   create: (plan) => ask("POST", "api/ramps", plan),
+  reviews: () => ask("GET", "api/reviews?limit=50"),
+  judge: (id, act, body) => ask("POST", `api/reviews/${id}/${act}`, body),
   act: (id, act, body) => ask("POST", `api/ramps/${id}/${act}`, body),
 };

@@ -16,7 +16,7 @@ byId("sign-in").addEventListener("submit", async (event) => {
     await api.signIn(field.value);
     location.reload();
   } catch (error) {
-    fault.textContent = error.status === 403 ? "This key is not an operator's." : error.message;
+    fault.textContent = error.status === 403 ? "This key is neither an operator's nor a reviewer's." : error.message;
     button.disabled = false;
     field.select();
   }
