@@ -80,7 +80,7 @@ def _judged(kind: Kind, status: int, said: bytes, complaint: bytes) -> Rendition
     if status:
         raise MediaRefused(Reason.SLOW if status in _SLOW else Reason.FATAL)
     try:
-        verdict = _verdicts.decode(said.removeprefix(CONFINED))
+        verdict: Rendition | Reason = _verdicts.decode(said.removeprefix(CONFINED))
     except ValueError as error:
         raise MediaRefused(Reason.FATAL) from error
     if isinstance(verdict, Reason):

@@ -11,6 +11,7 @@ from aiohttp.web_exceptions import HTTPException
 from msgspec import Struct
 from prometheus_client import Counter
 
+from adserve.creatives.verdicts import MediaRefused
 from adserve.metering.errors import JournalAway, RecorderFull, RecorderUnavailable, SpoolFull, TicketRefused
 from adserve.selection.decision import RequestReused
 from adserve.store.errors import Away, Contradiction, KeyReused, Missing, Outdated, UnknownReference
@@ -117,6 +118,7 @@ ANSWERS: dict[type[Exception], Kind] = {
     Contradiction: CONFLICT,
     JournalAway: UNAVAILABLE,
     KeyReused: CONFLICT,
+    MediaRefused: INVALID,
     Missing: NOT_FOUND,
     Outdated: OUTDATED,
     RecorderFull: UNAVAILABLE,
