@@ -14,13 +14,13 @@ from adserve.creatives.uploads import Uploads
 from adserve.domain.ids import AdvertiserId
 from adserve.store.desk import Connection, Desk
 from adserve.store.errors import Missing, UnknownReference
-from adserve.store.media import Media
+from adserve.store.media import Media, content_type_of
 from adserve.store.setup import ADVERTISERS, CREATIVES, Row
 from adserve.web.forms import Form, Received, of_part
 from adserve.web.idempotency import earlier_answer
 from adserve.web.operations import AnyQuery, Call, Operation
 from adserve.web.paging import PageQuery
-from adserve.web.problems import NOT_FOUND, Problem
+from adserve.web.problems import NOT_FOUND, Problem, invalid
 from adserve.web.replies import answer_response
 
 _END = r"$(?!\n)"
@@ -130,9 +130,11 @@ class Creatives(Resource):
         return NewCreative(advertiser=row["advertiser_id"], **{name: row[name] for name in _PLAIN})
 
     async def columns(
-        self, _connection: Connection, tenant: AdvertiserId | None, body: NewCreative, _stored: Row | None
+        self, connection: Connection, tenant: AdvertiserId | None, body: NewCreative, _stored: Row | None
     ) -> Row:
         check_landing_url("$.landing_url", body.landing_url)
+        if not (await content_type_of(connection, body.media)).startswith(f"{body.kind}/"):
+            raise invalid("$.kind", "is not what the media are")
         owner = owner_of(tenant, body.advertiser)
         return {"advertiser_id": owner} | {name: getattr(body, name) for name in _PLAIN}
 

@@ -104,7 +104,7 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 def _frame(image: Image.Image, turn: Image.Transpose | None, profile: bytes | None) -> Image.Image:
     """Its pixels alone: grey, RGB or RGBA, 8 bits each, upright, in sRGB, no larger than is shown."""
     if image.mode.startswith("I"):
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
     if profile is not None and image.mode == "CMYK":
         image = _in_srgb(image, profile, "RGB")
     alpha = image.has_transparency_data

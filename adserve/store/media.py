@@ -15,7 +15,8 @@ import asyncpg
 
 from adserve.database.synced import sync_folder
 from adserve.domain.time import SECOND_MS
-from adserve.store.errors import AWAY, Away
+from adserve.store.desk import Connection
+from adserve.store.errors import AWAY, Away, UnknownReference
 from adserve.store.statements import load
 
 SQL = load("media")
@@ -91,6 +92,14 @@ class Media:
 
     def _folder(self, sha256: str) -> Path:
         return self._home / sha256[:2]
+
+
+async def content_type_of(connection: Connection, sha256: str) -> str:
+    """Raises UnknownReference."""
+    content_type: str | None = await connection.fetchval(SQL.content_type, sha256)
+    if content_type is None:
+        raise UnknownReference("media")
+    return content_type
 
 
 def _write_durably(path: Path, source: BinaryIO) -> None:
