@@ -39,6 +39,10 @@ async def advertiser(service: Service) -> int:
     return made
 
 
+def partial(home: Path) -> list[Path]:
+    return list(home.rglob("partial*"))
+
+
 def names(home: Path) -> list[str]:
     return sorted(path.name for path in home.glob("??/*"))
 
@@ -54,7 +58,7 @@ async def test_an_upload_is_served_as_its_rendition(service: Service, tmp_path: 
     assert (served.status, served.headers["Content-Type"]) == (200, "image/png")
     assert hashlib.sha256(served.raw).hexdigest() == made["media"]
     assert b"hidden" not in served.raw
-    async with service.pools.analyst.acquire() as connection:
+    async with service.pools.operator.acquire() as connection:
         row = await connection.fetchrow("SELECT * FROM media")
     assert (row["sha256"], row["bytes"], row["width"], row["height"]) == (
         made["media"],
@@ -161,7 +165,7 @@ async def test_partial_media_of_the_dead_are_swept(
         dying.setattr(stored_media.Path, "unlink", lambda *_, **__: None)
         with pytest.raises(Killed):
             await service.media.put(b"x", "image/png", 1, 1)
-    [left] = tmp_path.rglob("partial*")
+    [left] = partial(tmp_path)
     written_ms = round(left.stat().st_mtime * 1_000)
     await service.media.sweep(written_ms)
     assert left.exists()  # it could be a sibling's that is being written
