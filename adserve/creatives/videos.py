@@ -84,6 +84,8 @@ def _remux(read: Any, muxer: Any, streams: list[Any]) -> Rendition:
     """The first stream is the picture."""
     video = streams[0]
     copies = {stream.index: muxer.add_stream_from_template(stream, opaque=True) for stream in streams}
+    if video.codec.canonical_name == "hevc":
+        copies[video.index].codec_context.codec_tag = "hvc1"  # the only one that Apple's players know
     began: dict[int, Fraction] = {}
     size = None
     for packet in read.demux(streams):

@@ -54,13 +54,18 @@ def png_of(width: int, height: int, pixels: bytes = b"") -> bytes:
 
 
 def video(
-    path: Path, *, seconds: float = 1, size: tuple[int, int] = (64, 48), sound: str | None = None
+    path: Path,
+    *,
+    seconds: float = 1,
+    size: tuple[int, int] = (64, 48),
+    codec: str = "libx264",
+    sound: str | None = None,
 ) -> bytes:
     """With all that a phone or an editor writes beside it."""
     rate = 10
     with av.open(str(path), "w", format="mp4") as muxer:
         muxer.metadata.update(title="hidden title", location="+52.5200+013.4050/", comment="hidden comment")
-        stream = muxer.add_stream("libx264", rate=rate, width=size[0], height=size[1], pix_fmt="yuv420p")
+        stream = muxer.add_stream(codec, rate=rate, width=size[0], height=size[1], pix_fmt="yuv420p")
         tone = None if sound is None else muxer.add_stream(sound, rate=48_000)
         for number in range(round(seconds * rate)):
             frame = av.VideoFrame.from_ndarray(np.asarray(drawn(*size, shift=number)), format="rgb24")

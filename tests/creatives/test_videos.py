@@ -97,3 +97,18 @@ def test_a_video_that_breaks_off_is_refused(tmp_path: Path) -> None:
 def test_pictures_in_the_same_boxes_are_no_videos() -> None:
     """AVIF, as HEIC, is a picture to everybody but the demuxer."""
     assert reason(encoded(drawn(), "AVIF")) is Reason.NO_VIDEO
+
+
+@pytest.mark.parametrize(
+    ("codec", "sent", "served"),
+    [("libx265", b"hev1", b"hvc1"), ("libvpx-vp9", b"vp09", b"vp09"), ("mpeg4", b"mp4v", None)],
+)
+def test_codecs_are_those_that_phones_play(
+    tmp_path: Path, codec: str, sent: bytes, served: bytes | None
+) -> None:
+    data = video(tmp_path / "made.mp4", codec=codec)
+    assert sent in data
+    if served is None:
+        assert reason(data) is Reason.NO_VIDEO
+    else:
+        assert served in rendered(data)[1]
