@@ -19,6 +19,8 @@ import msgspec
 from adserve.creatives.verdicts import MediaRefused, Reason, Rendition
 
 CONFINED = b"confined\n"
+NO_ROOM = os.EX_IOERR
+"""The exit status where the disk is full."""
 MEMORY_MAX_BYTES = 1 << 30
 CPU_MAX_S = 60
 WALL_MAX_S = 90
@@ -68,14 +70,26 @@ def verdict_of(kind: str, render: Render, target: BinaryIO) -> Rendition | Reaso
         rendition = render(sys.stdin.buffer, target)
         target.flush()
         return rendition
-    except MediaRefused as refused:
-        return refused.reason
-    except MemoryError:
-        return Reason.MEMORY
     except Exception as error:
-        # Decoders raise whatever they like at what they cannot read.
-        too_large = isinstance(error, OSError) and error.errno == errno.EFBIG
-        return Reason.LARGE if too_large else _UNREADABLE[kind]
+        return _reason(error) or _UNREADABLE[kind]
+
+
+def _reason(error: BaseException | None) -> Reason | None:
+    """None for whatever else decoders raise at what they cannot read. What comes first counts: a muxer that is closed over an
+    error fails, too."""
+    if error is None:
+        return None
+    reason = _reason(error.__context__)
+    match error:
+        case MediaRefused():
+            reason = reason or error.reason
+        case MemoryError():
+            reason = reason or Reason.MEMORY
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            os._exit(NO_ROOM)
+        case OSError(errno=errno.EFBIG):
+            reason = reason or Reason.LARGE
+    return reason
 
 
 def main() -> None:

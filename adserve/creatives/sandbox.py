@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from adserve.creatives.child import CONFINED, WALL_MAX_S
-from adserve.creatives.verdicts import SERVED_SIDE_MAX, MediaRefused, Reason, Rendition
+from adserve.creatives.child import CONFINED, NO_ROOM, WALL_MAX_S
+from adserve.creatives.verdicts import SERVED_SIDE_MAX, MediaRefused, NoRoom, Reason, Rendition
 
 AT_ONCE = 2
 """Each has a gigabyte at the most, and a core."""
@@ -41,7 +41,8 @@ class Sandbox:
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def render(self, kind: Kind, source: int, target: int) -> Rendition:
-        """Both are descriptors of files; the source is read from where it stands. Raises MediaRefused, SandboxBroken."""
+        """Both are descriptors of files; the source is read from where it stands. Raises MediaRefused, NoRoom,
+        SandboxBroken."""
         async with self._turns:
             # In a thread: to make a process of a large one may take longer than a slot request has.
             child = await asyncio.to_thread(self._start, kind, source, target)
@@ -77,6 +78,8 @@ def _last_words(child: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 def _judged(kind: Kind, status: int, said: bytes, complaint: bytes) -> Rendition:
     if not said.startswith(CONFINED):
         raise SandboxBroken(f"status {status}: {complaint.decode(errors='replace').strip()[-500:]}")
+    if status == NO_ROOM:
+        raise NoRoom
     if status:
         raise MediaRefused(Reason.SLOW if status in _SLOW else Reason.FATAL)
     try:

@@ -23,7 +23,7 @@ class Uploads:
 
     async def take(self, kind: Kind, upload: BinaryIO) -> str:
         """The SHA-256 of the rendition, which is durable by then. `upload` stands at its beginning. Raises MediaRefused,
-        SandboxBroken, and what the store raises."""
+        NoRoom, SandboxBroken, and what the store raises."""
         with self._media.scratch() as file:
             made = await self._sandbox.render(kind, upload.fileno(), file.fileno())
             return await self._media.keep(file, made.content_type, made.width, made.height)

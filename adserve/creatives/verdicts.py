@@ -46,3 +46,7 @@ class MediaRefused(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
         self.reason = reason
+
+
+class NoRoom(Exception):
+    """The disk is full: that is not the upload's fault."""

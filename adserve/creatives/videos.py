@@ -39,9 +39,12 @@ class _Whole:
         return data
 
     def write(self, data: Any) -> int:
-        written = os.pwrite(self._descriptor, data, self._at)
-        self._at += written
-        return written
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, self._at)
+            self._at += written
+            rest = rest[written:]
+        return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         ends = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: os.fstat(self._descriptor).st_size}

@@ -65,9 +65,14 @@ class Media:
         return sha256
 
     def scratch(self) -> BinaryIO:
-        """A file without a name: it is gone once it is closed, or this process is."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryFile(dir=self._home, prefix=PARTIAL)
+        """A file without a name: it is gone once it is closed, or this process is. Nor has it a buffer, which a full disk would
+        keep from being closed. Raises Away."""
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryFile(dir=self._home, prefix=PARTIAL, buffering=0)
+        except OSError as error:
+            log.warning("no file for an upload", extra={"reason": repr(error)})
+            raise Away from error
 
     async def sweep(self, now_ms: int) -> None:
         """Removes what processes that were killed while they stored it have left."""

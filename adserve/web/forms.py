@@ -66,7 +66,8 @@ class Received(NamedTuple, Generic[Fields]):
 
 
 class Form(Generic[Fields]):
-    """`file` and `fields` are the names of the parts, `type` what the second one is; `scratch` makes files without a name."""
+    """`file` and `fields` are the names of the parts, `type` what the second one is; `scratch` makes files without a name and
+    without a buffer."""
 
     def __init__(
         self,
@@ -131,7 +132,10 @@ class Form(Generic[Fields]):
 
         def write() -> None:
             digest.update(held)
-            file.write(held)
+            with memoryview(held) as rest:
+                at = 0
+                while at < len(rest):
+                    at += file.write(rest[at:])
             held.clear()
 
         async for data in parts.data():
@@ -142,7 +146,6 @@ class Form(Generic[Fields]):
             if len(held) >= WRITTEN_AT_ONCE_BYTES:
                 await _to_disk(write)
         await _to_disk(write)
-        await _to_disk(file.flush)
         return digest.hexdigest()
 
     async def _collect(self, parts: "_Parts") -> bytes:

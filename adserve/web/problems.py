@@ -11,7 +11,7 @@ from aiohttp.web_exceptions import HTTPException
 from msgspec import Struct
 from prometheus_client import Counter
 
-from adserve.creatives.verdicts import MediaRefused
+from adserve.creatives.verdicts import MediaRefused, NoRoom
 from adserve.metering.errors import JournalAway, RecorderFull, RecorderUnavailable, SpoolFull, TicketRefused
 from adserve.selection.decision import RequestReused
 from adserve.store.errors import Away, Contradiction, KeyReused, Missing, Outdated, UnknownReference
@@ -120,6 +120,7 @@ ANSWERS: dict[type[Exception], Kind] = {
     KeyReused: CONFLICT,
     MediaRefused: INVALID,
     Missing: NOT_FOUND,
+    NoRoom: UNAVAILABLE,
     Outdated: OUTDATED,
     RecorderFull: UNAVAILABLE,
     RecorderUnavailable: UNAVAILABLE,

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 from boxes import BYTES_MAX, rendered, twin
-from pictures import drawn, encoded, png_of
+from pictures import drawn, encoded, png_of, video
+from PIL import Image
 from waiting import until
 
 from adserve.creatives import sandbox
 from adserve.creatives.sandbox import AT_ONCE, Sandbox, SandboxBroken
-from adserve.creatives.verdicts import MediaRefused, Reason, Rendition
+from adserve.creatives.verdicts import MediaRefused, NoRoom, Reason, Rendition
 
 OUR_USER = 65_533
 PICTURE = encoded(drawn(), "PNG")
@@ -151,6 +152,26 @@ async def test_no_more_is_written_than_may_be() -> None:
     write = f"target.write(bytes({BYTES_MAX} + 1))\n{DONE}"
     assert await reason(PICTURE, twin(write)) is Reason.LARGE
     assert len((await rendered(PICTURE, box=twin(write, UNCONFINED)))[1]) == BYTES_MAX + 1
+
+
+async def test_a_full_disk_is_not_the_uploads_fault(tmp_path: Path) -> None:
+    made = video(tmp_path / "made.mp4")
+    for kind, data in (("image", PICTURE), ("video", made)):
+        with tempfile.TemporaryFile() as source, open("/dev/full", "r+b", buffering=0) as full:  # noqa: ASYNC230 - no file of a disk
+            source.write(data)
+            source.seek(0)
+            with pytest.raises(NoRoom):
+                await Sandbox(BYTES_MAX).render(kind, source.fileno(), full.fileno())
+
+
+async def test_a_rendition_that_becomes_too_large_is_refused(tmp_path: Path) -> None:
+    noise = encoded(Image.effect_noise((300, 300), 200), "PNG")
+    made = video(tmp_path / "made.mp4", seconds=5)
+    for kind, data in (("image", noise), ("video", made)):
+        with pytest.raises(MediaRefused) as refused:
+            await rendered(data, kind, Sandbox(1_000))
+        assert refused.value.reason is Reason.LARGE
+        assert len((await rendered(data, kind))[1]) > 1_000
 
 
 async def test_a_child_that_cannot_begin_is_our_fault_and_says_why() -> None:

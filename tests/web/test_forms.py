@@ -236,13 +236,16 @@ async def test_too_many_forms_at_once_are_sent_away(
 async def test_a_disk_that_is_full_is_told_as_such(
     service: Service, taken: Taken, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(_write: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     body = form(media(PICTURE), creative(fields))
-    monkeypatch.setattr(forms.asyncio, "to_thread", full)
-    reply = await send(service, body)
-    assert (reply.status, "Retry-After" in reply.headers) == (503, True)
+    [taking] = [operation.form for operation in service.operations if operation.form is not None]
+    with monkeypatch.context() as full:
+        full.setattr(taking, "_scratch", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115 - who asks closes it
+        reply = await send(service, body)
+    assert (reply.status, "Retry-After" in reply.headers, taken) == (503, True, [])
+    with monkeypatch.context() as broken:
+        broken.setattr(service.media, "_home", Path("/proc/no such folder"))
+        assert (await send(service, body)).status == 503
+    assert (await send(service, body)).status == 201
 
 
 async def test_a_scratch_file_has_no_name(service: Service) -> None:
