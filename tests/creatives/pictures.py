@@ -72,7 +72,9 @@ def video(
             muxer.mux(stream.encode(frame))
         muxer.mux(stream.encode(None))
         if tone is not None:
-            silence = av.AudioFrame(format=tone.format.name, layout="stereo", samples=1_152)
+            silence = av.AudioFrame(format=tone.format.name, layout="stereo", samples=1_024)
+            for plane in silence.planes:
+                plane.update(bytes(plane.buffer_size))
             silence.sample_rate, silence.pts, silence.time_base = 48_000, 0, Fraction(1, 48_000)
             muxer.mux(tone.encode(silence))
             muxer.mux(tone.encode(None))

@@ -34,8 +34,12 @@ async def test_every_verdict_is_reached() -> None:
         (entry["file"], kind): entry[kind] for entry in expected for kind in KINDS if entry[kind] is not None
     }
     box = Sandbox(BYTES_MAX)
-    said = await asyncio.gather(*(verdict(kind, (MEDIA / name).read_bytes(), box) for name, kind in wanted))
-    found = dict(zip(wanted, said, strict=True))
+    async with asyncio.TaskGroup() as group:
+        tasks = {
+            (name, kind): group.create_task(verdict(kind, (MEDIA / name).read_bytes(), box))
+            for name, kind in wanted
+        }
+    found = {key: task.result() for key, task in tasks.items()}
     assert {key: (found[key], wanted[key]) for key in wanted if found[key] != wanted[key]} == {}
     accepted = [key for key in found if found[key] == "accept"]
     assert len([kind for _, kind in accepted if kind == "image"]) == 21
