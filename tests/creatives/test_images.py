@@ -145,13 +145,19 @@ def test_sixteen_bits_become_eight_not_white() -> None:
     assert (np.asarray(opened(served)) == np.mgrid[0:16, 0:256][1]).all()
 
 
-def test_colours_are_brought_to_srgb() -> None:
-    """A profile that turns everything a little darker is obeyed, and goes."""
-    grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    for profile in (b"no profile", grey.tobytes()):
-        _, served = rendered(encoded(drawn(), "PNG", icc_profile=profile))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_colours_are_brought_to_srgb(mode: str) -> None:
+    """A profile that brightens all is obeyed, and goes; sRGB's own, and one that does not fit, change nothing."""
+    gamma, low = b"\x00\x02\x66\x66", b"\x00\x01\x40\x00"
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert gamma in srgb
+    for profile, brighter in ((srgb.replace(gamma, low), 43), (srgb, 0), (lab, 0), (b"no profile", 0)):
+        _, served = rendered(encoded(drawn().convert(mode), "PNG", icc_profile=profile))
+        change = (pixels(opened(served)) - pixels(drawn()))[..., :3]
+        assert abs(change.mean() - brighter) < 1
+        assert opened(served).mode == mode
         assert "icc_profile" not in opened(served).info
-        assert (pixels(opened(served)) == pixels(drawn())).all()  # one that does not fit is left aside
 
 
 def test_what_lies_behind_the_first_picture_of_a_phone_goes() -> None:
