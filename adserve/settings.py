@@ -57,6 +57,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     upstream_timeout_ms: Positive = 5_000
     feed_body_max_bytes: Positive = 2_000_000
     body_max_bytes: Positive = 1_000_000
+    media_max_bytes: Positive = 33_554_432
     feed_items_max: Positive = 1_000
     decision_deadline_max_ms: Positive = 1_000
     candidates_max: Annotated[int, Meta(ge=1, le=128)] = 32

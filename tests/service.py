@@ -19,7 +19,7 @@ from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons, Landings
 from adserve.api.campaigns import Campaigns
 from adserve.api.charges import Charges
-from adserve.api.creatives import Creatives, MediaFiles
+from adserve.api.creatives import Creatives, MediaFiles, form_of
 from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
@@ -40,6 +40,8 @@ from adserve.api.traffic import TrafficApi
 from adserve.bootstrap.traffic import TrafficKeeper
 from adserve.catalogue.refresh import Refresh
 from adserve.catalogue.snapshot import EMPTY
+from adserve.creatives.sandbox import Sandbox
+from adserve.creatives.uploads import Uploads
 from adserve.database import partitions
 from adserve.database.pools import Pools
 from adserve.domain.ads import Campaign
@@ -87,6 +89,7 @@ SELLER = Seller(
     "Status Ads Ltd", ("1 Feed Street", "Dublin 2"), "IE1234567X", "IBAN IE29 AIBK 9311 5212 3456 78"
 )
 BODY_MAX_BYTES = 200_000
+MEDIA_MAX_BYTES = 1_000_000
 SPOOL_BYTES = 1_000_000
 PIXEL = b"not looked into"
 JSON = ("application/json", "application/problem+json")
@@ -291,7 +294,7 @@ def setting_up(pools: Pools, clock: Callable[[], int], media: Media) -> list[Any
     return [
         Advertisers(desk, clock),
         Campaigns(desk, clock),
-        Creatives(desk),
+        Creatives(desk, Uploads(Sandbox(MEDIA_MAX_BYTES), media), form_of(media, MEDIA_MAX_BYTES)),
         Ads(desk),
         Reviews(desk, "http://ads.test"),
         MediaFiles(media),

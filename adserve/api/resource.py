@@ -14,6 +14,7 @@ from adserve.domain.ids import AdvertiserId
 from adserve.store.desk import Connection, Desk
 from adserve.store.idempotency import Answer
 from adserve.store.setup import Row, Table
+from adserve.web.forms import Form
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, Operation
 from adserve.web.paging import PageQuery, cut, id_after
@@ -48,6 +49,7 @@ class Resource(ABC):
     answer: ClassVar[type[Struct]]
     query: ClassVar[type[PageQuery]] = PageQuery
     example: ClassVar[Any] = None
+    form: Form[Any] | None = None
     creators = OWNERS
     """Who may create, pause, resume and archive."""
 
@@ -125,7 +127,7 @@ class Resource(ABC):
         return [
             operation(
                 "POST", path, f"create{one}", f"Create {_a(noun)}", self.create,
-                body=self.body, statuses=(201,), idempotent=True, scopes=self.creators, example=self.example,
+                body=self.body, form=self.form, statuses=(201,), idempotent=True, scopes=self.creators, example=self.example,
             ),
             operation(
                 "GET", path, f"list{one}s", f"The {noun}s, oldest first", self.page,

@@ -104,6 +104,7 @@ IDEMPOTENT_FOR_MS = 7 * DAY_MS
 EXPORTS_FOR_MS = 30 * DAY_MS
 """How long an export is known after it was asked for."""
 FUNNEL_MERGED_S = 60.0
+MEDIA_SWEPT_S = 3_600.0
 DRAW_BYTES = 16
 DRAWS_AT_ONCE = 256
 PARTITIONS_BEHIND_DAYS = 2
@@ -262,6 +263,7 @@ def later_tasks_of(core: Core) -> tuple[Task, ...]:
         Task("old origins", core.forget_origins, PARTITIONS_S),
         Task("funnel", core.funnel.step, 1.0),
         Task("funnel's hours", core.funnel_store.merge, FUNNEL_MERGED_S),
+        Task("partial media", core.media.sweep, MEDIA_SWEPT_S),
         Task("overload", core.limiter.step, limiter.WINDOW_S),
         *core.judged.tasks(core.settings.outcomes_kept_days),
         *core.privacy.later_tasks(),

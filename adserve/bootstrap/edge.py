@@ -10,7 +10,7 @@ from adserve.api.advertisers import Advertisers
 from adserve.api.beacons import Beacons
 from adserve.api.campaigns import Campaigns
 from adserve.api.charges import Charges
-from adserve.api.creatives import Creatives, MediaFiles
+from adserve.api.creatives import Creatives, MediaFiles, form_of
 from adserve.api.decisions import Decisions
 from adserve.api.delivery import Delivery
 from adserve.api.events import EventsApi
@@ -36,6 +36,8 @@ from adserve.bootstrap.core import Core, draw_128_bits, steady_clock
 from adserve.bootstrap.peers import Peers
 from adserve.bootstrap.traffic import trusted_proxies
 from adserve.catalogue.snapshot import SNAPSHOT_MAX_AGE_MS
+from adserve.creatives.sandbox import Sandbox
+from adserve.creatives.uploads import Uploads
 from adserve.database.replica_lock import Serving
 from adserve.domain.time import SECOND_MS
 from adserve.limits.counters import MemoryCounters
@@ -86,6 +88,7 @@ def operations_of(
 ) -> list[Operation]:
     """The whole API; `failures` are the background tasks that fail now, with the reason."""
     settings, clock = core.settings, core.clock
+    most = settings.media_max_bytes
     staff, analysts = (
         Desk(core.pools.tenant, core.pools.operator),
         Desk(core.pools.tenant, core.pools.analyst),
@@ -97,7 +100,7 @@ def operations_of(
         Beacons(core.intake, core.sealer, core.landings, Sources(trusted_proxies(settings)), clock),
         Advertisers(staff, clock),
         Campaigns(staff, clock),
-        Creatives(staff),
+        Creatives(staff, Uploads(Sandbox(most), core.media), form_of(core.media, most)),
         MediaFiles(core.media),
         Ads(staff),
         Reviews(staff, settings.base_url),

@@ -18,7 +18,7 @@ class Answer(NamedTuple):
     location: str | None
 
 
-async def earlier_answer(
+async def take(
     connection: Connection, caller: KeyId, advertiser: AdvertiserId | None, key: str, digest: bytes
 ) -> Answer | None:
     """Takes the key for this transaction, or gives the answer that it got before.
@@ -27,7 +27,13 @@ async def earlier_answer(
     """
     if await connection.fetchval(SQL.take, caller, advertiser, key, digest):
         return None
+    return await earlier_answer(connection, caller, key, digest)
+
+
+async def earlier_answer(connection: Connection, caller: KeyId, key: str, digest: bytes) -> Answer | None:
     row = await connection.fetchrow(SQL.earlier, caller, key)
+    if row is None:
+        return None
     if row["digest"] != digest:
         raise KeyReused(f"{key!r} came before with another request")
     return Answer(row["status"], row["body"], row["etag"], row["location"])

@@ -12,7 +12,6 @@ from adserve.web.openapi import describe
 from adserve.web.operations import Operation, add_routes
 from adserve.web.problems import FAULT, KINDS, Problem, problem_response, problems
 
-
 HANDLED = {"auto_decompress": False}
 """What is refused is still read to its end: unpacked by the framework, that would take all the time there is."""
 

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -45,11 +46,18 @@ async def _read(request: web.Request, most: int) -> bytes:
         raise _too_large(most)
     if request.content.is_eof():
         return await _collect(request, most)
+    async with arriving(BODY_READ_TIMEOUT_S):
+        return await _collect(request, most)
+
+
+@asynccontextmanager
+async def arriving(within_s: float) -> AsyncIterator[None]:
+    """Refuses a body that is not read to its end inside, in time."""
     try:
-        async with asyncio.timeout(BODY_READ_TIMEOUT_S):
-            return await _collect(request, most)
+        async with asyncio.timeout(within_s):
+            yield
     except TimeoutError as error:
-        raise Problem(SLOW, f"The body did not arrive within {BODY_READ_TIMEOUT_S:g} s.") from error
+        raise Problem(SLOW, f"The body did not arrive within {within_s:g} s.") from error
     except ConnectionError as error:
         raise Problem(INVALID, "The body broke off.") from error
 
@@ -80,13 +88,13 @@ def _too_large(most: int) -> Problem:
     return Problem(TOO_LARGE, f"At most {most:,} bytes are accepted here.")
 
 
-def check_is_json(request: web.Request) -> None:
+def check_is_json(request: web.Request, otherwise: str = "is not application/json") -> None:
     header = request.headers.get("Content-Type", "")
     if header == "application/json":
         return  # nearly always, and without parsing it
     kind, charset = media_type(header)
     if kind != "application/json":
-        raise about(CONTENT, "Content-Type", "is not application/json")
+        raise about(CONTENT, "Content-Type", otherwise)
     if charset not in UTF_8:
         raise about(CONTENT, "Content-Type", "names another charset than UTF-8")
 
@@ -103,23 +111,24 @@ def media_type(header: str) -> tuple[str, str]:
 
 
 class BodyDecoder(Generic[Body]):
-    """Decodes JSON into one type."""
+    """Decodes JSON into one type. `root` is what its fields are below, when a refusal names one."""
 
-    def __init__(self, type_: type[Body]) -> None:
+    def __init__(self, type_: type[Body], root: str = "$") -> None:
         self._decoder = msgspec.json.Decoder(type_)
+        self._root = root
 
     def decode(self, raw: bytes) -> Body:
-        body = decode_json(self._decoder, raw)
+        body = decode_json(self._decoder, raw, self._root)
         if _NUL in raw:
-            _refuse_nul(raw)
+            _refuse_nul(raw, self._root)
         return body
 
 
-def decode_json(decoder: msgspec.json.Decoder[Body], raw: bytes) -> Body:
+def decode_json(decoder: msgspec.json.Decoder[Body], raw: bytes, root: str = "$") -> Body:
     try:
         return decoder.decode(raw)
     except (ValueError, RecursionError) as error:
-        wrong = field_error(error)
+        wrong = field_error(error, root)
         raise invalid(wrong.field, wrong.reason) from error
 
 
@@ -137,16 +146,16 @@ def field_error(error: Exception, root: str = "$") -> FieldError:
         return FieldError(root, "is not valid UTF-8")
     message = str(error)
     at = _PATH.search(message)
-    path, reason = (at[1], message[: at.start()]) if at else (root, message)
+    path, reason = (at[1], message[: at.start()]) if at else ("$", message)
     named = _NAMED.match(reason)
     if named:
         path = f"{path}.{named[1]}"
-    return FieldError(root + path.removeprefix("$") if path.startswith("$") else path, reason)
+    return FieldError(root + path.removeprefix("$"), reason)
 
 
-def _refuse_nul(raw: bytes) -> None:
+def _refuse_nul(raw: bytes, root: str) -> None:
     """PostgreSQL's text cannot hold U+0000, so no string of ours does."""
-    for path in _paths_with_nul(decode_json(_anything, raw), "$"):
+    for path in _paths_with_nul(decode_json(_anything, raw), root):
         raise invalid(path, "contains the character U+0000")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import NODEFAULT
 
+from adserve.web.forms import CONTENT_TYPE as FORM
+from adserve.web.forms import Form
 from adserve.web.operations import PATH_PARAMETERS, Operation
 from adserve.web.problems import CONTENT_TYPE, KINDS, ProblemDocument
 
@@ -17,7 +19,8 @@ _HEADER_STRING = {"type": "string", "minLength": 1, "maxLength": 200}
 def describe(operations: Sequence[Operation], version: str) -> dict[str, Any]:
     types: list[Any] = [ProblemDocument]
     for operation in operations:
-        types += [type_ for type_ in (operation.body, operation.answer) if type_ is not None]
+        form = None if operation.form is None else operation.form.type
+        types += [type_ for type_ in (operation.body, operation.answer, form) if type_ is not None]
         types += [field.type for field in msgspec.structs.fields(operation.query)]
     schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     of_type = dict(zip(types, schemas, strict=True))
@@ -56,8 +59,26 @@ def _operation(operation: Operation, of_type: dict[Any, Any]) -> dict[str, Any]:
         content: dict[str, Any] = {"schema": of_type[operation.body]}
         if operation.example is not None:
             content["example"] = operation.example
-        described["requestBody"] = {"required": True, "content": {"application/json": content}}
+        contents = {"application/json": content}
+        if operation.form is not None:
+            contents[FORM] = _form(operation.form, of_type)
+        described["requestBody"] = {"required": True, "content": contents}
     return described
+
+
+def _form(form: Form[Any], of_type: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        "schema": {
+            "type": "object",
+            "properties": {
+                form.file: {"type": "string", "format": "binary"},
+                form.fields: of_type[form.type],
+            },
+            "required": [form.file, form.fields],
+            "additionalProperties": False,
+        },
+        "encoding": {form.fields: {"contentType": "application/json"}},
+    }
 
 
 def _parameters(operation: Operation, of_type: dict[Any, Any]) -> list[dict[str, Any]]:
@@ -106,6 +127,7 @@ def _refusals(operation: Operation) -> set[int]:
         (bool(operation.parameters), (404,)),
         (bool(operation.scopes), (401, 403)),
         (operation.body is not None, (400, 408, 413, 415)),
+        (operation.form is not None, (503,)),
         (operation.idempotent, (409,)),
         (operation.conditional, (412, 428)),
     )

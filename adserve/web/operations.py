@@ -13,6 +13,7 @@ from adserve.access.keys import Key, Scope
 from adserve.domain.ids import KeyId
 from adserve.web.auth import Auth
 from adserve.web.bodies import BodyDecoder, check_is_json, decode_query, read_body
+from adserve.web.forms import Form
 from adserve.web.gate import answered
 from adserve.web.problems import EXPECTATION, Problem, problem_response, problems
 
@@ -77,8 +78,8 @@ class Call(NamedTuple, Generic[Body, Query]):
 class Operation:
     """One method on one path. Any one of `scopes` is enough; none means that no key is needed.
 
-    `body` and `answer` are the types that travel; `decode` reads a body that needs more than its type. `statuses`
-    are those of an answer, `refusals` those of problems that do not follow from the rest.
+    `body` and `answer` are the types that travel; `decode` reads a body that needs more than its type; `form` may come
+    in place of the JSON, and is then the call's body. `statuses` are those of an answer, `refusals` those of problems that do not follow from the rest.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Operation:
     scopes: frozenset[Scope] = frozenset()
     body: Any = None
     decode: Callable[[bytes], Any] | None = None
+    form: Form[Any] | None = None
     query: type[Struct] = NoQuery
     answer: Any = None
     content_types: tuple[str, ...] = ("application/json",)
@@ -140,6 +142,11 @@ class Endpoint:
         operation = self._operation
         query = AnyQuery() if operation.query is AnyQuery else decode_query(request, operation.query)
         raw, body = b"", None
+        if operation.form is not None:
+            if operation.form.is_sent(request):
+                async with operation.form.received(request, caller) as (received, raw):
+                    return await operation.handle(Call(request, caller, query, received, raw))
+            check_is_json(request, "is neither application/json nor multipart/form-data")
         if self._decode is not None:
             check_is_json(request)
             raw = await read_body(request, self._body_max_bytes)

@@ -11,6 +11,7 @@ from aiohttp.web_exceptions import HTTPException
 from msgspec import Struct
 from prometheus_client import Counter
 
+from adserve.creatives.verdicts import MediaRefused, NoRoom
 from adserve.metering.errors import JournalAway, RecorderFull, RecorderUnavailable, SpoolFull, TicketRefused
 from adserve.selection.decision import RequestReused
 from adserve.store.errors import Away, Contradiction, KeyReused, Missing, Outdated, UnknownReference
@@ -121,7 +122,9 @@ ANSWERS: dict[type[Exception], Kind] = {
     Contradiction: CONFLICT,
     JournalAway: UNAVAILABLE,
     KeyReused: CONFLICT,
+    MediaRefused: INVALID,
     Missing: NOT_FOUND,
+    NoRoom: UNAVAILABLE,
     Outdated: OUTDATED,
     RecorderFull: UNAVAILABLE,
     RecorderUnavailable: UNAVAILABLE,

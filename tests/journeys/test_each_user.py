@@ -1,6 +1,8 @@
 """Each kind of user at a service in a process of its own, from their first key to the last figure."""
 
 import asyncio
+import io
+import json
 import signal
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -11,10 +13,9 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import unused_port
 from commands_run import Adserve, environment, run, words
+from PIL import Image
 
-from adserve.database.pools import Pools
 from adserve.simulation.caller import OUR_CLIENT
-from adserve.store.media import Media
 
 STARTS_WITHIN_S = 120
 STOPS_WITHIN_S = 60
@@ -30,7 +31,6 @@ class World(NamedTuple):
     session: aiohttp.ClientSession
     adserve: Adserve
     process: asyncio.subprocess.Process
-    media: str
 
     def key(self, name: str, *more: object) -> str:
         ended = self.adserve("keys", "issue", "--name", name, *more)
@@ -49,21 +49,23 @@ async def call(
 ) -> Answer:
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
+    how = "data" if isinstance(body, aiohttp.FormData) else "json"
     async with world.session.request(
-        method, world.url + path, json=body, headers=headers, allow_redirects=False
+        method, world.url + path, **{how: body}, headers=headers, allow_redirects=False
     ) as answer:
-        decoded = await (answer.json(content_type=None) if "json" in answer.content_type else answer.text())
+        decoded = await (
+            answer.json(content_type=None) if "json" in answer.content_type else answer.text(errors="replace")
+        )
         return Answer(answer.status, decoded, answer.headers)
 
 
 @pytest.fixture
-async def world(database_url: str, pools: Pools, tmp_path: Path) -> AsyncIterator[World]:
+async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
     home, port = tmp_path / "home", unused_port()
     surroundings, url = environment(database_url, home, port=port), f"http://127.0.0.1:{port}"
-    media = await Media(home / "media", pools.operator).put(b"not looked into", "image/png", 1080, 1920)
     process = await asyncio.create_subprocess_exec(*words("serve"), env=surroundings)
     async with aiohttp.ClientSession(headers=OUR_CLIENT) as session:
-        it = World(url, session, partial(run, surroundings), process, media)
+        it = World(url, session, partial(run, surroundings), process)
         await until(lambda: is_ready(it), STARTS_WITHIN_S)
         yield it
     if process.returncode is None:
@@ -101,9 +103,14 @@ def campaign() -> dict[str, Any]:
     }
 
 
-def creative(media: str) -> dict[str, Any]:
+def creative() -> aiohttp.FormData:
     texts = {"headline": "Pelan-pelan.", "call_to_action": "shop_now", "landing_url": LANDING_URL}
-    return {"kind": "image", "media": media} | texts
+    poster = io.BytesIO()
+    Image.new("RGB", (2160, 3840), "#7a4a2b").save(poster, "PNG")
+    form = aiohttp.FormData()
+    form.add_field("media", poster.getvalue(), filename="poster.png")
+    form.add_field("creative", json.dumps({"kind": "image"} | texts), content_type="application/json")
+    return form
 
 
 async def test_from_the_first_key_to_the_last_figure(world: World) -> None:
@@ -140,7 +147,9 @@ async def the_operator_opens_the_rollout_for_an_advertiser(world: World, operato
 
 async def the_advertiser_sets_a_campaign_up(world: World, owner: str) -> int:
     campaign_id: int = (await call(world, owner, "POST", "/v1/campaigns", campaign())).body["id"]
-    creative_id = (await call(world, owner, "POST", "/v1/creatives", creative(world.media))).body["id"]
+    uploaded = await call(world, owner, "POST", "/v1/creatives", creative())
+    assert uploaded.status == 201, uploaded
+    creative_id = uploaded.body["id"]
     ad = await call(world, owner, "POST", "/v1/ads", {"campaign": campaign_id, "creative": creative_id})
     assert ad.status == 201, ad
     return campaign_id
@@ -181,6 +190,10 @@ async def the_feed_service_shows_it_once(world: World, feed: str) -> None:
 
     await until(is_placed)
     (placed,) = (await answer())["placements"]
+    shown = placed["ad"]["creative"]
+    assert (shown["width"], shown["height"]) == (1080, 1920)
+    poster = await call(world, None, "GET", shown["media_url"].removeprefix(world.url))
+    assert (poster.status, poster.headers["Content-Type"]) == (200, "image/png")
     events = {"events": [{"ticket": placed["ticket"], "kind": "impression"}]}
     for outcome in ("recorded", "duplicate"):
         (result,) = (await call(world, feed, "POST", "/v1/events", events)).body["results"]

@@ -2,3 +2,6 @@
 
 -- name: put
 INSERT INTO media (sha256, content_type, bytes, width, height) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+
+-- name: content_type
+SELECT content_type FROM media WHERE sha256 = $1
