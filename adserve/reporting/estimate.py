@@ -1,13 +1,14 @@
 """How much a campaign could get a day, from a sample of the decisions of late.
 
 The sample is taken by hours. Of an hour of which all that is recorded was looked at, a decision stands for as many requests as in the other
-such hours; of one that had more, for its own hour's share. Intervals are Wilson's (1927) at 95 %, with Kish's effective size of a weighted
-sample (1965): they tell how far the sample may be off what was, and nothing of how other days may differ.
+such hours; of one that had more, for its own hour's share. Intervals are Wilson's (1927) at 95 %, of a count of few among many, with Kish's
+effective size of a weighted sample (1965). They tell how far the sample may be off what was, and nothing of how other days may differ; nor, by
+their width, how many requests did not look for ads, which is the operator's.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from math import ceil, floor, log10, sqrt
+from math import ceil, floor, inf, log10, sqrt
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -77,16 +78,25 @@ class Estimate(Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-class _Sums(NamedTuple):
-    """Weighted: each decision stands for so many requests. `size` is that of a sample without weights that tells as much."""
+class _Scale:
+    """From the decisions of each hour to the requests of a day."""
 
-    days: float
-    size: float
-    looked: float
-    matched: float
-    won: float
-    placed: float
-    cost_micros: float
+    def __init__(self, weights: Sequence[float], looked: Sequence[int], days: float) -> None:
+        self._weights = weights
+        self._days = days
+        self._usual = self.total(looked, 2) / self.total(looked)
+
+    def total(self, counts: Sequence[float], power: int = 1) -> float:
+        return sum(weight**power * count for weight, count in zip(self._weights, counts, strict=True))
+
+    def figure(self, counts: Sequence[float], times: float = 1.0) -> Figure:
+        """`times` so many of each."""
+        total = self.total(counts)
+        weight = self.total(counts, 2) / total if total else self._usual
+        estimate, low, high = (
+            count * weight * times / self._days for count in (total / weight, *wilson(total / weight))
+        )
+        return Figure(round(estimate), floor(low), ceil(high))
 
 
 def estimate(
@@ -99,13 +109,13 @@ def estimate(
     decisions = sum(hour.looked for hour in known)
     if decisions < DECISIONS_MIN:
         return Estimate(from_ms=from_ms, decisions=decisions, reason=Reason.TOO_FEW_DECISIONS)
-    sums = _sums(known, now_ms)
-    requests = _counted(sums)
+    scale = _Scale(_weights(known), [hour.looked for hour in known], (now_ms - from_ms) / DAY_MS)
+    requests = scale.figure([hour.looked for hour in known])
     if not tells:
         return Estimate(
             from_ms=from_ms, decisions=decisions, requests=requests, reason=Reason.CUSTOM_TARGETING
         )
-    matching = _share(sums, sums.matched)
+    matching = scale.figure([hour.matched for hour in known])
     rivals = frozenset[int]().union(*(hour.rivals for hour in known))
     if 0 < len(rivals) < RIVALS_MIN:
         return Estimate(
@@ -115,26 +125,31 @@ def estimate(
             matching=matching,
             reason=Reason.TOO_FEW_ADVERTISERS,
         )
-    winnable = _share(sums, sums.won)
-    impressions, limited_by = _bounded(sums, winnable, campaign, left_micros, now_ms)
+    won, placed, cost_micros = (
+        scale.total(counts)
+        for counts in zip(*[(of.won, of.placed, of.cost_micros) for of in known], strict=True)
+    )
+    each_micros = cost_micros / placed if placed else 0.0
+    winnable = [hour.won for hour in known]
+    # Several of its ads may stand in one answer.
+    impressions = scale.figure(winnable, placed / won if won else 1.0)
+    bounded, limited_by = _bounded(impressions, each_micros, campaign, left_micros, now_ms)
     return Estimate(
         from_ms=from_ms,
         decisions=decisions,
         requests=requests,
         matching=matching,
-        winnable=winnable,
-        impressions=impressions,
+        winnable=scale.figure(winnable),
+        impressions=bounded,
         limited_by=limited_by,
-        price_micros=_rounded_up(sums.cost_micros / sums.placed * UNITS) if sums.placed else None,
+        price_micros=_rounded_up(each_micros * UNITS) if placed else None,
     )
 
 
-def wilson(share: float, size: float) -> tuple[float, float]:
-    """The ends of the interval of a share that was seen in a sample of a size."""
-    center = share + Z * Z / (2 * size)
-    spread = Z * sqrt(share * (1 - share) / size + Z * Z / (4 * size * size))
-    scale = 1 + Z * Z / size
-    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+def wilson(count: float) -> tuple[float, float]:
+    """The ends of the interval of a count, where few of many were counted."""
+    center, spread = count + Z * Z / 2, Z * sqrt(count + Z * Z / 4)
+    return max(0.0, center - spread), center + spread
 
 
 def _known(hours: Sequence[Hour], now_ms: int) -> list[Hour]:
@@ -143,25 +158,9 @@ def _known(hours: Sequence[Hour], now_ms: int) -> list[Hour]:
     return [hour for hour in hours[first:] if hour.start_ms < now_ms]
 
 
-def _sums(hours: Sequence[Hour], now_ms: int) -> _Sums:
-    whole = [hour for hour in hours if not hour.full]
-    weight = _weight(whole)
-    weights = [_weight((hour,)) if hour.full else weight for hour in hours]
-
-    def total(counts: Iterable[float]) -> float:
-        return sum(weight * count for weight, count in zip(weights, counts, strict=True))
-
-    looked = total(hour.looked for hour in hours)
-    squares = sum(weight * weight * hour.looked for weight, hour in zip(weights, hours, strict=True))
-    return _Sums(
-        days=(now_ms - hours[0].start_ms) / DAY_MS,
-        size=looked * looked / squares,
-        looked=looked,
-        matched=total(hour.matched for hour in hours),
-        won=total(hour.won for hour in hours),
-        placed=total(hour.placed for hour in hours),
-        cost_micros=total(hour.cost_micros for hour in hours),
-    )
+def _weights(hours: Sequence[Hour]) -> list[float]:
+    weight = _weight([hour for hour in hours if not hour.full])
+    return [_weight((hour,)) if hour.full else weight for hour in hours]
 
 
 def _weight(hours: Sequence[Hour]) -> float:
@@ -170,40 +169,26 @@ def _weight(hours: Sequence[Hour]) -> float:
     return max(1.0, sum(hour.requests for hour in hours) / sampled) if sampled else 0.0
 
 
-def _counted(sums: _Sums) -> Figure:
-    """A few of very many were sampled, so this is Wilson's interval of a small share: it tells nothing of how many did not look."""
-    spread = Z * sqrt(sums.size + Z * Z / 4)
-    center = sums.size + Z * Z / 2
-    a_day = sums.looked / sums.size / sums.days
-    return _figure(a_day * sums.size, a_day * (center - spread), a_day * (center + spread))
-
-
-def _share(sums: _Sums, part: float) -> Figure:
-    low, high = wilson(min(1.0, part / sums.looked), sums.size)
-    a_day = sums.looked / sums.days
-    return _figure(part / sums.days, a_day * low, a_day * high)
-
-
 def _bounded(
-    sums: _Sums, winnable: Figure, campaign: Campaign, left_micros: int | None, now_ms: int
+    impressions: Figure, each_micros: float, campaign: Campaign, left_micros: int | None, now_ms: int
 ) -> tuple[Figure, Limit]:
-    if not sums.placed:
-        return winnable, Limit.REQUESTS
-    each = sums.placed / sums.won  # several of its ads may stand in one answer
-    ends = [each * count for count in (winnable.estimate, winnable.low, winnable.high)]
-    limited_by, micros = Limit.REQUESTS, None
-    for limit, of_day in (
-        (Limit.DAILY_BUDGET, campaign.budget_daily_micros),
-        (Limit.TOTAL_BUDGET, _day_of_total(campaign, left_micros, now_ms)),
-    ):
-        if of_day is not None and (micros is None or of_day < micros):
-            limited_by, micros = limit, of_day
-    if micros is None or micros * sums.placed >= ends[0] * sums.cost_micros:
-        limited_by = Limit.REQUESTS
-    if micros is not None:
-        most = micros * sums.placed / sums.cost_micros
-        ends = [min(count, most) for count in ends]
-    return _figure(*ends), limited_by
+    """By what the budgets of a day pay for, `each_micros` an impression."""
+    paid = {
+        limit: micros / each_micros
+        for limit, micros in (
+            (Limit.DAILY_BUDGET, campaign.budget_daily_micros),
+            (Limit.TOTAL_BUDGET, _day_of_total(campaign, left_micros, now_ms)),
+        )
+        if micros is not None and each_micros
+    }
+    limit = min(paid, key=paid.__getitem__, default=Limit.REQUESTS)
+    most = paid.get(limit, inf)
+    if most >= impressions.estimate:
+        limit = Limit.REQUESTS
+    estimate, low, high = (
+        min(end, most) for end in (impressions.estimate, impressions.low, impressions.high)
+    )
+    return Figure(round(estimate), floor(low), ceil(high)), limit
 
 
 def _day_of_total(campaign: Campaign, left_micros: int | None, now_ms: int) -> float | None:
@@ -215,10 +200,6 @@ def _day_of_total(campaign: Campaign, left_micros: int | None, now_ms: int) -> f
         days = (campaign.ends_at_ms - max(now_ms, campaign.starts_at_ms)) / DAY_MS
         return left / max(1.0, days)
     return left
-
-
-def _figure(estimate: float, low: float, high: float) -> Figure:
-    return Figure(round(estimate), floor(low), ceil(high))
 
 
 def _rounded_up(micros: float) -> int:

@@ -5,7 +5,7 @@ decision met while it was made, and what it would have met within itself.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -85,11 +85,16 @@ class Hindsight:
         click_rates = predicted(surface, self._rates, rows, viewer, seen)
         floor_micros, seed = floor_of(ask, record.surface), int.from_bytes(record.seed, "big")
         ranked = rank(surface, rows, click_rates, floor_micros, len(rows), seed)
-        own = [
-            ranked.contender(place) for place in range(len(ranked.ads)) if _allowed(ranked.ads[place], record)
-        ]
         others = [
             other for other in _admitted(record, versions) if other.compiled.campaign != self.campaign.id
+        ]
+        placed_then = {placed.ad for placed in record.outcome.placed}
+        met = _met(record, [other.compiled for other in others if other.ad.id in placed_then])
+        own = [
+            ranked.contender(place)
+            for place, ad in enumerate(ranked.ads)
+            if ad.ad.id in placed_then
+            or (met.isdisjoint(ad.candidate.rules) if record.counted else ad.unruled)
         ]
         everybody = sorted([*own, *others], key=lambda contender: _place(contender, seed))
         cost_micros, placed = 0.0, 0
@@ -118,12 +123,13 @@ def _place(contender: Contender, seed: int) -> tuple[bool, float, int]:
     return not contender.compiled.guaranteed, -contender.value_micros, chance(contender.ad.id, seed)
 
 
-def _allowed(ad: CompiledAd, record: Record) -> bool:
-    """Without counters nothing was placed that has rules; and a rule that forbade another ad forbids all that share it."""
-    if not record.counted:
-        return ad.unruled
-    met: Collection[Rule] = {rule for _, rule in record.grant.capped} if record.grant else ()
-    return not any(rule in met for rule in ad.candidate.rules)
+def _met(record: Record, placed: Sequence[CompiledAd]) -> frozenset[Rule]:
+    """The rules that an ad met in this decision: they forbid all that share them. But not where the other ads that were `placed` may have
+    used them up: the campaign might have come before those."""
+    if record.grant is None:
+        return frozenset()
+    used = {key for ad in placed for key in (ALL, *ad.candidate.keys)}
+    return frozenset(rule for _, rule in record.grant.capped if rule.key not in used)
 
 
 def _admitted(record: Record, versions: Mapping[bytes, CompiledAd]) -> Iterator[Contender]:
