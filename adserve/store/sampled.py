@@ -4,28 +4,28 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 from uuid import UUID
 
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS, HOUR_MS, QUARTER_MS, day_of
 from adserve.reporting.estimate import Hour
 from adserve.selection.compiled import CompiledAd, compiled
-from adserve.selection.hindsight import Hindsight, looked, versions_of
+from adserve.selection.hindsight import Hindsight, Outcome, looked, versions_of
 from adserve.selection.recording import Record, RecordRefused, ad_of, decode
 from adserve.store.decisions import SQL
 from adserve.store.desk import Desk
 from adserve.store.errors import Away
 
 DAYS = 7
-DECISIONS_AN_HOUR_MAX = 30
-"""The newest of each hour, so that all hours of the days are among them: some 5,000 in all."""
+DECISIONS_MAX = 5_000
+"""Dealt out evenly to the hours in which anything was asked for, the newest of each: so all hours of the days are among them."""
+DECISIONS_AN_HOUR_MAX = 500
 VERSIONS_MAX = 20_000
 """Of ads. Decisions that name more are passed over."""
 LOOKED_AT_S = 4.0
 """After that, the days that were looked at have to do."""
-PIECE = 8
-"""So many records take one or two milliseconds."""
+PIECE = 4
+"""So many records take a millisecond."""
 
 _ANY = Surface()
 
@@ -43,12 +43,13 @@ class Sample:
         until = self._seconds() + LOOKED_AT_S
         end_ms = now_ms - now_ms % HOUR_MS + HOUR_MS
         requests = await self._requests(end_ms - DAYS * DAY_MS, end_ms)
+        most = min(DECISIONS_AN_HOUR_MAX, DECISIONS_MAX // max(1, len(requests)))
         versions: dict[bytes, CompiledAd] = {}
         hours: list[Hour] = []
         for first_ms in range(end_ms - DAY_MS, end_ms - (DAYS + 1) * DAY_MS, -DAY_MS):
             try:
                 async with asyncio.timeout(until - self._seconds()):
-                    hours[:0] = await self._day(hindsight, first_ms, requests, versions)
+                    hours[:0] = await self._day(hindsight, first_ms, requests, most, versions)
             except TimeoutError as error:
                 if not hours:
                     raise Away from error
@@ -70,6 +71,7 @@ class Sample:
         hindsight: Hindsight,
         first_ms: int,
         requests: Mapping[int, int],
+        most: int,
         versions: dict[bytes, CompiledAd],
     ) -> list[Hour]:
         starts_ms = range(first_ms, first_ms + DAY_MS, HOUR_MS)
@@ -79,15 +81,20 @@ class Sample:
                 list(map(day_of, starts_ms)),
                 [_least_id(start_ms) for start_ms in starts_ms],
                 [_least_id(start_ms + HOUR_MS) for start_ms in starts_ms],
-                DECISIONS_AN_HOUR_MAX,
+                most,
             )
         records: list[list[Record]] = [[] for _ in starts_ms]
         for place, (hour, data) in enumerate(rows):
             await _breathe(place)
-            records[hour].append(decode(data))
+            try:
+                records[hour].append(decode(data))
+            except RecordRefused:
+                continue
         await self._learn(versions, [record for of_hour in records for record in of_hour])
         return [
-            await _hour(start_ms, requests.get(start_ms, 0), of_hour, hindsight, versions)
+            await _hour(
+                Hour(start_ms, requests.get(start_ms, 0), len(of_hour) == most), of_hour, hindsight, versions
+            )
             for start_ms, of_hour in zip(starts_ms, records, strict=True)
         ]
 
@@ -103,40 +110,36 @@ class Sample:
 
 
 async def _hour(
-    start_ms: int,
-    requests: int,
-    records: Sequence[Record],
-    hindsight: Hindsight,
-    versions: Mapping[bytes, CompiledAd],
+    hour: Hour, records: Sequence[Record], hindsight: Hindsight, versions: Mapping[bytes, CompiledAd]
 ) -> Hour:
     """What was to be explained is no sample of anything."""
-    counts: dict[str, Any] = dict.fromkeys(
-        ("sampled", "looked", "matched", "won", "placed", "cost_micros"), 0
-    )
-    rivals: set[int] = set()
+    outcomes: list[Outcome] = []
+    explained = sampled = 0
     for place, record in enumerate(records):
         await _breathe(place)
         if record.ask.explain:
-            requests -= 1
+            explained += 1
             continue
         if looked(record):
             try:
-                outcome = hindsight.judge(record, versions)
+                outcomes.append(hindsight.judge(record, versions))
             except RecordRefused:
                 continue
-            counts["looked"] += 1
-            counts["matched"] += outcome.matched
-            counts["won"] += outcome.placed > 0
-            counts["placed"] += outcome.placed
-            counts["cost_micros"] += outcome.cost_micros
-            rivals |= outcome.rivals
-        counts["sampled"] += 1
-    full = len(records) == DECISIONS_AN_HOUR_MAX
-    return Hour(start_ms, max(0, requests), full, **counts, rivals=frozenset(rivals))
+        sampled += 1
+    return hour._replace(
+        requests=max(0, hour.requests - explained),
+        sampled=sampled,
+        looked=len(outcomes),
+        matched=sum(outcome.matched for outcome in outcomes),
+        won=sum(outcome.placed > 0 for outcome in outcomes),
+        placed=sum(outcome.placed for outcome in outcomes),
+        cost_micros=sum(outcome.cost_micros for outcome in outcomes),
+        rivals=frozenset[int]().union(*(outcome.rivals for outcome in outcomes)),
+    )
 
 
 async def _breathe(place: int) -> None:
-    if place % PIECE == PIECE - 1:
+    if place % PIECE == 0:
         await asyncio.sleep(0)
 
 

@@ -9,6 +9,8 @@ import pytest
 from service import Service
 
 from adserve.domain.time import DAY_MS, HOUR_MS, day_of, from_ms
+from adserve.limits.keeper import ROUND_MS
+from adserve.selection.hindsight import Hindsight
 from adserve.selection.recording import decode
 from adserve.store import sampled
 from adserve.store.decisions import SQL
@@ -247,22 +249,65 @@ async def test_one_at_a_time_and_no_longer_than_it_may(
     assert (await service.call("GET", path)).status == 200
 
 
-async def test_requests_go_on_between_the_pieces(service: Service, clock: Any) -> None:
+async def test_of_hours_with_more_decisions_than_are_looked_at_each_stands_for_its_own_requests(
+    service: Service, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of the day's requests come in two of its hours, and most of these want no ads of the campaign."""
+    await market(service, rate=1.0)
+    mine = await hopeful(service, targeting={"countries": ["DE"]})
+    began_ms, wanted = clock.now_ms, 0
+    clock.advance(ROUND_MS)  # or what is counted now would be written down with what comes an hour later
+    for hour in range(24):
+        for nth in range(60 if hour in (8, 20) else 6):
+            country = "ID" if hour in (8, 20) else "DE"
+            await service.refresh.step(clock())
+            body = {
+                "viewer": f"v-{hour}-{nth}",
+                "feed_length": 8,
+                "max_ads": 1,
+                "context": {"country": country},
+            }
+            assert (await service.call("POST", "/v1/slots", body, key="feed")).status == 200
+            wanted += country == "DE"
+        await service.step()
+        for minute in range(10, 61, 2):
+            clock.now_ms = began_ms + hour * HOUR_MS + minute * 60_000
+            await service.refresh.step(clock())
+        await service.recording.step(clock())
+    monkeypatch.setattr(sampled, "DECISIONS_MAX", 24 * 5)
+    told = await estimate(service, mine)
+    assert told["decisions"] == 24 * 5
+    assert told["requests_a_day"]["estimate"] == 22 * 6 + 2 * 60
+    assert told["matching_a_day"]["estimate"] == wanted == 22 * 6
+
+
+async def test_requests_go_on_between_the_pieces(
+    service: Service, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await market(service, rate=1.0)
     mine = await hopeful(service)
     await day(service, clock, asks_of_a_day(10), mine)
-    loop, lags = asyncio.get_running_loop(), list[float]()
+    at_once: list[int] = []
+    judge = Hindsight.judge
+
+    def judged(*given: Any) -> Any:
+        at_once[-1] += 1
+        return judge(*given)
 
     async def tick() -> None:
         while True:
-            began = loop.time()
+            at_once.append(0)
             await asyncio.sleep(0)
-            lags.append(loop.time() - began)
 
-    ticking = asyncio.create_task(tick())
-    await estimate(service, mine)
-    ticking.cancel()
-    assert len(lags) > REQUESTS / sampled.PIECE, "control: it came in pieces"
+    monkeypatch.setattr(Hindsight, "judge", judged)
+    for piece, bounded in ((sampled.PIECE, True), (10_000, False)):
+        monkeypatch.setattr(sampled, "PIECE", piece)
+        at_once[:] = [0]
+        ticking = asyncio.create_task(tick())
+        assert (await estimate(service, mine))["decisions"] > 150
+        ticking.cancel()
+        most = max(at_once)
+        assert most <= piece if bounded else most > 4, "the control does all of an hour at once"
 
 
 async def test_the_sample_is_found_by_its_key(service: Service, clock: Any) -> None:
