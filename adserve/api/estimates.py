@@ -36,8 +36,8 @@ class Estimate(Struct, frozen=True):
     ends of its 95 % interval, which tells how far the sample may be off those days, not how other days differ.
 
     Figures are null where they cannot be told, and `reason` says why: `too_few_decisions` (fewer than 100 were recorded),
-    `custom_targeting` (custom values are hardly recorded), `too_few_advertisers` (only one or two others bid there: their bids
-    are not told). With `upper_bound`, the campaign has caps, of which the sample cannot tell how often they would stand in the way: it may get less.
+    `custom_targeting` (custom values are hardly recorded), `too_few_advertisers` (it hangs on the bids of one or two others, which are not
+    told). With `upper_bound`, the campaign has caps, of which the sample cannot tell how often they would stand in the way: it may get less.
     """
 
     campaign: int

@@ -6,9 +6,11 @@ effective size of a weighted sample (1965). They tell how far the sample may be 
 their width, how many requests did not look for ads, which is the operator's.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import ceil, floor, inf, log10, sqrt
+from types import MappingProxyType
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -17,13 +19,17 @@ from adserve.domain.ads import Campaign
 from adserve.domain.time import DAY_MS
 
 DECISIONS_MIN = 100
-RIVALS_MIN = 3
-"""Nothing that hangs on bids is told where only one or two other advertisers bid: it would be theirs."""
+RIVALS_MIN, RIVAL_SHARE_MIN = 3, 0.05
+"""What hangs on bids is told only where it hangs on those of so many other advertisers, each in such a share of the decisions: else it would tell
+what one or two of them bid."""
 PRICE_DIGITS = 2
 Z = 1.959964
 """Of the normal distribution, for 95 %."""
 UNITS = 1_000
 """A price is that of so many impressions."""
+
+
+NOBODY: Mapping[int, int] = MappingProxyType({})
 
 
 class Reason(StrEnum):
@@ -44,7 +50,8 @@ class Limit(StrEnum):
 
 class Hour(NamedTuple):
     """An hour of the window: `requests` were counted in it, `sampled` decisions of it were looked at, and `full` says whether more are
-    recorded. Of the sampled, so many `looked` for ads, `matched`, and were `won` with `placed` ads that would have cost `cost_micros`."""
+    recorded. Of the sampled, so many `looked` for ads, `matched`, and were `won` with `placed` ads that would have cost `cost_micros`. In those
+    that are `contested` that hung on others' bids: `rivals` counts the decisions of each of these advertisers."""
 
     start_ms: int
     requests: int
@@ -55,7 +62,8 @@ class Hour(NamedTuple):
     won: int = 0
     placed: int = 0
     cost_micros: float = 0.0
-    rivals: frozenset[int] = frozenset()
+    contested: int = 0
+    rivals: Mapping[int, int] = NOBODY
 
 
 class Figure(Struct, frozen=True):
@@ -116,8 +124,7 @@ def estimate(
             from_ms=from_ms, decisions=decisions, requests=requests, reason=Reason.CUSTOM_TARGETING
         )
     matching = scale.figure([hour.matched for hour in known])
-    rivals = frozenset[int]().union(*(hour.rivals for hour in known))
-    if 0 < len(rivals) < RIVALS_MIN:
+    if _would_tell_bids(known):
         return Estimate(
             from_ms=from_ms,
             decisions=decisions,
@@ -156,6 +163,15 @@ def _known(hours: Sequence[Hour], now_ms: int) -> list[Hour]:
     """From the first hour on in which anything was asked for."""
     first = next((place for place, hour in enumerate(hours) if hour.requests or hour.sampled), len(hours))
     return [hour for hour in hours[first:] if hour.start_ms < now_ms]
+
+
+def _would_tell_bids(hours: Sequence[Hour]) -> bool:
+    rivals: Counter[int] = Counter()
+    for hour in hours:
+        rivals.update(hour.rivals)
+    contested = sum(hour.contested for hour in hours)
+    several = [count for count in rivals.values() if count >= RIVAL_SHARE_MIN * contested]
+    return contested > 0 and len(several) < RIVALS_MIN
 
 
 def _weights(hours: Sequence[Hour]) -> list[float]:

@@ -18,7 +18,7 @@ from adserve.domain.surfaces import Surface
 from adserve.limits.rules import ALL, Rule
 from adserve.selection.compiled import CompiledAd, CompiledSurface, Rates
 from adserve.selection.decide import floor_of, viewer_of
-from adserve.selection.pricing import Contender, clearing_micros
+from adserve.selection.pricing import Contender, clearing_micros, rival_of
 from adserve.selection.ranking import chance, predicted, rank, value_of, values_of
 from adserve.selection.recording import Candidate, Record, RecordRefused
 
@@ -28,7 +28,8 @@ GUARANTEED_BELOW_FLOOR_MAX = 8
 
 class Outcome(NamedTuple):
     """`matched` says whether the campaign wants the viewer, `placed` how many of its ads would have been, and `cost_micros` what these
-    impressions are expected to cost. `rivals` are the advertisers whose ads stood against it."""
+    impressions are expected to cost. `rivals` are the other advertisers on whose bids this hangs: whose ad was to be beaten for a place, and
+    whose set a price."""
 
     matched: bool = False
     placed: int = 0
@@ -97,16 +98,22 @@ class Hindsight:
             or (met.isdisjoint(ad.candidate.rules) if record.counted else ad.unruled)
         ]
         everybody = sorted([*own, *others], key=lambda contender: _place(contender, seed))
+        positions = len(record.outcome.positions)
+        in_order = [one for one in everybody if one.compiled.campaign != self.campaign.id]
+        rivals = {one.ad.advertiser for one in in_order[positions - 1 : positions]}
         cost_micros, placed = 0.0, 0
-        for place in _filled(everybody, len(record.outcome.positions)):
-            winner = everybody[place]
-            if winner.compiled.campaign == self.campaign.id:
-                price = clearing_micros(winner, everybody[place + 1 :], floor_micros)
-                rate = winner.compiled.event_rate
-                cost_micros += price * (winner.click_rate if rate is None else rate)
-                placed += 1
-        rivals = frozenset(other.ad.advertiser for other in others) - {self.campaign.advertiser}
-        return Outcome(True, placed, cost_micros, rivals)
+        for place in _filled(everybody, positions):
+            winner, behind = everybody[place], everybody[place + 1 :]
+            if winner.compiled.campaign != self.campaign.id:
+                continue
+            rate = winner.compiled.event_rate
+            price_micros = clearing_micros(winner, behind, floor_micros)
+            cost_micros += price_micros * (winner.click_rate if rate is None else rate)
+            placed += 1
+            rival = None if winner.compiled.guaranteed else rival_of(winner, behind)
+            if rival is not None:
+                rivals.add(rival.ad.advertiser)
+        return Outcome(True, placed, cost_micros, frozenset(rivals - {self.campaign.advertiser}))
 
     def _surface(self, settings: Surface) -> CompiledSurface:
         """As far as one surface's ads differ from those of another."""

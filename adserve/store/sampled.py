@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
@@ -134,7 +134,8 @@ async def _hour(
         won=sum(outcome.placed > 0 for outcome in outcomes),
         placed=sum(outcome.placed for outcome in outcomes),
         cost_micros=sum(outcome.cost_micros for outcome in outcomes),
-        rivals=frozenset[int]().union(*(outcome.rivals for outcome in outcomes)),
+        contested=sum(bool(outcome.rivals) for outcome in outcomes),
+        rivals=Counter(rival for outcome in outcomes for rival in outcome.rivals),
     )
 
 

@@ -12,13 +12,14 @@ from adserve.reporting import estimate as estimating
 from adserve.reporting.estimate import Estimate, Figure, Hour, Limit, Reason, estimate, wilson
 
 FREE = replace(CAMPAIGN, budget_daily_micros=None, budget_total_micros=None)
-MANY = frozenset({4, 5, 6})
+MANY = {4: 8, 5: 1, 6: 1}
 
 
 def hours(*, count: int = 24, **told: Any) -> list[Hour]:
     facts = {"requests": 1_000, "sampled": 10, "looked": 10, "matched": 5, "won": 4, "placed": 4} | told
     facts.setdefault("cost_micros", facts["placed"] * 2_000.0)
     facts.setdefault("rivals", MANY)
+    facts.setdefault("contested", sum(facts["rivals"].values()))
     first_ms = NOW_MS - count * HOUR_MS
     return [Hour(first_ms + nth * HOUR_MS, **facts) for nth in range(count)]
 
@@ -158,7 +159,7 @@ def test_what_cannot_be_told_is_missing_for_a_reason() -> None:
     custom = told(hours(), tells=False)
     assert (custom.reason, custom.matching, custom.winnable) == (Reason.CUSTOM_TARGETING, None, None)
     assert custom.requests is not None
-    for rivals in (frozenset({4}), frozenset({4, 5})):
+    for rivals in ({4: 10}, {4: 5, 5: 5}, {4: 100, 5: 100, 6: 9, 7: 8}):
         of = told(hours(rivals=rivals))
         assert (of.reason, of.winnable, of.impressions, of.price_micros) == (
             Reason.TOO_FEW_ADVERTISERS,
@@ -167,7 +168,8 @@ def test_what_cannot_be_told_is_missing_for_a_reason() -> None:
             None,
         )
         assert of.matching is not None
-    alone = told(hours(rivals=frozenset()))
+    assert told(hours(rivals={4: 100, 5: 90, 6: 10})).reason is None
+    alone = told(hours(rivals={}))
     assert alone.reason is None, "where nobody else bids nothing is told of anybody"
 
 

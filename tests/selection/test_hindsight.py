@@ -247,6 +247,22 @@ async def test_a_rule_that_another_met_forbids_all_that_share_it() -> None:
     assert judged(third, best).placed == 1
 
 
+async def test_rivals_are_those_whose_bids_it_hangs_on() -> None:
+    """Of four who stand there one is to be beaten, and one sets the price."""
+    bids = {1: 9_000_000, 2: 7_000_000, 3: 5_000_000, 4: 3_000_000}
+    market = Market([make_ad(number, bid_micros=micros) for number, micros in bids.items()])
+    (made,) = await decided(market, [make_ask(max_ads=2)], 1)
+    for micros, rivals in ((4_000_000, {2}), (6_000_000, {2}), (8_000_000, {2}), (10_000_000, {1, 2})):
+        own = make_ad(8, bid_micros=micros)
+        assert judged(made, Hindsight([own], ToldRates(), {})).rivals == rivals
+    guaranteed = make_ad(8, bid_micros=1_000_000, tier=Tier.GUARANTEED)
+    assert judged(made, Hindsight([guaranteed], ToldRates(), {})).rivals == {2}
+    sister = make_ad(8, bid_micros=8_000_000, advertiser=2)
+    assert judged(made, Hindsight([sister], ToldRates(), {})).rivals == {3}
+    (empty,) = await decided(Market([]), [make_ask()], 1)
+    assert judged(empty, Hindsight([own], ToldRates(), {})).rivals == frozenset()
+
+
 async def test_another_currency_matches_nobody() -> None:
     (made,) = await decided(Market([make_ad(1)]), [make_ask()], 1)
     assert judged(made, Hindsight([make_ad(2, currency="EUR")], ToldRates(), {})) == Outcome()
