@@ -22,6 +22,8 @@ from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles, form_of
 from adserve.api.decisions import Decisions as DecisionsApi
 from adserve.api.delivery import Delivery
+from adserve.api.diagnoses import Diagnoses
+from adserve.api.estimates import Estimates
 from adserve.api.events import EventsApi
 from adserve.api.exports import Exports
 from adserve.api.health import Health, Part
@@ -250,9 +252,12 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     def view() -> View:
         return live._view or View(EMPTY, {}, {}, Prior({}), False, 0)
 
+    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
     apis = [
         Health(checks),
         *setting_up(pools, clock, media),
+        Estimates(*desks(pools), view, clock),
+        Diagnoses(desks(pools)[0], view, SURFACES, keeper.keeps_back, clock),
         slots_api(slots, sealer, pseudonyms, clock),
         TrafficApi(*desks(pools), lambda: "", clock),
         EventsApi(intake, EventLog(journal, spool), sealer, clock),
@@ -261,7 +266,6 @@ async def running(pools: Pools, clock: Callable[[], int], home: Path) -> AsyncIt
     ]
     operations = [operation for api in apis for operation in api.operations()]
     app = build_app(operations, auth, body_max_bytes=BODY_MAX_BYTES, version="1")
-    keeper = LeaseKeeper(book, Ledger(pools.recorder), campaigns, REPLICA)
     refresh = Refresh(catalogue, live.publish, live.obey)
     writing = asyncio.create_task(recorder.run())
     try:

@@ -13,6 +13,8 @@ from adserve.api.charges import Charges
 from adserve.api.creatives import Creatives, MediaFiles, form_of
 from adserve.api.decisions import Decisions
 from adserve.api.delivery import Delivery
+from adserve.api.diagnoses import Diagnoses
+from adserve.api.estimates import Estimates
 from adserve.api.events import EventsApi
 from adserve.api.exports import Exports
 from adserve.api.feed import Bounds as FeedBounds
@@ -100,6 +102,8 @@ def operations_of(
         Beacons(core.intake, core.sealer, core.landings, Sources(trusted_proxies(settings)), clock),
         Advertisers(staff, clock),
         Campaigns(staff, clock),
+        Estimates(staff, analysts, core.live.current, clock),
+        Diagnoses(staff, core.live.current, settings.surfaces, core.keeper.keeps_back, clock),
         Creatives(staff, Uploads(Sandbox(most), core.media), form_of(core.media, most)),
         MediaFiles(core.media),
         Ads(staff),

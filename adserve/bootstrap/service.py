@@ -160,7 +160,7 @@ class Service:
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # which it takes as the runner does, whatever its annotation says
             keepalive_timeout=IDLE_S,
-            **HANDLED,
+            **HANDLED,  # type: ignore[arg-type]  # one flag: the checker takes it for any of the arguments
         )
         gate = partial(Connection, self.core.limiter, self.core.refusals, self._slots, self._events)
         try:

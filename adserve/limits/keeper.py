@@ -153,6 +153,10 @@ class LeaseKeeper:
                     count, off = count + 1, off + abs(expected_micros - allowed_micros) / allowed_micros
         return count, off
 
+    def keeps_back(self, campaign: int) -> bool:
+        """Whether the pace was why a decision that asked for the campaign last got nothing."""
+        return self._book.paced_out(campaign)
+
     def _follow(self, running: Mapping[int, Campaign]) -> None:
         """Campaigns that are no more give up their leases; new ones get their first before anyone asks."""
         if running is self._running:

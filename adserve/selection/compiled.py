@@ -120,7 +120,7 @@ class CompiledSurface:
     def _work_out(self, ads: Sequence[Ad], rates: Rates, earlier: "CompiledSurface | None") -> None:
         splice = None if earlier is None else Splice(earlier._eligible, ads)
         fresh = ads if splice is None else splice.fresh
-        prepared, columns = rates.prepare(fresh), _columns_of([_compiled(ad, self.settings) for ad in fresh])
+        prepared, columns = rates.prepare(fresh), _columns_of([compiled(ad, self.settings) for ad in fresh])
         self._eligible = ads
         if earlier is None or splice is None:
             self.index, self.prepared, self._columns = TargetingIndex(fresh), prepared, columns
@@ -147,7 +147,7 @@ def _columns_of(ads: Sequence[CompiledAd]) -> _Columns:
     )
 
 
-def _compiled(ad: Ad, settings: Surface) -> CompiledAd:
+def compiled(ad: Ad, settings: Surface) -> CompiledAd:
     rules = placement_rules(
         ad, separation_ms=settings.separation_s * 1_000, min_time_ms=settings.min_time_s * 1_000
     )

@@ -13,6 +13,7 @@ from adserve.catalogue.snapshot import Snapshot
 from adserve.domain.facts import EXPOSURES_MAX, ViewerFacts, facts_of
 from adserve.domain.ramps import Arm
 from adserve.domain.slots import Ask, NoFill
+from adserve.domain.surfaces import Surface
 from adserve.domain.tickets import VIEW_LEAST_MS, Ticket
 from adserve.limits.leases import Hold
 from adserve.limits.reservations import Grant, Past
@@ -82,10 +83,7 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *,
     positions = open_positions(surface.settings, ask.feed_length, ask.authors, ask.max_ads)
     if not positions:
         return Plan(NoFill.FEED_TOO_SHORT)
-    viewer = facts_of(
-        ask.context, ask.personalised, now_ms, ask.surface, min(past.exposures.get(ALL, 0), EXPOSURES_MAX)
-    )
-    floor_micros = max(ask.floor_micros, surface.settings.floor_micros_for(ask.context.country))
+    viewer, floor_micros = viewer_of(ask, past.exposures, now_ms), floor_of(ask, surface.settings)
     seen: Mapping[str, int] | None = past.exposures if ask.personalised else None
     if quick:
         shelf = view.shelves[ask.surface].of(viewer, now_ms)
@@ -97,6 +95,16 @@ def plan(ask: Ask, view: View, past: Past, most: int, now_ms: int, seed: int, *,
     click_rates = predicted(surface, view.rates, rows, viewer, seen)
     ranked = rank(surface, rows, click_rates, floor_micros, most, seed)
     return _planned(positions, len(rows) > 0, ranked, floor_micros, viewer)
+
+
+def viewer_of(ask: Ask, exposures: Mapping[str, int], now_ms: int) -> ViewerFacts:
+    seen = min(exposures.get(ALL, 0), EXPOSURES_MAX)
+    return facts_of(ask.context, ask.personalised, now_ms, ask.surface, seen)
+
+
+def floor_of(ask: Ask, surface: Surface) -> int:
+    """In micros for 1,000 impressions."""
+    return max(ask.floor_micros, surface.floor_micros_for(ask.context.country))
 
 
 def _planned(

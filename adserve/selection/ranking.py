@@ -74,6 +74,11 @@ def values_of(surface: CompiledSurface, rows: Rows, click_rates: Numbers) -> Num
     return values
 
 
+def value_of(ad: CompiledAd, click_rate: float, quality: float) -> float:
+    """The same of one ad; `quality` is what people who hide it leave of its bid."""
+    return ad.bid_micros * 1_000.0 * quality * (click_rate if ad.event_rate is None else ad.event_rate)
+
+
 def _lifted(surface: CompiledSurface, rows: Rows, values: Numbers) -> Numbers:
     return values if surface.lifts is None else values + surface.lifts.take(rows)
 

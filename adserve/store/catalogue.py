@@ -118,7 +118,7 @@ def _ad_from_row(row: Any, campaigns: dict[CampaignId, Campaign], known: Mapping
     """`campaigns` are those read so far. One that is as it was `known` stays the same object."""
     campaign = campaigns.get(row["campaign_id"])
     if campaign is None:
-        campaign = _campaign_from_row(row)
+        campaign = campaign_from_row(row)
         before = known.get(campaign.id)
         campaigns[campaign.id] = campaign = before if before == campaign else campaign
     return Ad(
@@ -126,22 +126,26 @@ def _ad_from_row(row: Any, campaigns: dict[CampaignId, Campaign], known: Mapping
         campaign.advertiser,
         _shared(row["advertiser_name"]),
         campaign,
-        Creative(
-            id=CreativeId(row["creative_id"]),
-            revision=row["revision"],
-            kind=row["kind"],
-            media=_shared(row["media"]),
-            width=row["width"],
-            height=row["height"],
-            headline=row["headline"],
-            body=_shared(row["body"]),
-            call_to_action=_shared(row["call_to_action"]),
-            landing_url=_shared(row["landing_url"]),
-        ),
+        creative_from_row(row),
     )
 
 
-def _campaign_from_row(row: Any) -> Campaign:
+def creative_from_row(row: Any) -> Creative:
+    return Creative(
+        id=CreativeId(row["creative_id"]),
+        revision=row["revision"],
+        kind=row["kind"],
+        media=_shared(row["media"]),
+        width=row["width"],
+        height=row["height"],
+        headline=row["headline"],
+        body=_shared(row["body"]),
+        call_to_action=_shared(row["call_to_action"]),
+        landing_url=_shared(row["landing_url"]),
+    )
+
+
+def campaign_from_row(row: Any) -> Campaign:
     return Campaign(
         id=CampaignId(row["campaign_id"]),
         advertiser=AdvertiserId(row["advertiser_id"]),

@@ -20,3 +20,15 @@ SELECT digest, facts FROM ad_versions WHERE digest = ANY ($1)
 
 -- name: forget_versions
 DELETE FROM ad_versions WHERE used_on < $1
+
+-- name: sample
+SELECT s.nth - 1 AS hour, d.record
+FROM unnest($1::date[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS s (day, first_id, end_id, nth), LATERAL (
+  SELECT record FROM recorded_decisions
+  WHERE decided_on = s.day AND decision_id >= s.first_id AND decision_id < s.end_id
+  ORDER BY decision_id DESC LIMIT $4
+) AS d
+
+-- name: requests
+SELECT q.quarter, t.requests
+FROM generate_series($1::bigint, $2::bigint) AS q (quarter) JOIN slot_traffic t ON t.quarter = q.quarter AND t.country = '*'
