@@ -25,6 +25,7 @@ FEW = 0.1
 WHOLE_BP = 10_000
 
 _NOBODY = SurfaceRollout()
+_UNAPPROVED = {"waiting": "waiting for a review", "rejected": "rejected by a reviewer"}
 
 
 class Code(StrEnum):
@@ -37,6 +38,7 @@ class Code(StrEnum):
     NO_ADS = "no_ads"
     ADS_NOT_ACTIVE = "ads_not_active"
     CREATIVES_NOT_ACTIVE = "creatives_not_active"
+    CREATIVES_NOT_APPROVED = "creatives_not_approved"
     CURRENCY_NOT_TAKEN = "currency_not_taken"
     NO_FUNDS = "no_funds"
     TOTAL_BUDGET_SPENT = "total_budget_spent"
@@ -68,10 +70,11 @@ class AdFacts(Struct, frozen=True):
     status: str
     creative: int
     creative_status: str
+    review: str
 
     @property
     def showable(self) -> bool:
-        return self.status == self.creative_status == "active"
+        return self.status == self.creative_status == "active" and self.review == "approved"
 
 
 class Uses(Struct, frozen=True):
@@ -163,10 +166,19 @@ def _creatives_not_active(facts: Facts) -> Finding | None:
     return _resting(facts, Code.CREATIVES_NOT_ACTIVE, "creative", resting)
 
 
+def _creatives_not_approved(facts: Facts) -> Finding | None:
+    reviews = {
+        ad.creative: _UNAPPROVED[ad.review]
+        for ad in facts.ads
+        if ad.review in _UNAPPROVED and "archived" not in (ad.status, ad.creative_status)
+    }
+    return _resting(facts, Code.CREATIVES_NOT_APPROVED, "creative", reviews)
+
+
 def _resting(facts: Facts, code: Code, noun: str, statuses: Mapping[int, str]) -> Finding | None:
     """What was archived is missed only where nothing is left."""
     some_left = any(ad.showable for ad in facts.ads)
-    told = ("paused",) if some_left else ("paused", "archived")
+    told = ("paused", *_UNAPPROVED.values(), *(() if some_left else ("archived",)))
     parts = []
     for status in told:
         ids = [str(id_) for id_, of in statuses.items() if of == status]
@@ -330,6 +342,7 @@ CHECKS: tuple[Callable[[Facts], Finding | None], ...] = (
     _no_ads,
     _ads_not_active,
     _creatives_not_active,
+    _creatives_not_approved,
     _currency_not_taken,
     _no_funds,
     _total_budget_spent,

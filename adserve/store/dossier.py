@@ -48,7 +48,10 @@ async def dossier(connection: Connection, campaign_id: int) -> Dossier:
             for ad in rows
             if "archived" not in (ad["status"], ad["creative_status"])
         ),
-        tuple(AdFacts(ad["id"], ad["status"], ad["creative_id"], ad["creative_status"]) for ad in rows),
+        tuple(
+            AdFacts(ad["id"], ad["status"], ad["creative_id"], ad["creative_status"], ad["review"])
+            for ad in rows
+        ),
     )
 
 

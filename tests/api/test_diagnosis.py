@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from service import SURFACES, Service, campaign_body
 
+from adserve.access.keys import Scope
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, from_ms
 from adserve.reporting.diagnosis import Code
@@ -137,6 +138,23 @@ async def test_one_paused_ad_of_two_limits_and_an_archived_one_is_forgotten(serv
     assert await findings(service, ids["campaign"]) == both, "together they leave nothing"
     await service.call("POST", f"/v1/creatives/{ids['creative']}/resume")
     await service.call("POST", f"/v1/ads/{second}/archive")
+    assert await findings(service, ids["campaign"]) == []
+
+
+async def test_what_no_reviewer_has_approved_blocks(service: Service) -> None:
+    ids = await planted(service)
+    own = await service.issue(Scope.ADVERTISER, advertiser=ids["advertiser"])
+    path = f"/v1/creatives/{ids['creative']}"
+    etag = (await service.call("GET", path, key=own)).headers["ETag"]
+    changed = await service.call("PATCH", path, {"headline": "Half the price."}, key=own, If_Match=etag)
+    assert await findings(service, ids["campaign"]) == [(Code.CREATIVES_NOT_APPROVED, "blocks")]
+    told = f"Creative {ids['creative']} is waiting for a review, and no ad is left."
+    assert await detail(service, ids["campaign"]) == told
+    verdict = {"revision": changed.body["revision"], "reason": "It is not."}
+    await service.call("POST", f"/v1/reviews/{ids['creative']}/reject", verdict)
+    assert "is rejected by a reviewer" in await detail(service, ids["campaign"])
+    del verdict["reason"]
+    await service.call("POST", f"/v1/reviews/{ids['creative']}/approve", verdict)
     assert await findings(service, ids["campaign"]) == []
 
 

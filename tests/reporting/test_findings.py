@@ -39,7 +39,7 @@ WELL = Facts(
     campaign_status="active",
     created_at_ms=NOW_MS,
     campaign=CAMPAIGN,
-    ads=[AdFacts(1, "active", 11, "active")],
+    ads=[AdFacts(1, "active", 11, "active", "approved")],
     surfaces={"status": Surface()},
     rollouts={"status": diagnosis.SurfaceRollout(10_000)},
     paused=False,
@@ -58,7 +58,7 @@ def ill(**more: Any) -> Facts:
         "advertiser_status": "paused",
         "campaign_status": "archived",
         "campaign": replace(CAMPAIGN, starts_at_ms=NOW_MS + 1, ends_at_ms=NOW_MS),
-        "ads": [AdFacts(1, "paused", 11, "paused")],
+        "ads": [AdFacts(1, "paused", 11, "paused", "waiting")],
         "surfaces": {"status": Surface(floor_micros=3_000_000)},
         "rollouts": {},
         "paused": True,
@@ -111,7 +111,7 @@ def test_control_another_order_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_is_named_is_bounded() -> None:
-    ads = [AdFacts(number, "paused", 1, "active") for number in range(1, 151)]
+    ads = [AdFacts(number, "paused", 1, "active", "approved") for number in range(1, 151)]
     (finding,) = diagnose(replace(WELL, ads=ads))
     assert "19, 20 and 130 more are paused" in finding.detail
 

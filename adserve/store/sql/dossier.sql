@@ -8,10 +8,10 @@ SELECT p.id AS campaign_id, p.name AS campaign_name, p.advertiser_id, p.starts_a
 FROM campaigns p JOIN advertisers v ON v.id = p.advertiser_id WHERE p.id = $1
 
 -- name: ads
-SELECT a.id, a.status, c.id AS creative_id, c.status AS creative_status, c.revision, c.kind, c.media, m.width, m.height,
+SELECT a.id, a.status, c.id AS creative_id, c.status AS creative_status, c.review, c.revision, c.kind, c.media, m.width, m.height,
        c.headline, c.body, c.call_to_action, c.landing_url
 FROM ads a JOIN creatives c ON c.id = a.creative_id JOIN media m ON m.sha256 = c.media
-WHERE a.campaign_id = $1 ORDER BY a.status <> 'active' OR c.status <> 'active', a.id LIMIT $2
+WHERE a.campaign_id = $1 ORDER BY a.status <> 'active' OR c.status <> 'active' OR c.review <> 'approved', a.id LIMIT $2
 
 -- name: uses
 SELECT coalesce(max(leased_micros) FILTER (WHERE budget_day = $2), 0) AS day_micros,
