@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from adserve.database import embedded
+from adserve.database import backup, embedded
 from adserve.settings import Settings
 
 
@@ -14,6 +14,7 @@ async def database_server(settings: Settings, progress: Callable[[str], None]) -
     if settings.database_url is not None:
         yield settings.database_url
         return
+    backup.check_whole(settings.data_home)
     server = await embedded.start(settings.data_home, progress)
     keeping = asyncio.create_task(server.keep(), name="embedded server")
     try:

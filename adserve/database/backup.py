@@ -144,6 +144,14 @@ async def restore(source: Path, data_home: Path, progress: Progress, meter: Mete
     return _put_in_place(partial, data_home, manifest)
 
 
+def check_whole(data_home: Path) -> None:
+    """Raises DatabaseRefused where a restore was cut short: beside its spool a new, empty ledger would be begun."""
+    if (data_home / PARTIAL).exists() and not (data_home / POSTGRES).exists():
+        raise DatabaseRefused(
+            f"restoring a backup into {data_home} was cut short: call `adserve restore` again"
+        )
+
+
 def _copy_spools(source: Path, target: Path) -> None:
     """Each as it stands at one moment, whoever writes to it."""
     for path in sorted(source.glob("*.sqlite")):

@@ -20,11 +20,13 @@ from folders import new_home
 from world import World, make_world
 
 from adserve.__main__ import main
+from adserve.bootstrap.server import database_server
 from adserve.database import backup, embedded
 from adserve.database.embedded import Embedded
 from adserve.database.migrate import migrate
 from adserve.database.pools import open_pool, open_pools
 from adserve.database.refusal import DatabaseRefused
+from adserve.settings import Settings
 from adserve.store.books import reconciled
 from adserve.store.media import Media
 
@@ -260,6 +262,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from adserve.__main__ import main
+from adserve.bootstrap.server import database_server
 left, rename = int(sys.argv[1]), Path.rename
 def rename_or_die(path, target):
     global left
@@ -283,6 +286,9 @@ async def test_a_restore_that_was_killed_as_it_put_its_parts_in_place_goes_on(
     )
     assert await killed.wait() == -signal.SIGKILL
     assert len(list(empty_home.iterdir())) == 1 + moved  # noqa: ASYNC240 - of a few entries
+    with pytest.raises(DatabaseRefused, match="was cut short"):
+        async with database_server(Settings(data_home=empty_home), silent):
+            pass
     with pytest.raises(DatabaseRefused, match="another backup"):
         await backup.restore(taken, empty_home, silent, silent)
     manifest = await backup.restore(taken_with_all, empty_home, silent, silent)
@@ -290,7 +296,7 @@ async def test_a_restore_that_was_killed_as_it_put_its_parts_in_place_goes_on(
     assert not (empty_home / backup.CHECKED).exists()
     with closing(sqlite3.connect(empty_home / "spool" / "adserve.sqlite")) as spool:
         assert spool.execute("SELECT event FROM spooled").fetchall() == [(b"committed",)]
-    async with restored(empty_home):
+    async with database_server(Settings(data_home=empty_home), silent):
         pass
     assert manifest.format == backup.FORMAT
     with pytest.raises(DatabaseRefused, match="nothing is overwritten"):

@@ -1,5 +1,6 @@
 """What could not be told while the counters in Redis were away is told before anybody counts on them again."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -82,3 +83,14 @@ async def test_where_there_is_no_room_for_all_doubts_an_epoch_is_begun(
             await keeper.step(START_MS)
             assert keeper.detail == f"epoch {epoch}, 1 in redis"
             assert not keeper.counters.untold
+
+
+async def test_a_doubt_leaves_behind_a_question_that_was_cut_off(redis_url: str) -> None:
+    async with keeping(redis_url) as keeper:
+        await keeper.step(START_MS)
+        asking = asyncio.create_task(keeper.counters.confirm(TICKET, START_MS, START_MS))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await keeper.counters.doubt(TICKET)
+        assert [entry.state for entry in (await keeper.counters.held(VIEWER)).entries] == ["doubted"]
