@@ -60,7 +60,7 @@ class Diagnoses:
         async with self._desk.transaction(call.caller.advertiser) as connection:
             known = await dossier.dossier(connection, call.id)
             campaign = known.campaign
-            since_ms, passed = await dossier.passed(connection, campaign, now_ms)
+            counted = await dossier.counted(connection, campaign, now_ms)
             uses = await dossier.uses(connection, campaign, now_ms)
             funds_micros = await dossier.funds_micros(connection, campaign)
         ads = known.ads or (dossier.stand_in(campaign),)
@@ -78,8 +78,9 @@ class Diagnoses:
             uses=uses,
             keeps_back=self._keeps_back(campaign.id),
             worth_micros=worth_micros(ads, view.rates, view.snapshot.qualities),
-            passed=passed,
-            counted_from_ms=since_ms,
+            passed=counted.passed,
+            counted_from_ms=counted.since_ms,
+            counted_whole=counted.whole,
         )
         findings = diagnose(facts)
         return json_response(
@@ -88,7 +89,7 @@ class Diagnoses:
                 from_ms(now_ms),
                 all(finding.effect != "blocks" for finding in findings),
                 findings,
-                None if passed is None else _shown(passed, since_ms),
+                None if counted.passed is None else _shown(counted.passed, counted.since_ms),
             )
         )
 

@@ -102,7 +102,7 @@ class Passed(Struct, frozen=True):
 class Facts(Struct, frozen=True, kw_only=True):
     """`funds_micros` are what the advertiser may still set aside, in the campaign's currency. `worth_micros` is what 1,000
     impressions of its best ad are worth in an auction; of clicks that is a prediction. `keeps_back` says that the pace was why it had no
-    budget when it was last asked for. `passed` is None where nothing was counted; `counted_from_ms` is when its hours began."""
+    budget when it was last asked for. `passed` is None where nothing was counted; `counted_from_ms` is when its hours began, and `counted_whole` says that none of it was missed."""
 
     now_ms: int
     advertiser_status: str
@@ -119,6 +119,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     worth_micros: float
     passed: Passed | None
     counted_from_ms: int
+    counted_whole: bool
 
 
 def diagnose(facts: Facts) -> list[Finding]:
@@ -293,7 +294,7 @@ def _not_rolled_out(facts: Facts) -> Finding | None:
 
 def _no_requests(facts: Facts) -> Finding | None:
     lived = max(facts.created_at_ms, facts.campaign.starts_at_ms) < facts.counted_from_ms
-    if not lived or (facts.passed is not None and facts.passed.eligible > 0):
+    if not (lived and facts.counted_whole) or (facts.passed is not None and facts.passed.eligible > 0):
         return None
     detail = f"Since {rfc3339(facts.counted_from_ms)} no request looked for ads while it could be shown."
     return _limits(Code.NO_REQUESTS, detail)

@@ -6,6 +6,7 @@ from adserve.domain.ads import Ad, Campaign, Creative
 from adserve.domain.ids import AdId, CreativeId
 from adserve.domain.time import HOUR_MS, from_ms, local_day, to_ms
 from adserve.reporting.diagnosis import AdFacts, Passed, Uses
+from adserve.reporting.funnel import coverage
 from adserve.store import funnel, ledger
 from adserve.store.catalogue import campaign_from_row, creative_from_row
 from adserve.store.desk import Connection
@@ -18,6 +19,8 @@ SQL = load("dossier")
 ADS_MAX = 200
 """So many ads of a campaign are looked at, first those that may be shown."""
 HOURS = 24
+COVERED_MIN = 0.9
+"""Of each hour: a new version is started within that."""
 
 
 class Dossier(NamedTuple):
@@ -82,13 +85,24 @@ async def funds_micros(connection: Connection, campaign: Campaign) -> int:
     return 0
 
 
-async def passed(connection: Connection, campaign: Campaign, now_ms: int) -> tuple[int, Passed | None]:
-    """Since when, and how far requests came in the HOURS full hours up to now; None where none was counted."""
+class Counted(NamedTuple):
+    """The HOURS full hours up to now. `passed` is None where nothing was counted; `whole` says that nothing of them was missed."""
+
+    since_ms: int
+    passed: Passed | None
+    whole: bool
+
+
+async def counted(connection: Connection, campaign: Campaign, now_ms: int) -> Counted:
     end_ms = now_ms - now_ms % HOUR_MS
-    start_ms = end_ms - HOURS * HOUR_MS
-    filters = Filters(from_ms(start_ms), from_ms(end_ms), campaign.id)
+    hours_ms = range(end_ms - HOURS * HOUR_MS, end_ms, HOUR_MS)
+    filters = Filters(from_ms(hours_ms.start), from_ms(end_ms), campaign.id)
     rows = await funnel.page(connection, filters, Place(filters.hour_from, 0), HOURS)
-    counted = [row for row in rows if row["eligible"] is not None]
-    if not counted:
-        return start_ms, None
-    return start_ms, Passed(*(sum(row[step] for row in counted) for step in Passed.__struct_fields__))
+    spans = await funnel.spans(connection, filters.hour_from)
+    known = [row for row in rows if row["eligible"] is not None]
+    sums = [sum(row[step] for row in known) for step in Passed.__struct_fields__]
+    whole = all(
+        hour.covered_ms >= COVERED_MIN * HOUR_MS and not hour.gaps
+        for hour in coverage(spans, hours_ms, now_ms)
+    )
+    return Counted(hours_ms.start, Passed(*sums) if known else None, whole)

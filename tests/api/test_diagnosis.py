@@ -278,6 +278,12 @@ async def test_nobody_asked_although_it_was_there(service: Service) -> None:
     ids = await planted(service)
     assert await findings(service, ids["campaign"]) == []
     await service.pools.operator.execute("UPDATE campaigns SET created_at = '2025-06-01'")
+    assert await findings(service, ids["campaign"]) == [], "what was not counted is no zero"
+    began, store = service.clock() - 25 * HOUR_MS, FunnelStore(service.pools.recorder, UUID(int=9))
+    await store.save(began, began + 12 * HOUR_MS, [], [], ended=False)
+    await store.save(began + 13 * HOUR_MS, service.clock(), [], [], ended=False)
+    assert await findings(service, ids["campaign"]) == [], "an hour was lost"
+    await store.save(began, service.clock(), [], [], ended=False)
     assert await findings(service, ids["campaign"]) == [(Code.NO_REQUESTS, "limits")]
 
 

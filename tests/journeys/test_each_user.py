@@ -147,11 +147,17 @@ async def the_operator_opens_the_rollout_for_an_advertiser(world: World, operato
 
 async def the_advertiser_sets_a_campaign_up(world: World, owner: str) -> int:
     campaign_id: int = (await call(world, owner, "POST", "/v1/campaigns", campaign())).body["id"]
+    path = f"/v1/campaigns/{campaign_id}"
+    told = (await call(world, owner, "GET", f"{path}/diagnosis")).body
+    assert "no_ads" in [finding["code"] for finding in told["findings"]]
     uploaded = await call(world, owner, "POST", "/v1/creatives", creative())
     assert uploaded.status == 201, uploaded
     creative_id = uploaded.body["id"]
     ad = await call(world, owner, "POST", "/v1/ads", {"campaign": campaign_id, "creative": creative_id})
     assert ad.status == 201, ad
+    told = (await call(world, owner, "GET", f"{path}/diagnosis")).body
+    assert [finding["code"] for finding in told["findings"]] == ["creatives_not_approved"]
+    assert (await call(world, owner, "GET", f"{path}/estimate")).body["reason"] == "too_few_decisions"
     return campaign_id
 
 

@@ -49,6 +49,7 @@ WELL = Facts(
     worth_micros=2_000_000.0,
     passed=None,
     counted_from_ms=NOW_MS - DAY_MS,
+    counted_whole=True,
 )
 
 
