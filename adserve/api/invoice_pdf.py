@@ -45,6 +45,8 @@ class Row(NamedTuple):
 class Sheet(FPDF):
     def __init__(self, invoice: Invoice, seller: Seller) -> None:
         super().__init__(format="A4")
+        self.shaped = False
+        """Whether a script of the names needs it; figures never do, and it takes a hundred times as long."""
         self._named = f"{seller.name}   ·   {invoice.number or 'Draft'}"
         self._mark = {Status.DRAFT: "DRAFT", Status.VOID: "VOID"}.get(invoice.status)
         self.set_creation_date(invoice.issued_at or invoice.drafted_at)
@@ -70,6 +72,12 @@ class Sheet(FPDF):
         self.cell(0, 5, self._named, align=Align.L)
         self.set_x(MARGIN)
         self.cell(0, 5, f"Page {self.page_no()} of {{nb}}", align=Align.R)
+
+    @contextmanager
+    def unshaped(self) -> Iterator[None]:
+        self.set_text_shaping(False)
+        yield
+        self.set_text_shaping(self.shaped)
 
     @contextmanager
     def strong(self, width: float = 0.18) -> Iterator[None]:
@@ -125,7 +133,8 @@ def _add_fonts(sheet: Sheet, texts: Iterable[str]) -> None:
     others = [script for script in _SCRIPTS if script.upper() in named]
     for script in others:
         sheet.add_font(script, fname=str(folder / f"NotoSans{script}[wght].ttf"))
-    sheet.set_text_shaping(bool(others))
+    sheet.shaped = bool(others)
+    sheet.set_text_shaping(sheet.shaped)
     if not named.isdisjoint(_CJK):
         others.append("CJK")
         sheet.add_font("CJK", fname=str(files("noto_cjk_sans_jp_regular") / "NotoSansCJKjp-Regular.otf"))
@@ -214,40 +223,53 @@ def _table(sheet: Sheet, invoice: Invoice, rows: Sequence[Row]) -> None:
     widths: list[float] = []
     for size in SIZES:
         sheet.set_font_size(size)
-        fitted = [
-            max(map(sheet.get_string_width, column)) + 2 * PADDING + 1.2
-            for column in zip(_HEADINGS, *cells, strict=True)
-        ]
-        campaign = sheet.epw - sum(fitted) + fitted[1]
-        widths = [*fitted[:1], max(campaign, CAMPAIGN_WIDTH_MIN), *fitted[2:]]
+        with sheet.unshaped():
+            fitted = [
+                max(map(sheet.get_string_width, column)) + 2 * PADDING + 1.2
+                for nth, column in enumerate(zip(_HEADINGS, *cells, strict=True))
+                if nth != 1
+            ]
+        campaign = sheet.epw - sum(fitted)
+        widths = [*fitted[:1], max(campaign, CAMPAIGN_WIDTH_MIN), *fitted[1:]]
         if campaign >= CAMPAIGN_WIDTH_MIN:
             break
     sheet.set_text_color(*INK)
     _headings(sheet, widths)
+    names = {name: _broken(sheet, widths[1], name) for name in dict.fromkeys(row.campaign for row in rows)}
     for texts in cells:
-        _row(sheet, widths, texts)
+        _row(sheet, widths, texts, names[texts[1]])
 
 
 def _headings(sheet: Sheet, widths: Sequence[float]) -> None:
     with sheet.local_context(text_color=SOFT, fill_color=SHADE):
         sheet.rect(MARGIN, sheet.get_y(), sheet.epw, sheet.font_size * 1.35 + 2 * PADDING, style="F")
-        _row(sheet, widths, _HEADINGS)
+        _row(sheet, widths, _HEADINGS, _HEADINGS[1:2])
 
 
-def _row(sheet: Sheet, widths: Sequence[float], texts: Sequence[str]) -> None:
+def _broken(sheet: Sheet, width: float, name: str) -> Sequence[str]:
+    """Into lines. Once for all rows of a campaign: to measure some scripts takes long."""
+    if sheet.get_string_width(name) <= width - 2 * PADDING:
+        return [name]
+    lines: Any = sheet.multi_cell(width, dry_run=True, text=name, output=MethodReturnValue.LINES)
+    return list(lines)
+
+
+def _row(sheet: Sheet, widths: Sequence[float], texts: Sequence[str], name: Sequence[str]) -> None:
     step = sheet.font_size * 1.35
-    name: Any = [texts[1]]
-    if sheet.get_string_width(texts[1]) > widths[1] - 2 * PADDING:
-        name = sheet.multi_cell(widths[1], step, texts[1], dry_run=True, output=MethodReturnValue.LINES)
     height = step * len(name) + 2 * PADDING
     if sheet.will_page_break(height):
         sheet.add_page()
         _headings(sheet, widths)
     top, left = sheet.get_y(), float(MARGIN)
     for column, (text, width) in enumerate(zip(texts, widths, strict=True)):
-        for nth, part in enumerate(name if column == 1 else [text]):
-            sheet.set_xy(left, top + PADDING + nth * step)
-            sheet.cell(width, step, part, align=Align.L if column < 2 else Align.R)
+        if column == 1:
+            for nth, part in enumerate(name):
+                sheet.set_xy(left, top + PADDING + nth * step)
+                sheet.cell(width, step, part, align=Align.L)
+        else:
+            sheet.set_xy(left, top + PADDING)
+            with sheet.unshaped():
+                sheet.cell(width, step, text, align=Align.L if column == 0 else Align.R)
         left += width
     sheet.set_xy(MARGIN, top + height)
     sheet.line(MARGIN, top + height, MARGIN + sheet.epw, top + height)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from fpdf.fonts import TTFFont
 from msgspec.structs import replace
 
 from adserve.accounting.invoices import Invoice, Line, Seller, Status
@@ -132,3 +133,20 @@ def test_any_name_can_be_drawn(name: str) -> None:
 )
 def test_every_state_can_be_drawn(facts: dict[str, Any]) -> None:
     assert pages(draw(invoice(**facts), lines(1))) == 1
+
+
+def test_neither_figures_nor_a_name_that_comes_again_are_shaped_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or an invoice of a month of Arabic campaigns takes longer than anybody waits."""
+    shaped: list[str] = []
+    shape = TTFFont.shape_text
+
+    def counted(font: TTFFont, text: str, *rest: Any) -> Any:
+        shaped.append(text)
+        return shape(font, text, *rest)
+
+    monkeypatch.setattr(TTFFont, "shape_text", counted)
+    draw(invoice(), lines(300, "شركة القهوة"))
+    assert len([text for text in shaped if "9,000" in text]) == 3  # gross, total and due
+    assert len(shaped) < 300 * 4  # what is drawn of a row is three
