@@ -28,7 +28,7 @@ from adserve.database.replica_lock import BEAT_S, ServingLock
 from adserve.database.shared_serving import SharedServing
 from adserve.domain.ads import Campaign
 from adserve.domain.slots import Viewer
-from adserve.domain.time import DAY_MS, SECOND_MS, Clock, day_of, from_ms
+from adserve.domain.time import DAY_MS, HOUR_MS, SECOND_MS, Clock, day_of, from_ms
 from adserve.limits.counters import MemoryCounters
 from adserve.limits.erased import Erased
 from adserve.limits.hides import HideReader, Hides
@@ -202,7 +202,7 @@ class Core:
     async def count_clicks(self, now_ms: int) -> None:
         rates = self.live.current().rates
         if isinstance(rates, Prior):
-            counts = await self.catalogue.click_counts(now_ms - CLICKS_BACK_MS)
+            counts = await _click_counts(self.catalogue, now_ms)
             if not rates.knows(counts):
                 self.live.predict_by(Prior(counts))
 
@@ -343,7 +343,11 @@ async def build_core(
 
 
 async def _rates(settings: Settings, catalogue: Catalogue, now_ms: int) -> tuple[Model | Prior, str | None]:
-    return load_or_prior(settings.model_path, await catalogue.click_counts(now_ms - CLICKS_BACK_MS))
+    return load_or_prior(settings.model_path, await _click_counts(catalogue, now_ms))
+
+
+async def _click_counts(catalogue: Catalogue, now_ms: int) -> dict[int, tuple[int, int]]:
+    return await catalogue.click_counts(now_ms - CLICKS_BACK_MS, now_ms + HOUR_MS)
 
 
 def _serving(lock: ServingLock | SharedServing) -> Callable[[], bool]:

@@ -14,7 +14,7 @@ from adserve.domain.ads import Ad, Campaign, Cap, Creative, Tier
 from adserve.domain.ids import AdId, AdvertiserId, CampaignId, CreativeId
 from adserve.domain.rollouts import Stage, SurfaceRollout
 from adserve.domain.targeting import Targeting
-from adserve.domain.time import from_ms, to_ms
+from adserve.domain.time import DAY_MS, from_ms, to_ms
 from adserve.store import statements
 from adserve.store.desk import ACQUIRE_TIMEOUT_S
 from adserve.store.errors import AWAY, Away
@@ -90,10 +90,17 @@ class Catalogue:
             raise Away from error
         return url
 
-    async def click_counts(self, since_ms: int) -> dict[int, tuple[int, int]]:
-        """Ad -> (impressions, clicks) since a moment."""
-        rows = await self._pool.fetch(SQL.click_counts, from_ms(since_ms))
-        return {row["ad_id"]: (int(row["impressions"] or 0), int(row["clicks"] or 0)) for row in rows}
+    async def click_counts(self, since_ms: int, until_ms: int) -> dict[int, tuple[int, int]]:
+        """Ad -> (impressions, clicks) of the hours that began between two moments. A day at a time, so that no statement runs long."""
+        counts: dict[int, tuple[int, int]] = {}
+        for start_ms in range(since_ms, until_ms, DAY_MS):
+            end_ms = min(start_ms + DAY_MS, until_ms)
+            for ad, shown, clicked in await self._pool.fetch(
+                SQL.click_counts, from_ms(start_ms), from_ms(end_ms)
+            ):
+                before = counts.get(ad, (0, 0))
+                counts[ad] = before[0] + shown, before[1] + clicked
+        return counts
 
     async def hide_counts(self, since_ms: int, until_ms: int) -> list[tuple[AdId, int, int]]:
         """Ad, its impressions, its hides and reports between two full hours."""

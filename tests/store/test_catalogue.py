@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from random import Random
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
@@ -244,3 +245,30 @@ async def test_hides_and_reports_are_counted_beside_the_impressions(
     counted = await catalogue.hide_counts(hour_ms, hour_ms + HOUR_MS)
     assert sorted(map(tuple, counted)) == [(12, 2, 2), (13, 1, 0)]
     assert await catalogue.hide_counts(hour_ms + HOUR_MS, hour_ms + 2 * HOUR_MS) == []
+
+
+async def test_clicks_of_many_days_are_counted_once_and_a_day_at_a_time(
+    world: World, database_url: str
+) -> None:
+    hour_ms, asked = NOW_MS // HOUR_MS * HOUR_MS, []
+    count = "INSERT INTO rollup_deltas VALUES ($1, 1, 1, $2, 'USD', $3, $4, $5, 0)"
+    connection = await superuser(database_url)
+    try:
+        for hours in range(0, 75, 3):
+            at = from_ms(hour_ms - hours * HOUR_MS)
+            await connection.execute(count, at, 12, "impression", "unbilled_kind", 10)
+            await connection.execute(count, at, 12 if hours else 13, "click", "recorded", 1)
+            await connection.execute(count, at, 12, "click", "late", 1)
+    finally:
+        await connection.close()
+
+    class Pool:
+        async def fetch(self, statement: str, start: datetime, end: datetime) -> Any:
+            asked.append(end - start)
+            return await world.pools.catalogue.fetch(statement, start, end)
+
+    catalogue = Catalogue(cast(Any, Pool()), UUID(int=9))
+    counted = await catalogue.click_counts(hour_ms - 72 * HOUR_MS + 1, hour_ms + 1)
+    assert counted == {12: (240, 23), 13: (0, 1)}
+    assert await catalogue.click_counts(hour_ms + 1, hour_ms + HOUR_MS) == {}
+    assert max(asked) == timedelta(days=1)

@@ -55,9 +55,9 @@ DELETE FROM replicas WHERE id = $1 OR heartbeat_at < now() - interval '1 hour';
 
 -- name: click_counts
 SELECT ad_id,
-       sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')) AS impressions,
-       sum(events) FILTER (WHERE kind = 'click' AND outcome NOT IN ('late', 'invalid_traffic')) AS clicks
-FROM rollup_parts WHERE hour >= $1 GROUP BY ad_id;
+       coalesce(sum(events) FILTER (WHERE kind = 'impression' AND outcome NOT IN ('late', 'over_cap', 'invalid_traffic')), 0)::bigint,
+       coalesce(sum(events) FILTER (WHERE kind = 'click' AND outcome NOT IN ('late', 'invalid_traffic')), 0)::bigint
+FROM rollup_parts WHERE hour >= $1 AND hour < $2 GROUP BY ad_id;
 
 -- name: hide_counts
 SELECT ad_id,
