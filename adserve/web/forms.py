@@ -1,7 +1,4 @@
-"""Forms of two parts (multipart/form-data, RFC 7578): a file, which goes to disk as it comes, and JSON that says what it is.
-
-Stricter than the RFC where that leaves no doubt what was meant: nothing before, between or behind the parts, each there once.
-"""
+"""Forms of two parts (multipart/form-data, RFC 7578): a file, which goes to disk as it comes, and JSON that says what it is."""
 
 import asyncio
 import hashlib
@@ -10,14 +7,15 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 from aiohttp import StreamReader, web
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from adserve.access.keys import Key
 from adserve.domain.ids import KeyId
 from adserve.store.errors import UnknownReference
-from adserve.web.bodies import BodyDecoder, arriving, media_type
+from adserve.web.bodies import UTF_8, BodyDecoder, arriving, media_type
 from adserve.web.problems import (
     CONTENT,
     TOO_LARGE,
@@ -42,16 +40,8 @@ FIELDS_MAX_BYTES = 65_536
 WRITTEN_AT_ONCE_BYTES = 1 << 18
 NAME_TOLD_MAX_LENGTH = 100
 
-_HEAD_END = b"\r\n\r\n"
-_BOUNDARY = re.compile(
-    r"""multipart/form-data[ \t]*(?:;.*)?;[ \t]*boundary=("?)([0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-])\1[ \t]*(?:;.*)?""",
-    re.IGNORECASE,
-)
-_PARAMETER = re.compile(
-    rb""";[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^";\s]*))[ \t]*""", re.DOTALL
-)
-_JSON = re.compile(rb'application/json[ \t]*(?:;[ \t]*charset="?utf-?8"?[ \t]*)?', re.IGNORECASE)
-_AS_IT_IS = frozenset({b"7bit", b"8bit", b"binary"})
+_BOUNDARY = re.compile("[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
+_AS_IT_IS = frozenset({"7bit", "8bit", "binary"})
 
 Fields = TypeVar("Fields")
 
@@ -94,69 +84,56 @@ class Form(Generic[Fields]):
         self, request: web.Request, caller: Key
     ) -> AsyncIterator[tuple[Received[Fields], bytes]]:
         """The form, and bytes that are the same when the same is sent again, whatever the boundary and the order."""
-        boundary = _BOUNDARY.fullmatch(request.headers["Content-Type"])
-        if boundary is None:
+        boundary = parse_options_header(request.headers["Content-Type"])[1].get("boundary", "")
+        if not _BOUNDARY.fullmatch(boundary):
             raise invalid("Content-Type", "names no boundary as in RFC 2046")
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise about(CONTENT, "Content-Encoding", "is not for forms: send them as they are")
         if (request.content_length or 0) > self._file_max_bytes + FIELDS_MAX_BYTES + 3 * HEAD_MAX_BYTES:
             raise self._too_large()
         with self._admitted(caller.id), self._scratch() as file:
-            parts = _Parts(request.content, boundary[2].encode())
             async with arriving(FORM_READ_TIMEOUT_S):
-                sha256, raw = await self._read(parts, file)
+                sha256, raw = await self._read(request.content, boundary, file)
             fields = self._decode(raw)
             file.seek(0)
             yield Received(fields, file), b"%b\0%b" % (sha256.encode(), raw)
 
-    async def _read(self, parts: "_Parts", file: BinaryIO) -> tuple[str, bytes]:
-        sha256, raw = None, None
-        while (head := await parts.next()) is not None:
-            name = head.name
-            if name not in (self.file, self.fields):
-                raise invalid(f"$.{name[:NAME_TOLD_MAX_LENGTH]}", "is not a part of this form")
-            if (sha256 if name == self.file else raw) is not None:
-                raise invalid(f"$.{name}", "is there twice")
-            if head.encoding not in _AS_IT_IS:
-                raise about(CONTENT, f"$.{name}", "is encoded: send its bytes as they are")
-            if name == self.file:
-                sha256 = await self._store(parts, file)
+    async def _read(self, content: StreamReader, boundary: str, file: BinaryIO) -> tuple[str, bytes]:
+        """The file's SHA-256, and the fields as they came."""
+        name, seen, raw, upload = "", set[str](), bytearray(), _Upload(file)
+        async for event in _events(content, boundary):
+            if isinstance(event, MultipartSegment):
+                name = self._begun(event, seen)
+            elif event is None:
+                continue
+            elif name == self.file:
+                upload.size += len(event)
+                if upload.size > self._file_max_bytes:
+                    raise self._too_large()
+                await upload.add(event)
             else:
-                if not _JSON.fullmatch(head.content_type):
-                    raise about(CONTENT, f"$.{name}", "is not application/json in UTF-8")
-                raw = await self._collect(parts)
-        if sha256 is None or raw is None:
-            raise invalid(f"$.{self.file if sha256 is None else self.fields}", "is missing")
-        return sha256, raw
+                raw += event
+                if len(raw) > FIELDS_MAX_BYTES:
+                    raise about(TOO_LARGE, f"$.{self.fields}", f"is larger than {FIELDS_MAX_BYTES:,} bytes")
+        for wanted in (self.file, self.fields):
+            if wanted not in seen:
+                raise invalid(f"$.{wanted}", "is missing")
+        return await upload.end(), bytes(raw)
 
-    async def _store(self, parts: "_Parts", file: BinaryIO) -> str:
-        digest, size, held = hashlib.sha256(), 0, bytearray()
-
-        def write() -> None:
-            digest.update(held)
-            with memoryview(held) as rest:
-                at = 0
-                while at < len(rest):
-                    at += file.write(rest[at:])
-            held.clear()
-
-        async for data in parts.data():
-            size += len(data)
-            if size > self._file_max_bytes:
-                raise self._too_large()
-            held += data
-            if len(held) >= WRITTEN_AT_ONCE_BYTES:
-                await _to_disk(write)
-        await _to_disk(write)
-        return digest.hexdigest()
-
-    async def _collect(self, parts: "_Parts") -> bytes:
-        raw = bytearray()
-        async for data in parts.data():
-            raw += data
-            if len(raw) > FIELDS_MAX_BYTES:
-                raise about(TOO_LARGE, f"$.{self.fields}", f"is larger than {FIELDS_MAX_BYTES:,} bytes")
-        return bytes(raw)
+    def _begun(self, part: MultipartSegment, seen: set[str]) -> str:
+        name = part.name or ""
+        if name not in (self.file, self.fields):
+            raise invalid(f"$.{name[:NAME_TOLD_MAX_LENGTH]}", "is not a part of this form")
+        if name in seen:
+            raise invalid(f"$.{name}", "is there twice")
+        if part.header("Content-Transfer-Encoding", "binary").lower() not in _AS_IT_IS:
+            raise about(CONTENT, f"$.{name}", "is encoded: send its bytes as they are")
+        if name == self.fields and (
+            part.content_type not in (None, "application/json") or (part.charset or "").lower() not in UTF_8
+        ):
+            raise about(CONTENT, f"$.{name}", "is not application/json in UTF-8")
+        seen.add(name)
+        return name
 
     def _too_large(self) -> Problem:
         return about(TOO_LARGE, f"$.{self.file}", f"is larger than {self._file_max_bytes:,} bytes")
@@ -174,12 +151,48 @@ class Form(Generic[Fields]):
             self._inside += Counter()  # forgets who has none
 
 
-async def _to_disk(write: Callable[[], Any]) -> None:
+class _Upload:
+    """Goes to disk in large pieces, off the event loop."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.size = 0
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._held = bytearray()
+
+    async def add(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) >= WRITTEN_AT_ONCE_BYTES:
+            await self._write()
+
+    async def end(self) -> str:
+        await self._write()
+        return self._digest.hexdigest()
+
+    async def _write(self) -> None:
+        try:
+            await asyncio.to_thread(self._write_all)
+        except OSError as error:
+            log.warning("an upload cannot be written", extra={"reason": repr(error)})
+            raise Problem(UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_S)}) from error
+
+    def _write_all(self) -> None:
+        self._digest.update(self._held)
+        with memoryview(self._held) as rest:
+            at = 0
+            while at < len(rest):
+                at += self._file.write(rest[at:])
+        self._held.clear()
+
+
+async def _events(content: StreamReader, boundary: str) -> AsyncIterator[MultipartSegment | bytes | None]:
+    """A part's head, its data piece by piece, and None at its end."""
+    parser = PushMultipartParser(boundary, max_header_size=HEAD_MAX_BYTES, strict=True)
     try:
-        await asyncio.to_thread(write)
-    except OSError as error:
-        log.warning("an upload cannot be written", extra={"reason": repr(error)})
-        raise Problem(UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_S)}) from error
+        async for event in parser.parse_async(content.read):
+            yield event
+    except MultipartError as error:
+        raise invalid("$", f"is no form: {error}") from error
 
 
 @contextmanager
@@ -196,102 +209,3 @@ def of_part(name: str) -> Iterator[None]:
         ]
         detail = "; ".join(f"{wrong.field}: {wrong.reason}" for wrong in errors) or problem.detail
         raise Problem(problem.kind, detail, errors, problem.headers) from error
-
-
-class _Head(NamedTuple):
-    name: str
-    content_type: bytes
-    encoding: bytes
-
-
-class _Parts:
-    """The parts of a body, one after the other: `next`, and then its `data`."""
-
-    def __init__(self, content: StreamReader, boundary: bytes) -> None:
-        self._content = content
-        self._delimiter = b"\r\n--" + boundary
-        self._held = bytearray(b"\r\n")  # so that the first delimiter is like all others
-        self._begun = False
-
-    async def next(self) -> _Head | None:
-        """None at the end of the form, with nothing behind it."""
-        if not self._begun:
-            self._begun = True
-            await self._take(self._delimiter, "does not begin with the boundary that Content-Type names")
-        await self._until(2)
-        if self._held.startswith(b"--"):
-            await self._end()
-            return None
-        while (end := self._held.find(_HEAD_END, 0, HEAD_MAX_BYTES)) < 0:
-            if len(self._held) >= HEAD_MAX_BYTES:
-                raise invalid("$", f"has a part whose head is longer than {HEAD_MAX_BYTES:,} bytes")
-            await self._more()
-        if not self._held.startswith(b"\r\n"):
-            raise invalid("$", "has something behind a boundary")
-        head = bytes(self._held[2:end])
-        del self._held[: end + len(_HEAD_END)]
-        return _head_of(head)
-
-    async def data(self) -> AsyncIterator[bytes]:
-        while (end := self._held.find(self._delimiter)) < 0:
-            certain = len(self._held) - len(self._delimiter) + 1
-            if certain > 0:
-                yield bytes(self._held[:certain])
-                del self._held[:certain]
-            await self._more()
-        yield bytes(self._held[:end])
-        del self._held[: end + len(self._delimiter)]
-
-    async def _end(self) -> None:
-        while not self._content.at_eof():
-            self._held += await self._content.readany()
-            if len(self._held) > len(b"--\r\n"):
-                break
-        if bytes(self._held) not in (b"--", b"--\r\n"):
-            raise invalid("$", "has something behind its last part")
-
-    async def _take(self, wanted: bytes, otherwise: str) -> None:
-        await self._until(len(wanted))
-        if not self._held.startswith(wanted):
-            raise invalid("$", otherwise)
-        del self._held[: len(wanted)]
-
-    async def _until(self, size: int) -> None:
-        while len(self._held) < size:
-            await self._more()
-
-    async def _more(self) -> None:
-        data = await self._content.readany()
-        if not data and self._content.at_eof():
-            raise invalid("$", "ends before its last part does")
-        self._held += data
-
-
-def _head_of(head: bytes) -> _Head:
-    lines = (line.partition(b":") for line in head.split(b"\r\n") if line)
-    fields = {name.strip().lower(): value.strip() for name, _, value in lines}
-    name = _name_of(fields.get(b"content-disposition", b""))
-    if name is None:
-        raise invalid("$", "has a part whose Content-Disposition is not form-data with a name")
-    return _Head(
-        name.decode(errors="replace"),
-        fields.get(b"content-type", b"application/json"),
-        fields.get(b"content-transfer-encoding", b"binary").lower(),
-    )
-
-
-def _name_of(disposition: bytes) -> bytes | None:
-    kind, semicolon, _ = disposition.partition(b";")
-    if kind.strip().lower() != b"form-data" or not semicolon:
-        return None
-    name, at = None, len(kind)
-    while at < len(disposition):
-        parameter = _PARAMETER.match(disposition, at)
-        if parameter is None:
-            return None
-        if parameter[1].lower() == b"name":
-            if name is not None:
-                return None
-            name = parameter[2] if parameter[3] is None else parameter[3]
-        at = parameter.end()
-    return name
