@@ -215,7 +215,8 @@ async def test_who_never_finishes_a_head_is_cut_off(
             for byte in b"GET /healthz HTTP/1.1":
                 writer.write(bytes([byte]))
                 await asyncio.sleep(0.01)
-            assert await reader.read() == b""
+            with contextlib.suppress(ConnectionResetError):  # by a busy machine before the last byte
+                assert await reader.read() == b""
         writer.close()
     finally:
         await serving.stop()
