@@ -19,6 +19,11 @@ ASK_AGAIN_MAX_MS = 60 * SECOND_MS
 """How soon a campaign without budget or balance is asked for again, if there is no deposit and no change to it."""
 
 
+def least_micros(campaign: Campaign) -> int:
+    """Of a lease. Of a click a decision holds a fraction; of anything else the whole bid, for which a rest may not do."""
+    return campaign.event_bid_micros // (CLICK_PARTS if campaign.billable == "click" else 1)
+
+
 class Line:
     """`expected_micros` is what the ledger expected to be charged of the
     day when we last took a lease, of which `ours_micros` were ours."""
@@ -48,8 +53,7 @@ class Line:
         day_ends_ms = day_begins_ms(self.day + timedelta(days=1), campaign.zone)
         self.ends_at_ms = min(day_ends_ms, campaign.ends_at_ms or day_ends_ms)
         self.event_micros = campaign.event_bid_micros
-        # Of a click a decision holds a fraction; of anything else the whole bid, for which a rest may not do.
-        self.least_micros = self.event_micros // (CLICK_PARTS if campaign.billable == "click" else 1)
+        self.least_micros = least_micros(campaign)
         self.paced = paced(campaign)
         self.asked_at_ms = now_ms
         self.asked_drawn_micros = 0

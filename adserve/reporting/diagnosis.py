@@ -15,6 +15,7 @@ from adserve.domain.ads import Campaign
 from adserve.domain.rollouts import SurfaceRollout
 from adserve.domain.surfaces import Surface
 from adserve.domain.time import rfc3339
+from adserve.limits.lines import least_micros
 
 NAMED_MAX = 20
 """So many ids or countries are named one by one."""
@@ -203,15 +204,14 @@ def _currency_not_taken(facts: Facts) -> Finding | None:
 
 
 def _no_funds(facts: Facts) -> Finding | None:
-    event_micros = facts.campaign.event_bid_micros
-    if facts.funds_micros >= event_micros:
+    if facts.funds_micros >= least_micros(facts.campaign):
         return None
-    held_micros = facts.uses.total_held_micros
+    event_micros, held_micros = facts.campaign.event_bid_micros, facts.uses.total_held_micros
     detail = (
         f"The advertiser has {_money(facts, facts.funds_micros)} left to spend, with credit, and one {facts.campaign.billable} "
         f"may cost {_money(facts, event_micros)}; {_money(facts, held_micros)} are held for the campaign."
     )
-    return _limits(Code.NO_FUNDS, detail) if held_micros >= event_micros else _blocks(Code.NO_FUNDS, detail)
+    return _unless_held(facts, Code.NO_FUNDS, detail, held_micros)
 
 
 def _total_budget_spent(facts: Facts) -> Finding | None:
@@ -230,14 +230,19 @@ def _used_up(
     facts: Facts, code: Code, name: str, budget_micros: int | None, spent_micros: int, held_micros: int
 ) -> Finding | None:
     """Nothing of it can be set aside any more; what is held already may still be shown for."""
-    event_micros = facts.campaign.event_bid_micros
-    if budget_micros is None or budget_micros - spent_micros - held_micros >= event_micros:
+    if budget_micros is None or budget_micros - spent_micros - held_micros >= least_micros(facts.campaign):
         return None
     detail = (
         f"Of {name} of {_money(facts, budget_micros)}, {_money(facts, spent_micros)} are spent and "
         f"{_money(facts, held_micros)} held for ads that are out or about to be."
     )
-    return _limits(code, detail) if held_micros >= event_micros else _blocks(code, detail)
+    return _unless_held(facts, code, detail, held_micros)
+
+
+def _unless_held(facts: Facts, code: Code, detail: str, held_micros: int) -> Finding:
+    """A decision that pays for clicks holds a fraction of one; any other the whole bid."""
+    least = 1 if facts.campaign.billable == "click" else facts.campaign.event_bid_micros
+    return _limits(code, detail) if held_micros >= least else _blocks(code, detail)
 
 
 def _paced_out(facts: Facts) -> Finding | None:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from uuid import UUID
 
 from adserve.domain.surfaces import Surface
@@ -84,13 +84,16 @@ class Sample:
                 most,
             )
         records: list[list[Record]] = [[] for _ in starts_ms]
+        named: set[bytes] = set()
         for place, (hour, data) in enumerate(rows):
             await _breathe(place)
             try:
-                records[hour].append(decode(data))
+                record = decode(data)
             except RecordRefused:
                 continue
-        await self._learn(versions, [record for of_hour in records for record in of_hour])
+            records[hour].append(record)
+            named.update([candidate.digest for candidate in versions_of(record)])
+        await self._learn(versions, named)
         return [
             await _hour(
                 Hour(start_ms, requests.get(start_ms, 0), len(of_hour) == most), of_hour, hindsight, versions
@@ -98,9 +101,8 @@ class Sample:
             for start_ms, of_hour in zip(starts_ms, records, strict=True)
         ]
 
-    async def _learn(self, versions: dict[bytes, CompiledAd], records: Iterable[Record]) -> None:
-        """The facts of the ads that these decisions are about."""
-        named = {candidate.digest for record in records for candidate in versions_of(record)}
+    async def _learn(self, versions: dict[bytes, CompiledAd], named: Set[bytes]) -> None:
+        """The facts of the ads that decisions have named."""
         missing = list(named - versions.keys())[: VERSIONS_MAX - len(versions)]
         async with self._desk.transaction(None) as connection:
             rows = await connection.fetch(SQL.versions, missing) if missing else []

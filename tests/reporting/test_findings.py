@@ -117,6 +117,29 @@ def test_what_is_named_is_bounded() -> None:
     assert "19, 20 and 130 more are paused" in finding.detail
 
 
+@pytest.mark.parametrize(
+    ("billable", "left", "held", "effect"),
+    [
+        ("impression", 2_000, 0, None),
+        ("impression", 1_999, 0, "blocks"),
+        ("impression", 1_999, 1_999, "blocks"),
+        ("impression", 1_999, 2_000, "limits"),
+        ("click", 1_000, 0, None),
+        ("click", 999, 0, "blocks"),
+        ("click", 999, 1, "limits"),
+    ],
+)
+def test_nothing_blocks_what_a_lease_could_still_be_drawn_for(
+    billable: Any, left: int, held: int, effect: str | None
+) -> None:
+    """A lease for clicks is of half a click at the least, and a decision holds a fraction of that."""
+    model = {"bid_model": "cpc", "bid_micros": 2_000} if billable == "click" else {}
+    campaign = replace(CAMPAIGN, billable=billable, **model)
+    uses = Uses(day_spent_micros=10_000 - left - held, day_held_micros=held)
+    found = [(of.code, of.effect) for of in diagnose(replace(WELL, campaign=campaign, uses=uses))]
+    assert found == ([] if effect is None else [(Code.DAILY_BUDGET_SPENT, effect)])
+
+
 def test_excluded_countries_are_not_asked_about() -> None:
     rollouts = {"status": diagnosis.SurfaceRollout(10_000, 0, {"DE": 0})}
     assert codes(replace(WELL, rollouts=rollouts)) == [Code.NOT_ROLLED_OUT]
