@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from fpdf import FPDF
 from fpdf.enums import Align, MethodReturnValue, TextMode, XPos, YPos
+from fpdf.fonts import TTFFont
 
 from adserve.accounting.invoices import Invoice, Line, Seller, Status, amount_text
 
@@ -23,6 +24,8 @@ INK, SOFT, RULE, SHADE, ALERT = (24, 28, 36), (104, 112, 124), (206, 211, 218), 
 SIZES = (8.5, 8.0, 7.5, 7.0, 6.5, 6.0, 5.5)
 CAMPAIGN_WIDTH_MIN = 40.0
 PADDING = 1.3
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 _FONT = "NotoSans[wght].ttf"
 _SCRIPTS = (
@@ -73,6 +76,18 @@ class Sheet(FPDF):
         self.set_x(MARGIN)
         self.cell(0, 5, f"Page {self.page_no()} of {{nb}}", align=Align.R)
 
+    def legible(self, text: str) -> str:
+        """On one line, without what controls a printer; a letter that no font has leaves its mark, not nothing."""
+        line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+        return "".join(
+            letter if self._has(letter) else UNKNOWN
+            for letter in line
+            if self._has(letter) or not _joins(letter)
+        )
+
+    def _has(self, letter: str) -> bool:
+        return any(isinstance(font, TTFFont) and ord(letter) in font.cmap for font in self.fonts.values())
+
     @contextmanager
     def unshaped(self) -> Iterator[None]:
         self.set_text_shaping(False)
@@ -98,6 +113,11 @@ class Sheet(FPDF):
         self.multi_cell(width, size * 0.5, text, align=align, new_x=XPos.LEFT, new_y=YPos.NEXT)
 
 
+def _joins(letter: str) -> bool:
+    """Whether it only changes the letter before it."""
+    return unicodedata.category(letter).startswith("M")
+
+
 def draw(invoice: Invoice, lines: Sequence[Line]) -> bytes:
     seller = invoice.seller or Seller()
     sheet = Sheet(invoice, seller)
@@ -114,12 +134,12 @@ def draw(invoice: Invoice, lines: Sequence[Line]) -> bytes:
     )
     sheet.add_page()
     _head(sheet, invoice, seller)
-    _table(sheet, invoice, _rows(invoice, lines))
+    _table(sheet, invoice, _rows(sheet, invoice, lines))
     _sums(sheet, invoice)
     if seller.payment and invoice.due_micros:
         sheet.set_xy(MARGIN, sheet.get_y() + 6)
         sheet.line_of("Payment", 8, SOFT)
-        sheet.line_of(_plain(seller.payment), 9)
+        sheet.line_of(sheet.legible(seller.payment), 9)
     return bytes(sheet.output())
 
 
@@ -145,10 +165,10 @@ def _add_fonts(sheet: Sheet, texts: Iterable[str]) -> None:
 def _head(sheet: Sheet, invoice: Invoice, seller: Seller) -> None:
     half = sheet.epw / 2
     with sheet.strong(0.3):
-        sheet.line_of(_plain(seller.name), 17, width=half)
+        sheet.line_of(sheet.legible(seller.name), 17, width=half)
     for text in (*seller.address, seller.tax_id and f"Tax ID {seller.tax_id}"):
         if text:
-            sheet.line_of(_plain(text), 8.5, SOFT, half)
+            sheet.line_of(sheet.legible(text), 8.5, SOFT, half)
     left_end = sheet.get_y()
     sheet.set_xy(MARGIN + half, MARGIN)
     with sheet.strong(0.3):
@@ -164,7 +184,7 @@ def _head(sheet: Sheet, invoice: Invoice, seller: Seller) -> None:
     top = sheet.get_y()
     sheet.line_of("Bill to", 8, SOFT, half)
     with sheet.strong():
-        sheet.line_of(_plain(invoice.buyer), 11, width=half - 6)
+        sheet.line_of(sheet.legible(invoice.buyer), 11, width=half - 6)
     sheet.line_of(f"Advertiser {invoice.advertiser_id}", 8.5, SOFT, half)
     bottom = sheet.get_y()
     last = calendar.monthrange(invoice.month.year, invoice.month.month)[1]
@@ -185,24 +205,24 @@ def _head(sheet: Sheet, invoice: Invoice, seller: Seller) -> None:
     sheet.set_y(max(bottom, sheet.get_y()) + 6)
 
 
-def _rows(invoice: Invoice, lines: Sequence[Line]) -> list[Row]:
+def _rows(sheet: Sheet, invoice: Invoice, lines: Sequence[Line]) -> list[Row]:
     if len(lines) <= LINES_DRAWN_MAX:
-        return [Row(line.day.isoformat(), _named(line), _figures(invoice, [line])) for line in lines]
+        return [Row(line.day.isoformat(), _named(sheet, line), _figures(invoice, [line])) for line in lines]
     by_campaign = sorted(lines, key=lambda line: (line.campaign_id, line.day, line.line))
     groups = (list(group) for _, group in groupby(by_campaign, key=lambda line: line.campaign_id))
     return [
         Row(
             f"{len({line.day for line in of_one})} days",
-            _plain(of_one[0].campaign),
+            sheet.legible(of_one[0].campaign),
             _figures(invoice, of_one),
         )
         for of_one in groups
     ]
 
 
-def _named(line: Line) -> str:
+def _named(sheet: Sheet, line: Line) -> str:
     note = f" ({line.note} note to {line.corrects_number})" if line.note else ""
-    return _plain(line.campaign) + note
+    return sheet.legible(line.campaign) + note
 
 
 def _figures(invoice: Invoice, lines: Sequence[Line]) -> tuple[str, ...]:
@@ -310,11 +330,6 @@ def _sums(sheet: Sheet, invoice: Invoice) -> None:
 def _entry(sheet: Sheet, width: float, name: str, value: str) -> None:
     sheet.cell(width * 0.55, 6, name)
     sheet.cell(width * 0.45, 6, value, align=Align.R, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
-
-
-def _plain(text: str) -> str:
-    """On one line, without what controls a printer."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def main() -> None:

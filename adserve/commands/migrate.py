@@ -13,13 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(_arguments: argparse.Namespace, settings: Settings) -> int:
-    asyncio.run(_migrate(settings))
+    with asyncio.Runner() as runner:
+        server = database_server(settings, _say)
+        url = runner.run(server.__aenter__())
+        try:
+            migrate(url, _say)  # it awaits nothing: while the loop runs, Ctrl-C would wait for its end
+        finally:
+            runner.run(server.__aexit__(None, None, None))
     return 0
-
-
-async def _migrate(settings: Settings) -> None:
-    async with database_server(settings, _say) as url:
-        migrate(url, _say)
 
 
 def _say(message: str) -> None:

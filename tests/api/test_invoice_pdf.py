@@ -11,7 +11,7 @@ from fpdf.fonts import TTFFont
 from msgspec.structs import replace
 
 from adserve.accounting.invoices import Invoice, Line, Seller, Status
-from adserve.api.invoice_pdf import LINES_DRAWN_MAX, draw
+from adserve.api.invoice_pdf import LINES_DRAWN_MAX, UNKNOWN, draw
 
 AT = datetime(2026, 2, 3, tzinfo=UTC)
 SELLER = Seller("Status Ads Ltd", ("1 Feed Street",), "IE1234567X", "IBAN IE29")
@@ -150,3 +150,8 @@ def test_neither_figures_nor_a_name_that_comes_again_are_shaped_in_vain(
     draw(invoice(), lines(300, "شركة القهوة"))
     assert len([text for text in shaped if "9,000" in text]) == 3  # gross, total and due
     assert len(shaped) < 300 * 4  # what is drawn of a row is three
+
+
+def test_a_letter_that_no_font_has_is_not_passed_over() -> None:
+    drawn = "".join(texts(draw(invoice(), lines(1, "\N{HOT BEVERAGE}\N{VARIATION SELECTOR-16} Kopi"))))
+    assert f"{UNKNOWN} Kopi" in drawn
