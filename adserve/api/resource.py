@@ -13,7 +13,7 @@ from adserve.api.shapes import given
 from adserve.domain.ids import AdvertiserId
 from adserve.store.desk import Connection, Desk
 from adserve.store.idempotency import Answer
-from adserve.store.setup import Row, Table
+from adserve.store.setup import ADVERTISERS, Row, Table
 from adserve.web.forms import Form
 from adserve.web.idempotency import once
 from adserve.web.operations import Call, Operation
@@ -83,6 +83,8 @@ class Resource(ABC):
     async def _create(self, connection: Connection, call: Call[Any, Any]) -> Answer:
         columns = await self.columns(connection, call.caller.advertiser, call.body, None)
         row = await self.table.create(connection, columns)
+        if "advertiser_id" in row:
+            _refuse_archived(await ADVERTISERS.one(connection, row["advertiser_id"]), "The advertiser")
         return created(self.encode(row), f"{self.path}/{row['id']}", row["version"])
 
     async def page(self, call: Call[None, Any]) -> web.StreamResponse:
@@ -152,9 +154,9 @@ def _a(noun: str) -> str:
     return f"{'an' if noun.startswith('a') else 'a'} {noun}"
 
 
-def _refuse_archived(row: Row) -> None:
+def _refuse_archived(row: Row, noun: str = "It") -> None:
     if row["status"] == "archived":
-        raise Problem(CONFLICT, "It is archived, which is for ever.")
+        raise Problem(CONFLICT, f"{noun} is archived, which is for ever.")
 
 
 def owner_of(caller: AdvertiserId | None, given_: int | None) -> AdvertiserId:

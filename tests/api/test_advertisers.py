@@ -1,7 +1,7 @@
 import asyncio
 from typing import Any
 
-from service import Service
+from service import Service, campaign_body
 
 DEPOSIT = {"amount": {"micros": 5_000_000, "currency": "USD"}, "reference": "wire 7"}
 
@@ -48,6 +48,20 @@ async def test_pausing_resuming_and_archiving(service: Service) -> None:
     assert (await service.call("POST", f"{path}/archive")).status == 200
     assert (await service.call("POST", f"{path}/resume")).status == 409
     assert (await service.call("PATCH", path, {"name": "b"}, If_Match="*")).status == 409
+
+
+async def test_an_archived_advertiser_sets_nothing_up(service: Service) -> None:
+    ids = await service.plant()
+    key = await service.issue("advertiser", advertiser=ids["advertiser"])
+    await service.call("POST", f"/v1/advertisers/{ids['advertiser']}/archive")
+    for path, body in (
+        ("/v1/campaigns", campaign_body(ids["advertiser"])),
+        ("/v1/creatives", await service.creative_body(ids["advertiser"])),
+        ("/v1/ads", {"campaign": ids["campaign"], "creative": ids["creative"]}),
+    ):
+        for caller in ("operator", key):
+            reply = await service.call("POST", path, body, key=caller)
+            assert (reply.status, "The advertiser is archived" in reply.body["detail"]) == (409, True), path
 
 
 async def test_lists_are_paged_by_an_opaque_cursor(service: Service) -> None:

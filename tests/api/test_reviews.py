@@ -174,6 +174,8 @@ async def test_whatever_is_shown_is_looked_at_again(service: Service, change: di
     await judge(service, creative)
     if "media" in change:
         change = {"media": await service.media.put(change["media"], "image/png", 1080, 1920)}
+    if "kind" in change:
+        change |= {"media": await service.media.put(b"a film", "video/mp4", 1080, 1920)}
     reply = await service.call("PATCH", f"/v1/creatives/{creative}", change, key=key, If_Match="*")
     assert (reply.body["revision"], reply.body["review"]["state"]) == (2, "waiting")
 

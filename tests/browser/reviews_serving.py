@@ -31,7 +31,8 @@ class Room(NamedTuple):
         brand = BRANDS[number]
         of = brand.campaigns[0]
         drawn = await asyncio.to_thread(draw_creative, of.design, of.palette, number)
-        medium = await self.service.media.put(drawn, CONTENT_TYPE, SHEET_WIDTH, SHEET_HEIGHT)
+        content_type = "video/mp4" if more.get("kind") == "video" else CONTENT_TYPE
+        medium = await self.service.media.put(drawn, content_type, SHEET_WIDTH, SHEET_HEIGHT)
         body = {
             "kind": "image",
             "media": medium,
