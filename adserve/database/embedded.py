@@ -25,7 +25,7 @@ LOG_MAX_BYTES = 16 * 2**20
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "200",
+    "max_connections": "400",
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     # After a crash everything is synced once, not file by file.

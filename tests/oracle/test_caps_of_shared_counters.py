@@ -214,7 +214,7 @@ def stalling(server: RedisServer) -> Callable[[], None]:
 
     def stall() -> None:
         server.signal(signal.SIGSTOP)
-        asyncio.get_running_loop().call_later(3 * SHORT_WAIT_MS / 1_000, server.signal, signal.SIGCONT)
+        asyncio.get_running_loop().call_later(8 * SHORT_WAIT_MS / 1_000, server.signal, signal.SIGCONT)
 
     return stall
 
