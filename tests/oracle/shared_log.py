@@ -25,6 +25,7 @@ class SharedLog(UnreliableLog):
         self._pending: dict[tuple[UUID, str], Event] = {}
         self._turn = asyncio.Lock()
         self.kept_pending = 0
+        self.unanswered = 0
 
     async def settle(self, events: Sequence[Event]) -> list[Settled]:
         waits = [self._waits(event) for event in events]
