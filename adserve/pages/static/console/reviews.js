@@ -1,16 +1,15 @@
 // What waits for a person, those that have waited longest first. What was judged here stays in view, so that a slip can be put right.
 import { api } from "./api.js";
+import { live } from "./live.js";
 import { ReviewCard } from "./review-card.js";
 import { byId } from "../shared/dom.js";
 import { setUpTheme } from "../shared/theme.js";
-import { clock, several, since, span } from "./words.js";
+import { several, since, span } from "./words.js";
 
 const EVERY_MS = 3_000;
 
 /** By the creative's id, in the order in which they stand. */
 const cards = new Map();
-let heard = null;
-let turn = null;
 
 function judged(card, words) {
   byId("said").textContent = words;
@@ -53,35 +52,5 @@ function tell(items, next) {
   document.title = `${items.length ? `(${items.length}${next ? "+" : ""}) ` : ""}Reviews · adserve`;
 }
 
-/** One reading is under way at a time; who asks meanwhile gets the next one. */
-function refresh() {
-  turn = (turn ?? Promise.resolve()).then(read).then(connected, lost);
-  return turn;
-}
-
-function connected() {
-  heard = new Date();
-  byId("live").className = "live is-on";
-  byId("live").textContent = `Live, ${clock(heard)}`;
-  byId("banner").hidden = true;
-}
-
-function lost(error) {
-  if (error.status === 401) return location.reload();
-  byId("live").className = "live is-off";
-  byId("live").textContent = "Not connected";
-  byId("banner").hidden = false;
-  byId("banner").textContent = `${error.message} ${heard ? `What you see is of ${clock(heard)}.` : ""} Trying again every few seconds.`;
-}
-
-async function loop() {
-  while (true) {
-    if (!document.hidden) await refresh();
-    await new Promise((done) => setTimeout(done, EVERY_MS));
-  }
-}
-
 setUpTheme();
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
-byId("sign-out").addEventListener("click", () => api.signOut().finally(() => location.reload()));
-loop();
+const refresh = live(read, EVERY_MS);
